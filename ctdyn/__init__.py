@@ -1,0 +1,1 @@
+"""Continuous-time latent dynamics for irregularly sampled series."""
