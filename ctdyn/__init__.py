@@ -1,1 +1,95 @@
-"""Continuous-time latent dynamics for irregularly sampled series."""
+r"""Continuous-time latent dynamics for irregularly sampled series.
+
+From a frame to a forecast with quantiles::
+
+    series = ctdyn.data.from_pandas(df, id="patient", time="hours", values=["hr", "bp"])
+    train, test = series.split(0.8, seed=0)
+    forecaster = ctdyn.Forecaster(ctdyn.models.LatentODE(series.channels)).fit(train)
+    forecaster.forecast(test.before(48.0), horizon=24.0).quantile([0.05, 0.5, 0.95])
+
+The names below are imported when they are first used, so that ``import ctdyn`` costs what ``import torch`` costs.
+
+Example:
+    >>> import ctdyn
+    >>> import torch
+    >>> solution = ctdyn.solve(lambda t, y: -y, y0=torch.ones(1, 1), ts=torch.tensor([[0.0, 1.0]]))
+    >>> round(float(solution.ys[0, -1, 0]), 3)
+    0.368
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from . import (
+        cells,
+        data,
+        demo,
+        encoders,
+        fields,
+        forecast,
+        integrate,
+        likelihoods,
+        metrics,
+        models,
+        nn,
+        paths,
+        plot,
+        processes,
+        solvers,
+        systems,
+        terms,
+        testing,
+        train,
+    )
+    from .compare import compare
+    from .forecast import Forecast, Forecaster, load
+    from .integrate import solve
+
+__all__ = [
+    "Forecast",
+    "Forecaster",
+    "cells",
+    "compare",
+    "data",
+    "demo",
+    "encoders",
+    "fields",
+    "forecast",
+    "integrate",
+    "likelihoods",
+    "load",
+    "metrics",
+    "models",
+    "nn",
+    "paths",
+    "plot",
+    "processes",
+    "solve",
+    "solvers",
+    "systems",
+    "terms",
+    "testing",
+    "train",
+]
+
+__version__ = "0.1.0"
+
+# What is not listed here is a sub-package of its own name.
+_HOMES = {"Forecast": "forecast", "Forecaster": "forecast", "compare": "compare", "load": "forecast", "solve": "integrate"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f".{_HOMES.get(name, name)}", __name__)
+    value = getattr(module, name) if name in _HOMES else module
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
