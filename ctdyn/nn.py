@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -53,9 +54,11 @@ class MLP(nn.Module, Configurable):
         if any(size < 1 for size in sizes):
             raise ValueError(f"every size of an MLP must be at least 1; got {sizes} (input, hidden, output).")
         if not (isinstance(activation, type) and issubclass(activation, nn.Module)):
-            raise TypeError(f"activation must be a class such as torch.nn.Tanh, not an instance or a name; got {activation!r}.")
+            raise TypeError(
+                f"activation must be a class such as torch.nn.Tanh, not an instance or a name; got {activation!r}."
+            )
         layers: list[nn.Module] = [nn.Linear(sizes[0], sizes[1])]
-        for width, following in zip(sizes[1:-1], sizes[2:], strict=True):
+        for width, following in itertools.pairwise(sizes[1:]):
             layers += [activation(), nn.Linear(width, following)]
         self.layers = nn.Sequential(*layers)
 

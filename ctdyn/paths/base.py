@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -17,8 +16,8 @@ __all__ = ["Path"]
 class Path(ABC):
     r"""A continuous function of time for every series of a batch, :math:`X : t \mapsto X(t) \in \mathbb{R}^{channel}`.
 
-    Inputs that drive a field, control paths and solutions are paths. A path has one clock per series: `t` holds one time
-    per series and may carry extra leading axes (Monte Carlo samples), which the result then carries too.
+    Inputs that drive a field, control paths and solutions are paths. Every series has its own clock: `t` holds one time
+    per series, and may carry extra leading axes (Monte Carlo samples), which the result then carries too.
 
     Example:
         >>> ts = torch.tensor([[0.0, 1.0, 3.0]])
@@ -68,14 +67,14 @@ class Path(ABC):
 
     @abstractmethod
     def knots(self) -> Times | None:
-        """The times where the path is not smooth, `(*batch, knot)`, non-decreasing; None where it is smooth throughout."""
+        """The times where the path is not smooth, non-decreasing, `(*batch, knot)`; None if it is smooth throughout."""
 
     @abstractmethod
     def tensors(self) -> tuple[Tensor, ...]:
         """The tensors that the path is made of: what a gradient can flow to."""
 
     @abstractmethod
-    def replace(self, tensors: tuple[Tensor, ...]) -> Self:
+    def replace(self, tensors: tuple[Tensor, ...]) -> Path:
         """The same path made of other tensors, given in the order of `tensors()`."""
 
     def __call__(self, ts: Times) -> States:
