@@ -1,0 +1,159 @@
+"""Terms: a field and what drives it. A term is all that a solver sees of an equation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ._types import State, Time, Times
+from .paths.base import Path
+from .structure import VectorField
+
+
+__all__ = ["ODETerm", "Term"]
+
+
+class Term(ABC):
+    r"""One right-hand side with its driver, :math:`f(t, y, u(t))\,dx(t)`.
+
+    Explicit methods for smooth drivers need `derivative` alone; methods for rough ones use `increment` and `prod`.
+    Times arrive in float64 whatever the dtype of the state: a clock that counts seconds since 1970 stays exact.
+
+    Example:
+        >>> issubclass(ODETerm, Term)
+        True
+    """
+
+    @property
+    @abstractmethod
+    def field(self) -> Callable[..., Tensor]:
+        """The field itself."""
+
+    @abstractmethod
+    def increment(self, t0: Time, t1: Time) -> Tensor:
+        """What the driver does between `t0` and `t1`, `(*batch,)`."""
+
+    @abstractmethod
+    def prod(self, t: Time, y: State, dx: Tensor) -> State:
+        """The field at `(t, y)` applied to an increment of the driver, `(*batch, state)`."""
+
+    @abstractmethod
+    def derivative(self, t: Time, y: State) -> State:
+        """The velocity `dy/dt` at `(t, y)`, `(*batch, state)`, where the driver has one."""
+
+    @abstractmethod
+    def restrict(self, t0: Time, t1: Time) -> Term:
+        """The term on one step from `t0` to `t1`, smooth inside where no knot lies inside."""
+
+    @abstractmethod
+    def knots(self) -> Times | None:
+        """The times where the driver is not smooth, `(*batch, knot)`; a step never straddles one. None if smooth."""
+
+    @abstractmethod
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors of the driver: what a gradient can flow to besides the parameters."""
+
+    @abstractmethod
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters of the field."""
+
+    @abstractmethod
+    def replace(self, tensors: tuple[Tensor, ...]) -> Term:
+        """The same term with a driver made of other tensors, in the order of `tensors()`."""
+
+
+@dataclass(frozen=True, eq=False)
+class ODETerm(Term):
+    r"""An ordinary differential equation, driven by inputs or not; `solve` builds it from a field.
+
+    .. math:: dy = f(t, y, u(t))\,dt
+
+    Args:
+        field: a `VectorField`, or any callable `f(t, y)`; with inputs, `f(t, y, u)`.
+        inputs: the path `u`, read at every evaluation of the field; None for an autonomous or merely timed field.
+
+    Raises:
+        TypeError: the field is not callable, or it returns something else than a tensor of the state's dtype.
+        ValueError: the field returns another shape than the state's.
+
+    Example:
+        >>> import torch
+        >>> term = ODETerm(lambda t, y: -y)
+        >>> term.derivative(torch.zeros(2, dtype=torch.float64), torch.ones(2, 1)).squeeze(-1)
+        tensor([-1., -1.])
+    """
+
+    field: VectorField | Callable[..., Tensor]  # pyright: ignore[reportIncompatibleMethodOverride]
+    inputs: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.field):
+            raise TypeError(
+                f"the field must be a VectorField or a callable f(t, y) -> dy; got {type(self.field).__name__}."
+            )
+        if self.inputs is not None and not isinstance(self.inputs, Path):
+            raise TypeError(
+                f"inputs must be a Path, for example ctdyn.paths.LinearPath(ts, values); got "
+                f"{type(self.inputs).__name__}."
+            )
+
+    def increment(self, t0: Time, t1: Time) -> Tensor:
+        """The time that passes, `t1 - t0`."""
+        return t1 - t0
+
+    def prod(self, t: Time, y: State, dx: Tensor) -> State:
+        """The velocity times `dx`, `(*batch,)`."""
+        return self.derivative(t, y) * dx.to(y.dtype).unsqueeze(-1)
+
+    def derivative(self, t: Time, y: State) -> State:
+        """The field at `(t, y, u(t))`, checked: a field that broadcasts by mistake is found here and not in a result."""
+        time = t.to(y.dtype.to_real())
+        if self.inputs is None:
+            dy = self.field(time, y)
+        else:
+            dy = self.field(time, y, self.inputs.evaluate(t).to(y.dtype.to_real()))
+        if not isinstance(dy, Tensor):
+            returned = "None" if dy is None else type(dy).__name__
+            raise TypeError(f"the field returned {returned}; it must return dy/dt, a tensor of shape {tuple(y.shape)}.")
+        if dy.shape != y.shape:
+            raise ValueError(
+                f"the field must return dy/dt of the shape of y: expected {tuple(y.shape)}, got {tuple(dy.shape)}."
+            )
+        if dy.dtype != y.dtype:
+            raise TypeError(
+                f"the field returned {_name(dy.dtype)} for a state of {_name(y.dtype)}; convert one of them, for "
+                f"example field.to({y.dtype}) or y0.to({dy.dtype})."
+            )
+        return dy
+
+    def restrict(self, t0: Time, t1: Time) -> ODETerm:
+        """The term with its inputs restricted to the step."""
+        return self if self.inputs is None else replace(self, inputs=self.inputs.restrict(t0, t1))
+
+    def knots(self) -> Times | None:
+        """The knots of the inputs."""
+        return None if self.inputs is None else self.inputs.knots()
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors of the inputs."""
+        return () if self.inputs is None else self.inputs.tensors()
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters of the field, none where it is a plain function."""
+        return self.field.parameters() if isinstance(self.field, nn.Module) else iter(())
+
+    def replace(self, tensors: tuple[Tensor, ...]) -> ODETerm:
+        """The same equation with inputs made of other tensors."""
+        if self.inputs is None:
+            if tensors:
+                raise ValueError(f"this term has no inputs to replace; got {len(tensors)} tensors.")
+            return self
+        return replace(self, inputs=self.inputs.replace(tensors))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
