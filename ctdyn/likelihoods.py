@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 
 from ._config import Configurable
 from ._types import Mask, Times, Values
-from .data import Channel
+from .data.channels import Channel
 from .nn import MLP
 
 

@@ -10,7 +10,8 @@ from torch.distributions import Distribution
 
 from .._config import Configurable
 from .._types import Mask, Times, Values
-from ..data import Channel, IrregularBatch, Window
+from ..data import IrregularBatch, Window
+from ..data.channels import Channel
 from ..likelihoods import entry_log_prob, masked_log_prob
 from ..nn import sample
 from ..paths import LinearPath, Path
@@ -131,6 +132,9 @@ class Model(nn.Module, Configurable, ABC):
 
     Args:
         channels: what is observed, in the order of the last axis of the values.
+
+    Raises:
+        TypeError: there is no channel, or something else than channels was given.
     """
 
     channels: tuple[Channel, ...]
@@ -138,6 +142,8 @@ class Model(nn.Module, Configurable, ABC):
     def __init__(self, channels: Sequence[Channel]) -> None:
         super().__init__()
         self.channels = tuple(channels)
+        if not self.channels or not all(isinstance(channel, Channel) for channel in self.channels):
+            raise TypeError(f"a model needs the channels that it models, such as series.channels; got {channels!r}.")
 
     @abstractmethod
     def loss(self, window: Window, *, generator: Generator | None = None, step: int | None = None) -> Loss:

@@ -1,0 +1,106 @@
+"""Hidden states that flow between observations and jump at them."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from ._config import Configurable
+from ._types import Inputs, State, Time
+from .fields import MLPField, VectorField
+from .integrate import evolve
+from .paths import ConstantPath
+from .solvers import Midpoint, Solver
+from .terms import ODETerm
+
+
+__all__ = ["Cell", "ODERNNCell"]
+
+
+class Cell(nn.Module, Configurable, ABC):
+    """A hidden state with continuous dynamics and an update by observations.
+
+    A time interval of length zero and an observation with an empty mask both leave the state exactly as it is; that
+    makes padding harmless.
+
+    Args:
+        num_channels: how many channels are observed.
+        hidden_size: size of the hidden state.
+    """
+
+    def __init__(self, num_channels: int, hidden_size: int) -> None:
+        super().__init__()
+        self.num_channels = num_channels
+        self.hidden_size = hidden_size
+
+    @abstractmethod
+    def evolve(self, h: State, t0: Time, t1: Time, u: Inputs | None = None) -> State:
+        """The state at `t1`, from the one at `t0`, where nothing was observed in between.
+
+        Args:
+            h: hidden states, `(*batch, hidden)`.
+            t0: time of `h` per series, `(*batch,)`.
+            t1: time to go to, `(*batch,)`; it may lie before `t0`.
+            u: inputs, held over the interval, `(*batch, input)`.
+        """
+
+    @abstractmethod
+    def update(self, h: State, x: Tensor, mask: Tensor) -> State:
+        """The state after an observation.
+
+        Args:
+            h: hidden states, `(*batch, hidden)`.
+            x: observed values, `(*batch, channel)`.
+            mask: True where observed, `(*batch, channel)`; a series with nothing observed keeps its state.
+        """
+
+
+class ODERNNCell(Cell):
+    r"""A hidden state that follows a learned ODE between observations and a gated recurrent unit at them.
+
+    .. math:: \frac{dh}{dt} = f(h), \qquad h(t_i^+) = \operatorname{GRU}\left([m_i \odot x_i,\; m_i],\; h(t_i^-)\right)
+
+    The flow covers exactly the interval that it is given, :math:`t_1 - t_0` of each series, forwards or backwards.
+
+    Args:
+        num_channels: how many channels are observed.
+        hidden_size: size of the hidden state.
+        field: the dynamics; default: a perceptron with one hidden layer.
+        solver: the method that integrates it; default: midpoint.
+        num_steps: equal steps per interval.
+
+    References:
+        Latent ODEs for Irregularly-Sampled Time Series, Rubanova, Chen, Duvenaud, 2019.
+        https://arxiv.org/abs/1907.03907
+
+    Example:
+        >>> cell = ODERNNCell(num_channels=2, hidden_size=8)
+        >>> h = cell.evolve(torch.zeros(3, 8), t0=torch.zeros(3), t1=torch.tensor([0.5, 0.0, -1.0]))
+        >>> cell.update(h, torch.ones(3, 2), torch.ones(3, 2, dtype=torch.bool)).shape
+        torch.Size([3, 8])
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        hidden_size: int,
+        field: VectorField | None = None,
+        solver: Solver | None = None,
+        num_steps: int = 1,
+    ) -> None:
+        super().__init__(num_channels, hidden_size)
+        self.field = MLPField(hidden_size, hidden=(hidden_size,)) if field is None else field
+        self.solver = Midpoint() if solver is None else solver
+        self.num_steps = num_steps
+        self.gru = nn.GRUCell(2 * num_channels, hidden_size)
+
+    def evolve(self, h: State, t0: Time, t1: Time, u: Inputs | None = None) -> State:
+        """See `Cell.evolve`; a field that is driven by inputs sees them held over the interval."""
+        term = ODETerm(self.field, None if u is None else ConstantPath(u))
+        return evolve(term, h, t0, t1, solver=self.solver, num_steps=self.num_steps)
+
+    def update(self, h: State, x: Tensor, mask: Tensor) -> State:
+        """See `Cell.update`."""
+        seen = torch.cat([torch.where(mask, x, 0), mask.to(x.dtype)], -1)
+        updated = self.gru(seen.flatten(0, -2), h.flatten(0, -2)).view_as(h)
+        return torch.where(mask.any(-1, keepdim=True), updated, h)

@@ -1,0 +1,33 @@
+"""Models of irregular series, and what they are trained on.
+
+| name | paper | parts | tasks |
+|---|---|---|---|
+| `LatentODE` | Chen et al. 2018; Rubanova et al. 2019 | GRU encoder, ODE process, Gaussian or Bernoulli decoder | fill, forecast, generate |
+| `LatentVAE` | the composition behind it | any encoder, process, likelihood and objective | those of its parts |
+| `HoldLast` | - | the last observation | baseline |
+| `LinearInterpolation` | - | a line between neighbours | baseline |
+| `OwnMean` | - | the mean of the context | baseline |
+| `MaternGP` | Rasmussen, Williams 2006 | a Gaussian process with a Matern-3/2 kernel per channel | baseline |
+"""
+
+from .base import Encodes, ExactlyFitted, Generative, Loss, Model, Predictive, Scorable
+from .latent_ode import LatentODE
+from .latent_vae import LatentVAE
+from .objectives import ELBO, IWAE, Anneal, Objective
+
+
+__all__ = [
+    "ELBO",
+    "IWAE",
+    "Anneal",
+    "Encodes",
+    "ExactlyFitted",
+    "Generative",
+    "LatentODE",
+    "LatentVAE",
+    "Loss",
+    "Model",
+    "Objective",
+    "Predictive",
+    "Scorable",
+]

@@ -1,0 +1,157 @@
+"""The variational auto-encoder over latent trajectories: an encoder, a process, a likelihood and an objective."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from .._types import Times
+from ..data import IrregularBatch, Window
+from ..data.channels import Channel
+from ..encoders import Encoder, Encoding, start_time
+from ..likelihoods import Likelihood, masked_log_prob
+from ..paths import Path
+from ..processes import LatentProcess
+from .base import Encodes, Generative, Loss, Model, Predictive, Scorable, input_path
+from .objectives import ELBO, Objective
+
+
+__all__ = ["LatentVAE"]
+
+
+class LatentVAE(Model, Encodes, Generative, Scorable):
+    r"""A latent process that an encoder infers and a likelihood decodes; compose your own model from parts with it.
+
+    .. math::
+        z \sim p(z), \qquad x_{t} \sim p(x \mid z_{t}), \qquad q(z \mid \text{context}) \approx p(z \mid \text{context})
+
+    The loss is the negative objective on the window's target, so what it bounds is what the window says: with
+    `Reconstruct`, the log evidence of the series.
+
+    Args:
+        channels: what is observed.
+        encoder: reads the context.
+        process: the latent dynamics.
+        likelihood: decodes a latent state.
+        objective: what is maximised; default: `ELBO()`.
+
+    Raises:
+        ValueError: the process needs something that the encoder does not provide, or the likelihood decodes another
+            number of channels.
+
+    References:
+        Neural Ordinary Differential Equations, Chen, Rubanova, Bettencourt, Duvenaud, 2018.
+        https://arxiv.org/abs/1806.07366
+
+    Example:
+        >>> from ctdyn.encoders import GRUEncoder
+        >>> from ctdyn.fields import LinearField
+        >>> from ctdyn.likelihoods import Gaussian
+        >>> from ctdyn.processes import ODEProcess
+        >>> process = ODEProcess(LinearField(2), latent_size=2)
+        >>> model = LatentVAE([Channel("level")], GRUEncoder(1, 2), process, Gaussian(2, 1))
+        >>> times = torch.tensor([[0.0, 0.5, 1.0]])
+        >>> batch = IrregularBatch(times, torch.ones(1, 3, 1), torch.ones(1, 3, 1, dtype=torch.bool))
+        >>> model.predict(batch, torch.tensor([[2.0]])).mean.shape
+        torch.Size([1, 1, 1])
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[Channel],
+        encoder: Encoder,
+        process: LatentProcess,
+        likelihood: Likelihood,
+        objective: Objective = ELBO(),  # noqa: B008
+    ) -> None:
+        super().__init__(channels)
+        missing = process.requires - encoder.provides
+        if missing:
+            raise ValueError(
+                f"{type(process).__name__} needs {sorted(missing)} from its encoder, and {type(encoder).__name__} "
+                f"provides {sorted(encoder.provides)}."
+            )
+        if likelihood.num_channels != len(self.channels):
+            raise ValueError(
+                f"the likelihood decodes {likelihood.num_channels} channels, and the model has {len(self.channels)}: "
+                f"{[channel.name for channel in self.channels]}."
+            )
+        self.encoder = encoder
+        self.process = process
+        self.likelihood = likelihood
+        self.objective = objective
+
+    def loss(self, window: Window, *, generator: Generator | None = None, step: int | None = None) -> Loss:
+        """See `Model.loss`; the parts are means over the series, in nats, and the true bound per observation."""
+        context, target = window.context, window.target
+        latent = self.process.posterior(
+            self._encode(context),
+            start_time(context),
+            target.times,
+            self.objective.num_samples,
+            generator,
+            input_path(context, target),
+        )
+        distribution = self.likelihood(latent.zs, target.times, target.noise)
+        log_prob = masked_log_prob(distribution, target.values, target.mask)
+        with torch.no_grad():
+            true_bound = self.objective.bound(log_prob, latent)
+            divergence = sum((kl.mean() for kl in latent.kl.values()), start=torch.zeros_like(true_bound.mean()))
+            parts = {
+                "bound": true_bound.mean(),
+                "log_likelihood": log_prob.mean(),
+                "kl": divergence,
+                "nats_per_observation": -true_bound.sum() / target.mask.sum().clamp(min=1),
+            }
+        return Loss(-self.objective.bound(log_prob, latent, step).mean(), parts)
+
+    def predict(
+        self,
+        context: IrregularBatch,
+        ts: Times,
+        inputs: Path | None = None,
+        *,
+        num_samples: int = 100,
+        generator: Generator | None = None,
+    ) -> Predictive:
+        """See `Model.predict`."""
+        encoding = self._encode(context)
+        latent = self.process.posterior(encoding, start_time(context), ts, num_samples, generator, inputs)
+        return Predictive(self.likelihood(latent.zs, ts))
+
+    def encode(self, context: IrregularBatch) -> Tensor:
+        """The posterior mean of the latent state at the first observation, `(*batch, latent)`."""
+        encoding = self._encode(context)
+        if encoding.q0 is None:
+            raise ValueError(f"{type(self.encoder).__name__} gives no distribution of an initial state to describe.")
+        return encoding.q0.mean
+
+    def sample(
+        self,
+        ts: Times,
+        inputs: Path | None = None,
+        *,
+        num_samples: int = 1,
+        generator: Generator | None = None,
+    ) -> Predictive:
+        """See `Generative.sample`: the latent state starts from the prior at the first of `ts`."""
+        latent = self.process.prior(ts[..., 0], ts, num_samples, generator, inputs)
+        return Predictive(self.likelihood(latent.zs, ts))
+
+    def log_prob(self, window: Window, *, num_samples: int = 100, generator: Generator | None = None) -> Tensor:
+        """See `Scorable.log_prob`: the joint density of the target under the posterior given the context."""
+        context, target = window.context, window.target
+        path = input_path(context, target)
+        encoding = self._encode(context)
+        latent = self.process.posterior(encoding, start_time(context), target.times, num_samples, generator, path)
+        distribution = self.likelihood(latent.zs, target.times, target.noise)
+        return Predictive(distribution).joint_log_prob(target.values, target.mask)
+
+    def _encode(self, context: IrregularBatch) -> Encoding:
+        given = context.values.shape[-1]
+        if given != len(self.channels):
+            raise ValueError(
+                f"the model was built for {len(self.channels)} channels {[c.name for c in self.channels]}; the batch "
+                f"has {given}."
+            )
+        return self.encoder(context)
