@@ -79,7 +79,13 @@ __all__ = [
 __version__ = "0.1.0"
 
 # What is not listed here is a sub-package of its own name.
-_HOMES = {"Forecast": "forecast", "Forecaster": "forecast", "compare": "compare", "load": "forecast", "solve": "integrate"}
+_HOMES = {
+    "Forecast": "forecast",
+    "Forecaster": "forecast",
+    "compare": "compare",
+    "load": "forecast",
+    "solve": "integrate",
+}
 
 
 def __getattr__(name: str) -> Any:
