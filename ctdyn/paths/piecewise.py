@@ -96,8 +96,10 @@ class PiecewisePath(Path):
 
     def _piece(self, t: Tensor, *, from_left: bool = False) -> Tensor:
         """Which piece each time lies on, of the shape of `t`; at a knot the piece to its right, unless `from_left`."""
-        queries = self._as_columns(t.detach().to(self.ts.dtype))
-        found = torch.searchsorted(self.ts.detach().contiguous(), queries.contiguous(), right=not from_left)
+        # Rounding a float64 time to a float32 clock could push it across a knot.
+        dtype = torch.promote_types(t.dtype, self.ts.dtype)
+        queries = self._as_columns(t.detach().to(dtype)).contiguous()
+        found = torch.searchsorted(self.ts.detach().to(dtype).contiguous(), queries, right=not from_left)
         return torch.movedim(found, -1, 0).reshape(t.shape)
 
     def _as_columns(self, t: Tensor) -> Tensor:
