@@ -187,7 +187,11 @@ class Gaussian(Likelihood):
     """
 
     def __init__(
-        self, latent_size: int, num_channels: int, hidden: Sequence[int] = (), scale: Scale = LearnedScale()  # noqa: B008
+        self,
+        latent_size: int,
+        num_channels: int,
+        hidden: Sequence[int] = (),
+        scale: Scale = LearnedScale(),
     ) -> None:
         super().__init__(num_channels)
         self.mean = MLP(latent_size, num_channels, hidden)
@@ -226,7 +230,7 @@ class StudentT(Likelihood):
         latent_size: int,
         num_channels: int,
         hidden: Sequence[int] = (),
-        scale: Scale = LearnedScale(),  # noqa: B008
+        scale: Scale = LearnedScale(),
         initial_df: float = 6.0,
     ) -> None:
         super().__init__(num_channels)

@@ -2,7 +2,7 @@
 
 | name | paper | parts | tasks |
 |---|---|---|---|
-| `LatentODE` | Chen et al. 2018; Rubanova et al. 2019 | GRU encoder, ODE process, Gaussian or Bernoulli decoder | fill, forecast, generate |
+| `LatentODE` | Chen et al. 2018; Rubanova et al. 2019 | GRU encoder, ODE, affine decoder | fill, forecast, generate |
 | `LatentVAE` | the composition behind it | any encoder, process, likelihood and objective | those of its parts |
 | `HoldLast` | - | the last observation | baseline |
 | `LinearInterpolation` | - | a line between neighbours | baseline |

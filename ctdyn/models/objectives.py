@@ -37,7 +37,9 @@ class Anneal:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not 0 <= self.start <= 1:
-            raise ValueError(f"Anneal needs steps >= 1 and start in [0, 1]; got steps={self.steps}, start={self.start}.")
+            raise ValueError(
+                f"Anneal needs steps >= 1 and start in [0, 1]; got steps={self.steps}, start={self.start}."
+            )
 
     def __call__(self, step: int) -> float:
         """The weight at a step."""
@@ -113,7 +115,9 @@ class ELBO(Objective):
         divergences = _divergences(latent)
         if self.free_bits > 0:
             if latent.kl_by_dimension is None:
-                raise ValueError("free bits need a divergence per latent dimension; this posterior has none (free_bits=0).")
+                raise ValueError(
+                    "free bits need a divergence per latent dimension; this posterior has none (free_bits=0)."
+                )
             divergences["z0"] = latent.kl_by_dimension.clamp(min=self.free_bits).sum(-1)
         beta = self.beta(step) if isinstance(self.beta, Anneal) else self.beta
         return expected - beta * _total(divergences, expected)
