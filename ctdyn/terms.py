@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ._types import State, Time, Times
 from .paths.base import Path
-from .structure import VectorField
 
 
 __all__ = ["ODETerm", "Term"]
@@ -28,10 +27,7 @@ class Term(ABC):
         True
     """
 
-    @property
-    @abstractmethod
-    def field(self) -> Callable[..., Tensor]:
-        """The field itself."""
+    field: Callable[..., Tensor]
 
     @abstractmethod
     def increment(self, t0: Time, t1: Time) -> Tensor:
@@ -87,7 +83,7 @@ class ODETerm(Term):
         tensor([-1., -1.])
     """
 
-    field: VectorField | Callable[..., Tensor]  # pyright: ignore[reportIncompatibleMethodOverride]
+    field: Callable[..., Tensor]
     inputs: Path | None = None
 
     def __post_init__(self) -> None:
@@ -110,7 +106,7 @@ class ODETerm(Term):
         return self.derivative(t, y) * dx.to(y.dtype).unsqueeze(-1)
 
     def derivative(self, t: Time, y: State) -> State:
-        """The field at `(t, y, u(t))`, checked: a field that broadcasts by mistake is found here and not in a result."""
+        """The field at `(t, y, u(t))`, checked: one that broadcasts by mistake is found here and not in a result."""
         time = t.to(y.dtype.to_real())
         if self.inputs is None:
             dy = self.field(time, y)

@@ -1,0 +1,279 @@
+"""The clocked loop: plan the steps of every series without gradients, then replay them with gradients.
+
+A plan is data. The replay of a plan is a fixed program, so that memory policies (`adjoint`) are ways to run it, and no
+gradient ever passes through the choice of a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from .._types import State, States, Time, Times
+from ..solvers.base import Solver, StepState
+from ..terms import Term
+from .clock import Clock, landing_times
+from .controllers import AdaptiveController, GridController, StepController
+from .dense import Trajectory, locate, rows_of
+from .status import Status
+
+
+__all__ = ["Replay", "Segment", "StepPlan", "plan"]
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """The steps of every series, and how each of them ended.
+
+    Args:
+        grid: ends of the steps, the start included, `(step + 1, *batch)`; a series that is done stays on its last time.
+        steps: steps taken by each series, `(*batch,)`.
+        rejected: attempts that were thrown away, `(*batch,)`.
+        evaluations: evaluations of the field spent on planning, `(*batch,)`.
+        status: a `Status` per series, `(*batch,)`.
+        final: the state at the last time reached, `(*batch, state)`; None where planning needed no state.
+        taken: the steps as planned, where they were kept.
+    """
+
+    grid: Tensor
+    steps: Tensor
+    rejected: Tensor
+    evaluations: Tensor
+    status: Tensor
+    final: Tensor | None = None
+    taken: Trajectory | None = None
+
+    @property
+    def reached(self) -> Time:
+        """The last time of each series, `(*batch,)`."""
+        return self.grid[-1]
+
+
+def plan(
+    term: Term, solver: Solver, controller: StepController, y0: State, clock: Clock, max_steps: int, keep: bool
+) -> StepPlan:
+    """Find the steps of every series.
+
+    Args:
+        term: the equation.
+        solver: the method.
+        controller: fixed in advance or adaptive.
+        y0: states at the start, `(*batch, state)`.
+        clock: times of the batch.
+        max_steps: the most attempts of one series.
+        keep: keep the steps of an adaptive plan, so that no replay is needed.
+    """
+    if isinstance(controller, GridController):
+        return _fixed(term, controller, clock, max_steps)
+    if not isinstance(controller, AdaptiveController):
+        raise TypeError(
+            f"controller must be a GridController or an AdaptiveController; got {type(controller).__name__}."
+        )
+    return _Search(term, solver, controller, y0, clock, keep).run(max_steps)
+
+
+def _fixed(term: Term, controller: GridController, clock: Clock, max_steps: int) -> StepPlan:
+    knots = term.knots()
+    zeros = torch.zeros_like(clock.t0, dtype=torch.int64)
+    if controller.count(clock, knots) > max_steps + 1_000_000:
+        # A grid this long would not fit into memory: nothing of it is built.
+        return StepPlan(clock.t0.detach()[None], zeros, zeros, zeros, torch.full_like(zeros, Status.MAX_STEPS))
+    grid = controller.grid(clock, knots)
+    steps = (grid.detach().diff(dim=0) != 0).sum(0)
+    status = torch.where(steps > max_steps, int(Status.MAX_STEPS), int(Status.SUCCESS))
+    return StepPlan(grid[: max_steps + 1], steps.clamp(max=max_steps), zeros, zeros, status)
+
+
+class _Search:
+    """The state of an adaptive plan: where each series is, how far it dares to go, and what it has done so far."""
+
+    def __init__(
+        self, term: Term, solver: Solver, controller: AdaptiveController, y0: State, clock: Clock, keep: bool
+    ) -> None:
+        self.term, self.solver, self.controller, self.keep = term, solver, controller, keep
+        self.direction = clock.direction
+        self.start, self.end = clock.t0.detach(), clock.end.detach()
+        self.t, self.y = self.start, y0
+        knots = term.knots()
+        self.knotted = knots is not None
+        ends = torch.stack([self.start, self.end], -1)
+        stops = ends if knots is None else landing_times(ends, clock, knots.detach())
+        self.stops = torch.movedim(stops, -1, 0)
+        self.next_stop = torch.ones_like(self.start, dtype=torch.int64).clamp(max=len(self.stops) - 1)
+        self.status = torch.zeros_like(self.next_stop)
+        self.active = self.t != self.end
+        self.reaches: list[Tensor] = []
+        self.accepts: list[Tensor] = []
+        self.spans: list[Tensor] = []
+        self.starts: list[Tensor] = []
+        self.interpolants: list[tuple[Tensor, ...]] = []
+        self.attempts = torch.zeros_like(self.next_stop)
+
+    def run(self, max_steps: int) -> StepPlan:
+        """Step until every series is done or has failed."""
+        # Reading a flag stalls an accelerator; a few idle attempts cost it less.
+        patience = 1 if self.t.device.type == "cpu" else 4
+        piece = self._piece(self.t, self._stop())
+        velocity = piece.derivative(self.t, self.y)
+        self.state: StepState = None if self.knotted else velocity
+        self.dt = self.controller.first(piece, self.solver, self.t, self._stop(), self.y, velocity)
+        self.memory = self.controller.start(self.t)
+        for attempt in range(max_steps):
+            if attempt % patience == 0 and not bool(self.active.any()):
+                break
+            self._attempt()
+        else:
+            self.status = torch.where(self.active, int(Status.MAX_STEPS), self.status)
+        return self._plan()
+
+    def _piece(self, t0: Time, t1: Time) -> Term:
+        return self.term.restrict(t0, t1) if self.knotted else self.term
+
+    def _stop(self) -> Time:
+        return self.stops[-1] if len(self.stops) == 2 else self.stops.gather(0, self.next_stop[None])[0]
+
+    def _attempt(self) -> None:
+        stop = self._stop()
+        lands = self.dt * (1.0 + 1e-10) >= (stop - self.t).abs()
+        t1 = torch.where(self.active, torch.where(lands, stop, self.t + self.direction * self.dt), self.t)
+        step = self.solver.step(self._piece(self.t, t1), self.t, t1, self.y, self.state, dense=True, estimate=True)
+        if step.error is None:
+            raise TypeError(f"{type(self.solver).__name__} returned no error estimate; it cannot be adaptive.")
+        verdict = self.controller.next(self.solver, step.error, self.y, step.y1, self.memory)
+        accept = verdict.accept & self.active
+        span = t1 - self.t
+        self.reaches.append(torch.where(accept, t1, self.t))
+        self.accepts.append(accept)
+        if self.keep:
+            self.spans.append(span)
+            self.starts.append(self.y)
+            self.interpolants.append(step.interpolant)
+        self.attempts = self.attempts + self.active
+        # A step that was cut short to land says little about how far the next one may go.
+        wanted = span.abs() * verdict.factor
+        dt = torch.where(accept & lands, torch.maximum(wanted, self.dt), wanted)
+        self.memory = verdict.memory
+        smallest = 10.0 * torch.finfo(torch.float64).eps * self.t.abs() + 1e-300
+        stuck = self.active & ~accept & (dt < smallest)
+        reason = torch.where(verdict.finite, int(Status.STEP_SIZE), int(Status.NON_FINITE))
+        self.status = torch.where(stuck, reason, self.status)
+        keep = accept[..., None]
+        self.y = torch.where(keep, step.y1, self.y)
+        if self.state is not None and step.state is not None:
+            self.state = torch.where(keep, step.state, self.state)
+        self.t = self.reaches[-1]
+        self.dt = torch.where(self.active, dt, self.dt)
+        self.active = self.active & ~stuck & (self.t != self.end)
+        if len(self.stops) > 2:
+            self.next_stop = (self.next_stop + (accept & lands)).clamp(max=len(self.stops) - 1)
+
+    def _plan(self) -> StepPlan:
+        per_attempt = self.solver.stages + self.knotted
+        evaluations = self.attempts * per_attempt + 2
+        if not self.accepts:
+            grid = torch.stack([self.start, self.start])
+            none = torch.zeros_like(self.attempts)
+            return StepPlan(grid, none, none, evaluations, self.status, self.y)
+        accepts = torch.stack(self.accepts)
+        steps = accepts.sum(0)
+        longest = max(int(steps.amax()), 1)
+        # Accepted attempts first, in their order: series that rejected often line up with those that did not.
+        rows = (~accepts).to(torch.uint8).argsort(dim=0, stable=True)[:longest]
+        held = torch.arange(longest, device=steps.device).reshape(-1, *[1] * steps.dim()) < steps
+        ends = torch.where(held, torch.stack(self.reaches).gather(0, rows), self.t)
+        grid = torch.cat([self.start[None], ends])
+        taken = None
+        if self.keep:
+            spans = torch.stack(self.spans)
+            taken = Trajectory.create(self.solver, grid, spans, self.starts, self.interpolants, rows)
+        return StepPlan(grid, steps, self.attempts - steps, evaluations, self.status, self.y, taken)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What a run of steps returns.
+
+    Args:
+        ys: states at the times that were asked for, `(*batch, time, state)`.
+        y1: state at the end, `(*batch, state)`.
+        state: what the next step can use.
+        trajectory: the dense output, where the replay is dense.
+        nodes: the states at the ends of the steps, the start included.
+    """
+
+    ys: States
+    y1: State
+    state: StepState
+    trajectory: Trajectory | None
+    nodes: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The steps of a plan as a program with gradients, to be run whole or in segments.
+
+    Args:
+        term: the equation.
+        solver: the method.
+        grid: ends of the steps, `(step + 1, *batch)`; may require gradients.
+        ts: output times, `(*batch, time)`.
+        node: the grid node at or beyond each output time, `(*batch, time)`.
+        lands: every output time is a node.
+    """
+
+    term: Term
+    solver: Solver
+    grid: Tensor
+    ts: Times
+    node: Tensor
+    lands: bool
+
+    @classmethod
+    def create(cls, term: Term, solver: Solver, planned: StepPlan, clock: Clock, lands: bool) -> Replay:
+        """The replay of a plan for the outputs of a clock."""
+        grid = planned.grid
+        if not lands and not grid.requires_grad and (clock.ts.requires_grad or clock.t0.requires_grad):
+            # The steps between the ends are data; the first starts at t0 and the last ends at the last time.
+            shape = (-1, *[1] * planned.steps.dim())
+            number = torch.arange(len(grid), device=grid.device).reshape(shape)
+            whole = planned.status == Status.SUCCESS
+            grid = torch.where((number >= planned.steps.clamp(min=1)) & whole, clock.end, grid)
+            grid = torch.where(number == 0, clock.t0, grid)
+        return cls(term, solver, grid, clock.ts, locate(grid, clock.ts, clock.direction), lands)
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps the longest series takes."""
+        return len(self.grid) - 1
+
+    def run(
+        self, y0: State, state: StepState = None, steps: tuple[int, int] | None = None, *, at: Tensor | None = None
+    ) -> Segment:
+        """Take the steps.
+
+        Args:
+            y0: states at the start, `(*batch, state)`.
+            state: what the step before returned.
+            steps: the first step and the one after the last; None for all.
+            at: which output times to read, `(*batch, query)`; those outside the segment give values without meaning.
+                None for all.
+        """
+        first, last = (0, self.num_steps) if steps is None else steps
+        grid = self.grid[first : last + 1]
+        ts, node = (self.ts, self.node) if at is None else (self.ts.gather(-1, at), self.node.gather(-1, at))
+        node = (node - first).clamp(0, last - first)
+        knotted = self.term.knots() is not None
+        y, nodes, interpolants = y0, [y0], []
+        for t0, t1 in pairwise(grid.unbind(0)):
+            piece = self.term.restrict(t0, t1) if knotted else self.term
+            step = self.solver.step(piece, t0, t1, y, None if knotted else state, dense=not self.lands)
+            y, state = step.y1, step.state
+            nodes.append(y)
+            interpolants.append(step.interpolant)
+        if self.lands:
+            return Segment(rows_of(torch.stack(nodes), node), y, state, None, nodes)
+        trajectory = Trajectory.create(self.solver, grid, grid.diff(dim=0), nodes[:-1], interpolants)
+        return Segment(trajectory.read(ts, node), y, state, trajectory, nodes)

@@ -1,0 +1,370 @@
+"""The public entry: `solve`, and `evolve` for one interval."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .._checks import NonFiniteError
+from .._types import State, States, Time
+from ..paths.base import Path
+from ..paths.hermite import HermitePath
+from ..solvers.base import Solver
+from ..solvers.tsit5 import Tsit5
+from ..structure import VectorField
+from ..terms import ODETerm, Term
+from .adjoint import Adjoint, Direct
+from .clock import Clock
+from .controllers import AdaptiveController, GridController, PIDController, StepController
+from .dense import Trajectory
+from .engines.base import Engine
+from .loop import Replay, StepPlan, plan
+from .solution import DensePath, Solution
+from .status import Status, raise_failure
+
+
+__all__ = ["evolve", "solve"]
+
+
+def solve(
+    term: Term | VectorField | Callable[..., Tensor],
+    y0: Tensor,
+    ts: Tensor,
+    *,
+    t0: Tensor | float | None = None,
+    inputs: Path | None = None,
+    solver: Solver | Engine | None = None,
+    controller: StepController | None = None,
+    adjoint: Adjoint | None = None,
+    max_steps: int = 10_000,
+    throw: bool = True,
+) -> Solution:
+    r"""Solve a differential equation for a batch of series, each on a clock of its own.
+
+    .. math:: \frac{dy}{dt} = f(t, y, u(t)), \qquad y(t_0) = y_0
+
+    Every series has its own start, its own output times, its own direction and its own steps: the answer for a series
+    does not depend on the company it is in, and many times cost no more than few. Times are kept in float64 inside.
+    Gradients reach `y0`, the parameters of the field, the tensors of the inputs, and the times; never the step control.
+
+    Args:
+        term: the field, a `VectorField` or any callable `f(t, y)` (with inputs `f(t, y, u)`), or a `Term`.
+        y0: states at `t0`, float32, float64 or complex, `(*batch, state)`. Leading axes that `ts` lacks (Monte Carlo
+            samples) are allowed.
+        ts: output times, `(*batch, time)`, or `(time,)` for all series; monotone, forward or backward. A short series
+            is padded by repeating its last time.
+        t0: time of `y0`, `(*batch,)` or a number; None: the first output time.
+        inputs: what drives the field; a step never straddles one of its knots.
+        solver: the method, `Tsit5()` by default; or an `Engine`.
+        controller: the steps. By default `PIDController()` (rtol 1e-4, atol 1e-6). A method without an error estimate
+            needs `StepTo(num_steps=...)` or `ConstantStep(dt=...)`.
+        adjoint: how gradients are computed, `Direct()` by default.
+        max_steps: the most steps of one series, rejected ones included.
+        throw: raise when a series fails. Otherwise its missing states are NaN and `solution.status` says why.
+
+    Returns:
+        A `Solution`: `ys` is `(*batch, time, state)`.
+
+    Raises:
+        ValueError: shapes, times or options do not fit together; the message says which and what to do.
+        TypeError: an argument is of the wrong type.
+        SolveError: a series could not be solved (`NonFiniteError`, `StepSizeError`, `MaxStepsError`).
+
+    Example:
+        >>> import torch
+        >>> ts = torch.tensor([[0.0, 0.5, 1.0], [0.0, 2.0, 3.0]])  # a clock per series
+        >>> solve(lambda t, y: -y, torch.ones(2, 1), ts).ys.squeeze(-1)
+        tensor([[1.0000, 0.6065, 0.3679],
+                [1.0000, 0.1353, 0.0498]])
+    """
+    term = _as_term(term, inputs)
+    _check_state(y0)
+    ts = _check_times(ts, y0)
+    shape = _batch_shape(y0, ts, t0)
+    clock = Clock.create(ts, t0, shape, y0.dtype)
+    y0 = y0.expand(*shape, y0.shape[-1])
+    if max_steps < 1:
+        raise ValueError(f"max_steps must be at least 1; got {max_steps}.")
+    if isinstance(solver, Engine):
+        return _by_engine(solver, term, y0, ts, clock, controller, adjoint, throw)
+    solver = Tsit5() if solver is None else solver
+    controller = _check_controller(solver, controller)
+    adjoint = Direct() if adjoint is None else adjoint
+    _check_parts(solver, adjoint)
+    ts = ts.expand(*shape, ts.shape[-1])
+    if not shape.numel():
+        return _empty(term, y0, ts)
+
+    tracked = _tracked(term, y0, clock)
+    planned = plan(term, solver, controller, y0, clock, max_steps, keep=not tracked)
+    if throw and isinstance(controller, AdaptiveController):
+        final = y0 if planned.final is None else planned.final
+        raise_failure(planned.status, planned.steps, planned.reached, clock.t0, clock.end, final, max_steps)
+    replay = Replay.create(term, solver, planned, clock, controller.lands)
+    if planned.taken is not None and planned.final is not None and not planned.final.requires_grad:
+        ys, nodes, trajectory = planned.taken.read(clock.ts, replay.node), [], planned.taken
+    else:
+        ys, nodes, trajectory = adjoint.run(replay, y0)
+    if isinstance(controller, GridController):
+        planned = _inspect(planned, replay, ys, nodes, y0, clock, solver, max_steps, throw)
+    if bool((planned.status != Status.SUCCESS).any()):
+        ys = _blank(ys, planned, clock)
+    return Solution(
+        ts,
+        ys,
+        planned.status,
+        _stats(planned, replay, solver, trajectory),
+        _describe(solver, controller, adjoint, planned),
+        lambda: DensePath.create(trajectory or _dense(replay, y0), clock.direction),
+    )
+
+
+def evolve(
+    term: Term | VectorField | Callable[..., Tensor],
+    y0: State,
+    t0: Time,
+    t1: Time,
+    *,
+    solver: Solver,
+    num_steps: int = 1,
+) -> State:
+    r"""Carry every state over one interval of its own by equal steps: what a hidden state does between observations.
+
+    An interval of length zero returns the state exactly; `t1` may lie before `t0`.
+
+    Args:
+        term: the field, or a `Term`.
+        y0: states at `t0`, `(*batch, state)`.
+        t0: start of each series' interval, `(*batch,)`.
+        t1: its end, `(*batch,)`.
+        solver: the method.
+        num_steps: how many equal steps the interval is cut into.
+
+    Returns:
+        The states at `t1`, `(*batch, state)`.
+
+    Raises:
+        ValueError: `num_steps` is less than 1.
+
+    Example:
+        >>> import torch
+        >>> from ctdyn.solvers import RK4
+        >>> evolve(lambda t, y: -y, torch.ones(2, 1), torch.zeros(2), torch.tensor([0.0, 1.0]), solver=RK4())
+        tensor([[1.0000],
+                [0.3750]])
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1; got {num_steps}.")
+    term = _as_term(term, None)
+    start, end = t0.to(torch.float64), t1.to(torch.float64)
+    y, before = y0, start
+    for step in range(1, num_steps + 1):
+        after = end if step == num_steps else torch.lerp(start, end, step / num_steps)
+        piece = term.restrict(before, after)
+        y, before = solver.step(piece, before, after, y, None, dense=False).y1, after
+    return y
+
+
+def _as_term(term: Term | VectorField | Callable[..., Tensor], inputs: Path | None) -> Term:
+    if not isinstance(term, Term):
+        return ODETerm(term, inputs)
+    if inputs is not None:
+        raise ValueError(
+            "inputs= belongs to a field; a Term already says what drives it. Build ODETerm(field, inputs)."
+        )
+    return term
+
+
+def _check_state(y0: Tensor) -> None:
+    if not isinstance(y0, Tensor):
+        raise TypeError(f"y0 must be a tensor (*batch, state); got {type(y0).__name__}. Use torch.as_tensor(y0).")
+    if y0.dtype in (torch.float16, torch.bfloat16):
+        name = str(y0.dtype).removeprefix("torch.")
+        raise TypeError(f"y0 is {name}, too coarse to solve with (float16 and bfloat16 are refused); use y0.float().")
+    if not (y0.is_floating_point() or y0.is_complex()):
+        raise TypeError(f"y0 must be of a floating or complex dtype; got {y0.dtype}. Use y0.to(torch.float32).")
+    if y0.dim() == 0:
+        raise ValueError("y0 must be (*batch, state); got a scalar. Use y0.reshape(1).")
+    finite = torch.isfinite(y0)
+    if not bool(finite.all()):
+        index = tuple(torch.nonzero(~finite)[0].tolist())
+        raise NonFiniteError(
+            f"y0 is {float(y0[index].abs()) if not y0.is_complex() else 'not finite'} at index {index}; "
+            "every initial state must be finite."
+        )
+
+
+def _check_times(ts: Tensor, y0: Tensor) -> Tensor:
+    if not isinstance(ts, Tensor):
+        raise TypeError(f"ts must be a tensor (*batch, time); got {type(ts).__name__}. Use torch.as_tensor(ts).")
+    if ts.dim() == 0:
+        raise ValueError("ts must be (*batch, time); got a scalar. For one time use ts.reshape(1) and give t0.")
+    if ts.shape[-1] == 0:
+        raise ValueError(f"ts is empty: its shape is {tuple(ts.shape)}; ask for at least one time.")
+    if ts.is_complex() or ts.dtype == torch.bool:
+        raise TypeError(f"ts must hold real numbers; got {ts.dtype}.")
+    return (ts if ts.is_floating_point() else ts.to(torch.float64)).to(y0.device)
+
+
+def _batch_shape(y0: Tensor, ts: Tensor, t0: Tensor | float | None) -> torch.Size:
+    start = t0.shape if isinstance(t0, Tensor) else torch.Size()
+    try:
+        return torch.broadcast_shapes(y0.shape[:-1], ts.shape[:-1], start)
+    except RuntimeError as error:
+        raise ValueError(
+            f"y0 (*batch, state), ts (*batch, time) and t0 (*batch,) must share their batch axes; got y0 "
+            f"{tuple(y0.shape)}, ts {tuple(ts.shape)}, t0 {tuple(start)}. One clock for all is ts of shape (time,)."
+        ) from error
+
+
+def _check_controller(solver: Solver, controller: StepController | None) -> StepController:
+    if not isinstance(solver, Solver):
+        given = f"the class {solver.__name__}; write {solver.__name__}()" if isinstance(solver, type) else repr(solver)
+        raise TypeError(f"solver must be a Solver object such as Tsit5(); got {given}.")
+    name = type(solver).__name__
+    fixed = "controller=ConstantStep(dt=step_size) or controller=StepTo(num_steps=...)"
+    if controller is None:
+        if not solver.adaptive:
+            raise ValueError(f"{name} cannot choose its step_size: it has no error estimate. Pass {fixed}.")
+        return PIDController()
+    if not isinstance(controller, StepController):
+        raise TypeError(f"controller must be a StepController object; got {controller!r}. Pass {fixed}.")
+    if isinstance(controller, AdaptiveController) and not solver.adaptive:
+        raise ValueError(f"{name} has no error estimate, which {type(controller).__name__} needs. Pass {fixed}.")
+    return controller
+
+
+def _check_parts(solver: Solver, adjoint: Adjoint) -> None:
+    if not isinstance(adjoint, Adjoint):
+        raise TypeError(f"adjoint must be an Adjoint object such as Direct(); got {adjoint!r}.")
+
+
+def _tracked(term: Term, y0: Tensor, clock: Clock) -> bool:
+    """Whether a gradient is known to be wanted; a plain function's closure shows only when it is evaluated."""
+    if not torch.is_grad_enabled():
+        return False
+    return any(x.requires_grad for x in (y0, clock.ts, clock.t0, *term.tensors(), *term.parameters()))
+
+
+def _by_engine(
+    engine: Engine,
+    term: Term,
+    y0: Tensor,
+    ts: Tensor,
+    clock: Clock,
+    controller: StepController | None,
+    adjoint: Adjoint | None,
+    throw: bool,
+) -> Solution:
+    for name, value in (("controller", controller), ("adjoint", adjoint)):
+        if value is not None:
+            raise ValueError(
+                f"{type(engine).__name__} brings its own steps and gradients and takes no {name}=; set its options on "
+                f"the engine, or use a ctdyn solver such as Tsit5() with {name}={value!r}."
+            )
+    ts = ts.expand(*clock.t0.shape, ts.shape[-1])
+    if not clock.t0.numel():
+        return _empty(term, y0, ts)
+    ys, stats = engine.run(term, y0, clock.ts, clock.t0)
+    finite = torch.isfinite(ys.detach()).all(-1)
+    status = torch.where(finite.all(-1), int(Status.SUCCESS), int(Status.NON_FINITE))
+    if throw and bool(status.any()):
+        steps, reached = _last_finite(finite, clock)
+        raise_failure(status, steps, reached, clock.t0, clock.end, y0, 0)
+    return Solution(
+        ts, ys, status, stats, f"{engine!r}: a whole trajectory by another library", lambda: _hermite(ts, ys)
+    )
+
+
+def _hermite(ts: Tensor, ys: States) -> Path:
+    forward = bool((ts[..., -1] >= ts[..., 0]).all())
+    return HermitePath(ts, ys) if forward else HermitePath(ts.flip(-1), ys.flip(-2))
+
+
+def _empty(term: Term, y0: Tensor, ts: Tensor) -> Solution:
+    ys = y0.unsqueeze(-2).expand(*ts.shape, y0.shape[-1])
+    status = torch.zeros(ts.shape[:-1], dtype=torch.int64, device=y0.device)
+    stats: dict[str, Tensor] = {"steps": status, "rejected": status, "evaluations": status}
+    return Solution(ts, ys, status, stats, "an empty batch: nothing was solved", lambda: _hermite(ts, ys))
+
+
+def _dense(replay: Replay, y0: Tensor) -> Trajectory:
+    trajectory = replace(replay, lands=False).run(y0).trajectory
+    if trajectory is None:
+        raise TypeError(f"{type(replay.solver).__name__} has no dense output.")
+    return trajectory
+
+
+def _inspect(
+    planned: StepPlan,
+    replay: Replay,
+    ys: States,
+    nodes: list[Tensor],
+    y0: Tensor,
+    clock: Clock,
+    solver: Solver,
+    max_steps: int,
+    throw: bool,
+) -> StepPlan:
+    """What fixed steps cannot know beforehand: whether the answer is finite, and whether it is nonsense."""
+    finite = torch.isfinite(ys.detach()).all(-1)
+    if not bool(finite.all()):
+        status = torch.where(finite.all(-1), planned.status, int(Status.NON_FINITE))
+        planned = replace(planned, status=status)
+        if throw:
+            output, reached = _last_finite(finite, clock)
+            steps = replay.node.gather(-1, output[..., None])[..., 0]
+            state = ys.detach().gather(-2, output[..., None, None].expand(*output.shape, 1, ys.shape[-1]))[..., 0, :]
+            raise_failure(status, steps, reached, clock.t0, clock.end, state, max_steps)
+    elif throw:
+        raise_failure(planned.status, planned.steps, planned.reached, clock.t0, clock.end, nodes[-1], max_steps)
+    _warn_of_growth(nodes, solver)
+    return planned
+
+
+def _last_finite(finite: Tensor, clock: Clock) -> tuple[Tensor, Tensor]:
+    """The number of the last output before the first that is not finite, and its time, `(*batch,)`."""
+    count = finite.to(torch.int64).cumprod(-1).sum(-1)
+    output = (count - 1).clamp(min=0)
+    time = clock.ts.detach().gather(-1, output[..., None])[..., 0]
+    return output, torch.where(count > 0, time, clock.t0.detach())
+
+
+@torch.no_grad()
+def _warn_of_growth(nodes: list[Tensor], solver: Solver) -> None:
+    """Changes that grow a hundredfold in each of two steps running are an unstable method, not a solution."""
+    if len(nodes) < 4:
+        return
+    changes = torch.linalg.vector_norm(torch.stack(nodes[:8]).diff(dim=0), dim=-1)
+    growing = changes[1:] > 100.0 * changes[:-1]
+    if bool((growing[1:] & growing[:-1] & (changes[:-2] > 0)).any()):
+        warnings.warn(
+            f"the state grows more than a hundredfold per step: the step_size is too large for {type(solver).__name__} "
+            "on this field, and the answer is probably wrong. Take smaller steps (ConstantStep(dt=...), "
+            "StepTo(num_steps=...)) or an adaptive method.",
+            stacklevel=4,
+        )
+
+
+def _blank(ys: States, planned: StepPlan, clock: Clock) -> States:
+    """NaN where a failed series never arrived."""
+    direction = clock.direction[..., None]
+    beyond = (clock.ts.detach() - planned.reached.detach()[..., None]) * direction > 0
+    missing = beyond & (planned.status != Status.SUCCESS)[..., None]
+    return torch.where(missing[..., None], torch.nan, ys)
+
+
+def _stats(planned: StepPlan, replay: Replay, solver: Solver, trajectory: Trajectory | None) -> dict[str, Tensor]:
+    per_step = solver.stages + (replay.term.knots() is not None and not replay.lands)
+    replayed = 0 if trajectory is planned.taken and trajectory is not None else planned.steps * per_step
+    return {"steps": planned.steps, "rejected": planned.rejected, "evaluations": planned.evaluations + replayed}
+
+
+def _describe(solver: Solver, controller: StepController, adjoint: Adjoint, planned: StepPlan) -> str:
+    reading = "outputs are ends of steps" if controller.lands else "outputs read from the dense output"
+    many = f"{int(planned.steps.amax())} steps for the longest of {planned.steps.numel()} series"
+    return f"{solver!r} with {controller!r}: {many}, each on its own clock; {reading}; gradients by {adjoint!r}"

@@ -1,0 +1,90 @@
+"""What a solver is: a rule that advances the state of every series over one step of its own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor
+
+from .._types import State, Time
+from ..terms import Term
+
+
+__all__ = ["Solver", "Step", "StepState"]
+
+StepState = Tensor | None
+"""What a method carries from one step to the next (the velocity at its end), or None where it carries nothing."""
+
+
+class Step(NamedTuple):
+    """What one step returns.
+
+    Args:
+        y1: state at the end of the step, `(*batch, state)`.
+        error: estimate of the local error, of the shape of `y1`; None where none was asked for.
+        state: what the next step can use if it starts where this one ends and no knot lies there.
+        interpolant: what `Solver.coefficients` needs to know of the step; empty where no dense output was asked for.
+    """
+
+    y1: Tensor
+    error: Tensor | None
+    state: StepState
+    interpolant: tuple[Tensor, ...]
+
+
+class Solver(ABC):
+    r"""A one-step method, :math:`y_{k+1} = \Phi(t_k, t_{k+1}, y_k)`, with a step of its own for every series.
+
+    A solver is a value without tensors: it can be compared, printed and shared.
+
+    Example:
+        >>> from ctdyn.solvers import Tsit5
+        >>> Tsit5().order, Tsit5().adaptive
+        (5, True)
+    """
+
+    order: ClassVar[int]
+    """Order of convergence: the global error falls like the step to this power."""
+
+    adaptive: ClassVar[bool]
+    """Whether the method estimates its own error."""
+
+    error_order: ClassVar[int]
+    """The power of the step with which the estimated local error falls."""
+
+    stages: ClassVar[int]
+    """Evaluations of the field in one step that is given the `state` of the step before and returns one."""
+
+    @abstractmethod
+    def init(self, term: Term, t0: Time, y0: State) -> StepState:
+        """What the first step can use, and any step that starts on a knot."""
+
+    @abstractmethod
+    def step(
+        self, term: Term, t0: Time, t1: Time, y0: State, state: StepState, *, dense: bool = True, estimate: bool = False
+    ) -> Step:
+        """Advance every series from its `t0` to its `t1`; where they are equal the state comes back unchanged.
+
+        Args:
+            term: the equation, restricted to this step.
+            t0: float64 start of the step of each series, `(*batch,)`.
+            t1: its end; before `t0` to go backwards.
+            y0: states at `t0`, `(*batch, state)`.
+            state: what the step before returned, or `init`, or None.
+            dense: whether the next state and the interpolant are wanted; without them a step may be cheaper.
+            estimate: whether the error is wanted.
+        """
+
+    @abstractmethod
+    def coefficients(self, dt: Tensor, y0: Tensor, interpolants: Tensor) -> Tensor:
+        r"""The dense output of many steps: polynomials in :math:`\theta = (t - t_0) / (t_1 - t_0)`, lowest power first.
+
+        Args:
+            dt: length of each step, `(step, *batch, 1)`.
+            y0: state at its start, `(step, *batch, state)`.
+            interpolants: the interpolants of the steps, stacked, `(step, part, *batch, state)`.
+
+        Returns:
+            `(step, degree + 1, *batch, state)`.
+        """

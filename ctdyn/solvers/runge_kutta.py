@@ -1,0 +1,128 @@
+"""Explicit Runge-Kutta methods: one step, written once for every tableau."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .._types import State, Time
+from ..terms import Term
+from .base import Solver, Step, StepState
+
+
+__all__ = ["RungeKutta", "Tableau"]
+
+
+@dataclass(frozen=True)
+class Tableau:
+    r"""The coefficients of an explicit Runge-Kutta method; the last stage is always the velocity at the step's end.
+
+    .. math:: k_i = f\Big(t_0 + c_i h,\; y_0 + h \sum_{j<i} a_{ij} k_j\Big), \qquad y_1 = y_0 + h \sum_j b_j k_j
+
+    With :math:`k_{s+1} = f(t_1, y_1)` as one more stage every method reads the same: that stage is the first one of the
+    next step, it closes the dense output, and it is skipped where neither is wanted.
+
+    Args:
+        c: nodes of the stages but the last, `(stage,)`.
+        a: rows of the strictly lower triangle, the first stage's empty row left out.
+        b: weights of the result, one per stage but the last.
+        error: weights of the error estimate, `b` minus the embedded method's, the last stage too; None without one.
+        dense: for each stage, the last too, its coefficients of :math:`\theta, \theta^2, \dots`; None for the cubic
+            Hermite polynomial through both ends.
+    """
+
+    c: tuple[float, ...]
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+    error: tuple[float, ...] | None = None
+    dense: tuple[tuple[float, ...], ...] | None = None
+
+    @functools.cached_property
+    def polynomial(self) -> tuple[tuple[float, ...], ...]:
+        """The dense output, one row per stage."""
+        if self.dense is not None:
+            return self.dense
+        rows = [[0.0, 3.0 * weight, -2.0 * weight] for weight in (*self.b, 0.0)]
+        for stage, slope in ((0, (1.0, -2.0, 1.0)), (-1, (0.0, -1.0, 1.0))):
+            rows[stage] = [entry + more for entry, more in zip(rows[stage], slope, strict=True)]
+        return tuple(map(tuple, rows))
+
+
+class RungeKutta(Solver, ABC):
+    """An explicit Runge-Kutta method: a subclass names its `tableau` and its `order`, and nothing else.
+
+    Example:
+        >>> import torch
+        >>> from ctdyn.solvers import RK4
+        >>> from ctdyn.terms import ODETerm
+        >>> t0 = torch.zeros(1, dtype=torch.float64)
+        >>> RK4().step(ODETerm(lambda t, y: y), t0, t0 + 1, torch.ones(1, 1), None).y1
+        tensor([[2.7083]])
+    """
+
+    tableau: ClassVar[Tableau]
+
+    def __init_subclass__(cls) -> None:
+        cls.adaptive = cls.tableau.error is not None
+        cls.stages = len(cls.tableau.b)
+
+    def init(self, term: Term, t0: Time, y0: State) -> StepState:
+        """The velocity at the start."""
+        return term.derivative(t0, y0)
+
+    def step(
+        self, term: Term, t0: Time, t1: Time, y0: State, state: StepState, *, dense: bool = True, estimate: bool = False
+    ) -> Step:
+        """Advance every series from its `t0` to its `t1`."""
+        tableau = self.tableau
+        span = t1 - t0
+        dt = span.to(y0.dtype).unsqueeze(-1)
+        velocities = [term.derivative(t0, y0) if state is None else state]
+        if len(tableau.c) > 1:
+            nodes = _column(tableau.c[1:], span.dim(), span.dtype, span.device)
+            for time, row in zip(torch.addcmul(t0, nodes, span).unbind(0), tableau.a, strict=True):
+                velocities.append(term.derivative(time, _combine(y0, dt, row, velocities)))
+        y1 = _combine(y0, dt, tableau.b, velocities)
+        if not dense and not estimate:
+            return Step(y1, None, None, ())
+        velocities.append(term.derivative(t1, y1))
+        error = None if tableau.error is None or not estimate else _combine(None, dt, tableau.error, velocities)
+        return Step(y1, error, velocities[-1], tuple(velocities))
+
+    def coefficients(self, dt: Tensor, y0: Tensor, interpolants: Tensor) -> Tensor:
+        """The dense output of many steps, `(step, degree + 1, *batch, state)`."""
+        weights = _matrix(self.tableau.polynomial, y0.dtype, y0.device)
+        steps, parts = interpolants.shape[:2]
+        powers = torch.matmul(weights, interpolants.reshape(steps, parts, -1))
+        powers = powers.reshape(steps, weights.shape[0], *y0.shape[1:]) * dt.unsqueeze(1)
+        return torch.cat([y0.unsqueeze(1), powers], 1)
+
+
+def _combine(y0: Tensor | None, dt: Tensor, weights: Sequence[float], velocities: Sequence[Tensor]) -> Tensor:
+    """`y0 + dt * sum(weight * velocity)`, one fused operation per weight that is not zero."""
+    result = y0
+    for weight, velocity in zip(weights, velocities, strict=True):
+        if weight != 0.0:
+            result = weight * dt * velocity if result is None else torch.addcmul(result, dt, velocity, value=weight)
+    if result is None:
+        raise ValueError("a tableau needs a weight that is not zero.")
+    return result
+
+
+@functools.cache
+def _column(values: tuple[float, ...], dims: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Made in inference mode it could not be saved for a backward pass later.
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device).reshape(-1, *[1] * dims)
+
+
+@functools.cache
+def _matrix(rows: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(rows, dtype=dtype, device=device).mT.contiguous()
