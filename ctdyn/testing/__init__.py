@@ -1,0 +1,20 @@
+"""Contracts of the parts of the library as executable checks: a new part is done when its check passes."""
+
+from .latent import check_cell, check_encoder, check_likelihood, check_process, example_window
+from .modelling import check_model
+from .solving import check_adjoint, check_engine, check_field, check_path, check_solver
+
+
+__all__ = [
+    "check_adjoint",
+    "check_cell",
+    "check_encoder",
+    "check_engine",
+    "check_field",
+    "check_likelihood",
+    "check_model",
+    "check_path",
+    "check_process",
+    "check_solver",
+    "example_window",
+]

@@ -1,0 +1,363 @@
+"""The contracts of the parts of a solve, as checks that raise AssertionError with the reason.
+
+Call them in the tests of your own path, field, solver, engine or adjoint: a part is done when its check passes.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .._types import Inputs, State, Time
+from ..integrate import Adjoint, ConstantStep, Direct, PIDController, solve
+from ..integrate.engines import Engine
+from ..paths import LinearPath, Path
+from ..solvers import Solver, Tsit5
+from ..structure import VectorField
+from ..terms import ODETerm
+from ._judging import require, same
+
+
+__all__ = ["check_adjoint", "check_engine", "check_field", "check_path", "check_solver"]
+
+
+class _Wheel(VectorField):
+    """Nonlinear, coupled and timed, with a closed form: a limit cycle that is turned at a varying pace."""
+
+    def forward(self, t: Time, y: State, u: Inputs | None = None) -> State:
+        x1, x2 = y.unbind(-1)
+        pull, pace = 1 - x1**2 - x2**2, 1 + torch.cos(t)
+        return torch.stack([pull * x1 - pace * x2, pull * x2 + pace * x1], -1)
+
+    def exact(self, t0: Tensor, y0: Tensor, ts: Tensor) -> Tensor:
+        start = t0[..., None]
+        growth = torch.exp(2 * (ts - start))
+        square = (y0**2).sum(-1, keepdim=True)
+        scale = torch.sqrt(growth / (1 + square * (growth - 1)))
+        angle = ts - start + torch.sin(ts) - torch.sin(start)
+        x1, x2 = y0[..., :1], y0[..., 1:]
+        cos, sin = angle.cos(), angle.sin()
+        return scale[..., None] * torch.stack([x1 * cos - x2 * sin, x1 * sin + x2 * cos], -1)
+
+
+class _Driven(VectorField):
+    """A small perceptron with inputs, for gradients: everything in it is smooth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(5, 8, dtype=torch.float64)
+        self.outer = nn.Linear(8, 2, dtype=torch.float64)
+
+    def forward(self, t: Time, y: State, u: Inputs | None = None) -> State:
+        if u is None:
+            raise ValueError("this field is driven by inputs.")
+        return self.outer(torch.tanh(self.inner(torch.cat([t[..., None], y, u], -1))))
+
+
+def _wheel_problem() -> tuple[Tensor, Tensor, Tensor]:
+    """Start times, initial states and the own, padded clocks of three series."""
+    t0 = torch.tensor([0.0, 0.5, -1.0], dtype=torch.float64)
+    y0 = torch.tensor([[0.5, 0.0], [0.0, 1.5], [0.3, -0.4]], dtype=torch.float64)
+    steps = torch.tensor([[0.0, 0.3, 0.31, 0.9, 1.4], [0.2, 0.5, 0.8, 0.85, 2.0], [0.1, 0.4, 0.7, 0.7, 0.7]])
+    return t0, y0, t0[:, None] + steps.to(torch.float64)
+
+
+def check_path(path: Path, t0: Time, t1: Time, *, seed: int = 0) -> None:
+    """The contract of a `Path`.
+
+    * the derivative is the finite difference of the values;
+    * a restriction agrees with the path inside, has the inner slope at its ends, and stands still on an empty interval;
+    * extra leading axes and many times at once give the same answers as one time after the other;
+    * `tensors` and `replace` make the same path again, gradients reach every tensor, and series do not mix.
+
+    Args:
+        path: the path, in float64.
+        t0: start of an interval on which the path is defined, `(*batch,)`.
+        t1: its end, after `t0`.
+        seed: of the random times.
+
+    Raises:
+        AssertionError: the contract is broken; the message says how.
+
+    Example:
+        >>> ts = torch.tensor([[0.0, 1.0, 3.0]], dtype=torch.float64)
+        >>> check_path(LinearPath(ts, ts[..., None] ** 2), ts[:, 0], ts[:, -1])
+    """
+    generator = torch.Generator().manual_seed(seed)
+    portions = torch.rand(7, *t0.shape, generator=generator, dtype=torch.float64)
+    ts = torch.movedim(t0 + portions * (t1 - t0), 0, -1)
+    one = torch.stack([path.evaluate(t) for t in ts.unbind(-1)], -2)
+    require(path.batch_shape == t0.shape, f"batch_shape is {tuple(path.batch_shape)} and not {tuple(t0.shape)}")
+    require(one.shape[:-1] == ts.shape, f"evaluate gives {tuple(one.shape)} for times {tuple(ts.shape)}")
+    same(path(ts), one, 1e-12, "many times at once differ from one after the other")
+    leading = torch.movedim(path.evaluate(torch.movedim(ts, -1, 0)), 0, -2)
+    same(leading, one, 1e-12, "a leading axis of samples changes the values")
+    _check_derivative(path, ts, t1 - t0)
+    _check_restriction(path, ts)
+    _check_tensors(path, ts)
+
+
+def _check_derivative(path: Path, ts: Tensor, span: Tensor) -> None:
+    step = 1e-5 * span
+    for t in ts.unbind(-1):
+        found, difference = (
+            path.derivative(t),
+            (path.evaluate(t + step) - path.evaluate(t - step)) / (2 * step[..., None]),
+        )
+        knots = path.knots()
+        if knots is not None:
+            # A difference that reaches across a knot says nothing.
+            clear = ((knots - t[..., None]).abs() > 2 * step[..., None]).all(-1, keepdim=True)
+            difference = torch.where(clear, difference, found)
+        same(found, difference, 1e-6, "the derivative is not the finite difference of the values")
+
+
+def _check_restriction(path: Path, ts: Tensor) -> None:
+    ordered = ts.sort(-1).values
+    knots = path.knots()
+    places = ordered if knots is None else torch.cat([ordered, knots.to(ordered)], -1).sort(-1).values
+    for a, b in zip(places[..., :-1].unbind(-1), places[..., 1:].unbind(-1), strict=True):
+        for piece, direction in ((path.restrict(a, b), "forward"), (path.restrict(b, a), "backward")):
+            at = f"the path restricted to an interval between knots ({direction})"
+            inside = a + 0.3 * (b - a)
+            for t in (a, inside, b):
+                same(piece.evaluate(t), path.evaluate(t), 1e-10, f"{at} has other values")
+            moving = (a != b)[..., None]
+            slope = torch.where(moving, path.derivative(inside), 0.0)
+            same(
+                piece.derivative(inside),
+                slope,
+                1e-10,
+                f"{at} has another derivative inside, or moves though it is empty",
+            )
+            for end, inner in ((a, a + 1e-7 * (b - a)), (b, b - 1e-7 * (b - a))):
+                slope = torch.where(moving, path.derivative(inner), 0.0)
+                same(piece.derivative(end), slope, 1e-4, f"{at} does not have the inner slope at its end")
+    crossing = path.restrict(ordered[..., 0], ordered[..., -1])
+    for t in ordered.unbind(-1):
+        same(crossing.evaluate(t), path.evaluate(t), 1e-10, "the path restricted across knots has other values")
+    still = path.restrict(ordered[..., 0], ordered[..., 0]).derivative(ordered[..., 0])
+    same(still, torch.zeros_like(still), 0.0, "the derivative on an empty interval is not 0")
+
+
+def _check_tensors(path: Path, ts: Tensor) -> None:
+    fresh = tuple(tensor.detach().clone().requires_grad_(tensor.is_floating_point()) for tensor in path.tensors())
+    again = path.replace(fresh)
+    values = again(ts)
+    same(values, path(ts), 0.0, "replace(tensors()) does not give the same path")
+    learnable = [tensor for tensor in fresh if tensor.requires_grad]
+    probe = torch.rand(values.shape, generator=torch.Generator().manual_seed(1), dtype=values.dtype)
+    gradients = torch.autograd.grad((values * probe).sum(), learnable, allow_unused=True) if learnable else ()
+    for place, gradient in enumerate(gradients):
+        require(gradient is not None, f"no gradient reaches tensor {place} of the path")
+        require(bool(torch.isfinite(gradient).all()), f"the gradient of tensor {place} of the path is not finite")
+    batch = path.batch_shape
+    if not batch or batch[0] < 2:
+        return
+    mates = tuple(
+        torch.cat([tensor[:1], tensor[:1].expand_as(tensor[1:])]) if tensor.shape[: len(batch)] == batch else tensor
+        for tensor in path.tensors()
+    )
+    same(path.replace(mates)(ts)[:1], path(ts)[:1], 1e-12, "the values of a series depend on the other series")
+
+
+def check_field(field: VectorField, state_size: int, *, input_size: int = 0, seed: int = 0) -> None:
+    """The contract of a `VectorField`; a float64 copy of it is checked.
+
+    * the velocity has the shape and dtype of the state, and is finite;
+    * extra leading axes are accepted, `t` is per series, and series do not mix;
+    * gradients reach every parameter, the state and the inputs.
+
+    Args:
+        field: the field.
+        state_size: size of its state.
+        input_size: size of its inputs; 0 for none.
+        seed: of the random states.
+
+    Raises:
+        AssertionError: the contract is broken; the message says how.
+
+    Example:
+        >>> from ctdyn.fields import MLPField
+        >>> check_field(MLPField(3, input_size=2), 3, input_size=2)
+    """
+    field = copy.deepcopy(field).to(torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    with torch.no_grad():
+        for parameter in field.parameters():
+            # Layers that start at zero would hide what lies before them.
+            parameter.add_(0.3 * draw(*parameter.shape))
+    t, y = draw(2, 3), draw(2, 3, state_size).requires_grad_()
+    u = draw(2, 3, input_size).requires_grad_() if input_size else None
+    dy = field(t, y, u)
+    require(dy.shape == y.shape, f"the velocity has shape {tuple(dy.shape)} for a state of shape {tuple(y.shape)}")
+    require(dy.dtype == y.dtype, f"the velocity is {dy.dtype} for a state of {y.dtype}")
+    require(bool(torch.isfinite(dy).all()), "the velocity is not finite")
+    for sample in range(2):
+        for series in range(3):
+            drive = None if u is None else u[sample, series]
+            alone = field(t[sample, series], y[sample, series], drive)
+            same(alone, dy[sample, series], 1e-10, "a series alone has another velocity than in a batch: series mix")
+    named = [(f"the parameter {name}", p) for name, p in field.named_parameters() if p.requires_grad]
+    named += [("the state", y)] + ([] if u is None else [("the inputs", u)])
+    gradients = torch.autograd.grad((dy * draw(*dy.shape)).sum(), [p for _, p in named], allow_unused=True)
+    for (name, _), gradient in zip(named, gradients, strict=True):
+        require(gradient is not None and bool((gradient != 0).any()), f"no gradient reaches {name}")
+
+
+def check_solver(solver: Solver) -> None:
+    """The contract of a `Solver`.
+
+    * the observed order is within 0.1 of `order` (0.3 from order 8 on), and dense output keeps it up to order 4;
+    * a step of length zero is the identity; an adaptive method estimates its error;
+    * a series on its own clock is solved as if it were alone, padded times are harmless, and asking for more times does
+      not move the old answers.
+
+    Args:
+        solver: the method.
+
+    Raises:
+        AssertionError: the contract is broken; the message says how.
+
+    Example:
+        >>> from ctdyn.solvers import Midpoint
+        >>> check_solver(Midpoint())
+    """
+    _check_order(solver)
+    field, (t0, y0, ts) = _Wheel(), _wheel_problem()
+    term = ODETerm(field)
+    step = solver.step(term, t0, t0, y0, solver.init(term, t0, y0), estimate=True)
+    same(step.y1, y0, 0.0, "a step of length zero moves the state")
+    estimates = step.error is not None
+    require(estimates == solver.adaptive, f"adaptive is {solver.adaptive}, but {estimates} that a step has an error")
+    controllers = [ConstantStep(0.05)] + ([PIDController(rtol=1e-6, atol=1e-8)] if solver.adaptive else [])
+    for controller in controllers:
+        found = solve(field, y0, ts, t0=t0, solver=solver, controller=controller).ys
+        for series in range(3):
+            row = slice(series, series + 1)
+            alone = solve(field, y0[row], ts[row], t0=t0[row], solver=solver, controller=controller).ys
+            same(found[row], alone, 1e-12, f"with {controller}, a series is solved otherwise alone than in a batch")
+        longer = torch.cat([ts, ts[:, -1:].expand(-1, 3)], -1)
+        padded = solve(field, y0, longer, t0=t0, solver=solver, controller=controller).ys
+        same(padded[:, : ts.shape[1]], found, 1e-12, f"with {controller}, padded times change the answers")
+        same(padded[:, -1], found[:, -1], 1e-12, f"with {controller}, the state moves on padded times")
+        denser = torch.linspace(0.01, 1.0, 50, dtype=torch.float64) * (ts[:, -1:] - t0[:, None]) + t0[:, None]
+        both = torch.cat([denser, ts[:, -1:]], -1).sort(-1).values
+        more = solve(field, y0, both, t0=t0, solver=solver, controller=controller).ys
+        same(more[:, -1], found[:, -1], 1e-12, f"with {controller}, asking for more times moves the old answers")
+
+
+def _check_order(solver: Solver) -> None:
+    field, (t0, y0, _) = _Wheel(), _wheel_problem()
+    span = torch.tensor([1.0, 1.25, 0.75], dtype=torch.float64)
+    inside = t0[:, None] + torch.linspace(0.03, 0.97, 23, dtype=torch.float64) * span[:, None]
+    ts = torch.cat([inside, (t0 + span)[:, None]], -1)
+    exact = field.exact(t0, y0, ts)
+    # Fine enough to be asymptotic, coarse enough to stay above rounding.
+    coarse = 1 / (512 if solver.order == 1 else 128 if solver.order < 4 else 32 if solver.order < 8 else 6)
+    errors = []
+    for dt in (coarse, coarse / 2):
+        wrong = solve(field, y0, ts, t0=t0, solver=solver, controller=ConstantStep(dt)).ys - exact
+        errors.append((wrong[:, -1].square().mean().sqrt(), wrong[:, :-1].square().mean().sqrt()))
+    (end, dense), (finer_end, finer_dense) = errors
+    order, dense_order = (math.log2(float(e / f)) for e, f in ((end, finer_end), (dense, finer_dense)))
+    allowed = 0.1 if solver.order < 8 else 0.3
+    require(abs(order - solver.order) <= allowed, f"the observed order is {order:.2f}, order says {solver.order}")
+    least = min(solver.order, 4) - 0.4
+    require(dense_order >= least, f"dense output has the observed order {dense_order:.2f}, less than {least:.1f}")
+
+
+def check_engine(engine: Engine, *, own_clocks: bool = True, tolerance: float = 1e-4) -> None:
+    """The contract of an `Engine`, on a problem with a closed form.
+
+    * shared clocks, forward and backward, and own clocks are solved to the tolerance, or own clocks are refused;
+    * padded times are harmless, and the gradient of the initial state is exact to the tolerance;
+    * `num_evaluations` is counted.
+
+    Args:
+        engine: the engine, set to be more accurate than `tolerance`.
+        own_clocks: whether it solves series on their own clocks; if not, it must say so with a ValueError.
+        tolerance: largest error that is allowed.
+
+    Raises:
+        AssertionError: the contract is broken; the message says how.
+
+    Example:
+        >>> check_engine(TorchDiffEq("dopri5", rtol=1e-7, atol=1e-9))
+    """
+    t0, y0, ts = _wheel_problem()
+    if own_clocks:
+        _check_trajectory(engine, t0, y0, ts, tolerance, "own clocks")
+    else:
+        try:
+            engine.run(ODETerm(_Wheel()), y0, ts, t0)
+        except ValueError:
+            pass
+        else:
+            raise AssertionError("the engine cannot solve series on their own clocks, but it does not refuse them.")
+    shared = torch.tensor([0.5, 1.0, 1.5, 1.5], dtype=torch.float64).expand(3, -1)
+    _check_trajectory(engine, torch.zeros_like(t0), y0, shared, tolerance, "a shared clock")
+    _check_trajectory(engine, torch.zeros_like(t0), y0, -0.5 * shared, tolerance, "a shared clock backwards")
+
+
+def _check_trajectory(engine: Engine, t0: Tensor, y0: Tensor, ts: Tensor, tolerance: float, clock: str) -> None:
+    field, start = _Wheel(), y0.clone().requires_grad_()
+    ys, stats = engine.run(ODETerm(field), start, ts, t0)
+    exact = field.exact(t0, start, ts)
+    same(ys, exact, tolerance, f"on {clock} the states are wrong")
+    probe = torch.rand(ys.shape, generator=torch.Generator().manual_seed(0), dtype=ys.dtype)
+    require(ys.requires_grad, f"on {clock} no gradient reaches the initial state")
+    found, expected = (torch.autograd.grad((states * probe).sum(), start)[0] for states in (ys, exact))
+    same(found, expected, 10 * tolerance, f"on {clock} the gradient of the initial state is wrong")
+    count = stats.get("num_evaluations", torch.zeros(0))
+    require(count.shape == t0.shape, "stats lack num_evaluations, one per series")
+    require(bool((count > 0).all()), "num_evaluations are not counted")
+
+
+def check_adjoint(adjoint: Adjoint, *, tolerance: float = 1e-8) -> None:
+    """The contract of an `Adjoint`: states and gradients equal those of `Direct`.
+
+    The gradients are those of the initial state, the parameters, the tensors of the inputs and the times, for steps of
+    one length and for adaptive steps.
+
+    Args:
+        adjoint: the way of back-propagation.
+        tolerance: largest relative difference that is allowed.
+
+    Raises:
+        AssertionError: the contract is broken; the message says how.
+
+    Example:
+        >>> check_adjoint(Direct())
+    """
+    t0, y0, ts = _wheel_problem()
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(()):
+        torch.manual_seed(0)
+        field = _Driven()
+    xs = torch.rand(3, 5, 2, generator=generator, dtype=torch.float64)
+    probe = torch.rand(3, 5, 2, generator=generator, dtype=torch.float64)
+    for controller in (ConstantStep(0.1), PIDController(rtol=1e-4, atol=1e-6)):
+
+        def differentiate(way: Adjoint, controller: ConstantStep | PIDController = controller) -> dict[str, Tensor]:
+            start, clock, knots, values = (x.clone().requires_grad_() for x in (y0, ts, ts, xs))
+            inputs = LinearPath(knots, values)
+            ys = solve(field, start, clock, t0=t0, inputs=inputs, solver=Tsit5(), controller=controller, adjoint=way).ys
+            named = {"y0": start, "ts": clock, "the times of the inputs": knots, "the inputs": values}
+            named |= {f"the parameter {name}": p for name, p in field.named_parameters()}
+            gradients = torch.autograd.grad((ys * probe).sum(), list(named.values()), allow_unused=True)
+            zeros = [torch.zeros_like(p) for p in named.values()]
+            filled = [z if g is None else g for g, z in zip(gradients, zeros, strict=True)]
+            return {"the states": ys.detach()} | dict(zip(named, filled, strict=True))
+
+        expected, found = differentiate(Direct()), differentiate(adjoint)
+        for name, gradient in expected.items():
+            what = name if name == "the states" else f"the gradient of {name}"
+            same(found[name], gradient, tolerance, f"with {controller}, {what} is not that of Direct")
