@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 
 __all__ = [
     "CheckpointWriteError",
     "DataError",
+    "DataWarning",
     "MaxStepsError",
     "NonFiniteError",
     "SolveError",
@@ -26,6 +29,15 @@ class DataError(ValueError):
 
     Example:
         >>> issubclass(DataError, ValueError)
+        True
+    """
+
+
+class DataWarning(UserWarning):
+    """The data can be used, but something in them looks wrong; the message names it.
+
+    Example:
+        >>> issubclass(DataWarning, UserWarning)
         True
     """
 
@@ -105,5 +117,6 @@ def few(items: Iterable[object], limit: int = 5) -> str:
         "'a', 'b' and 1 more"
     """
     listed = list(items)
-    shown = ", ".join(repr(getattr(item, "item", lambda item=item: item)()) for item in listed[:limit])
+    # numpy's scalars would print as np.int64(3).
+    shown = ", ".join(repr(item.item() if isinstance(item, np.number) else item) for item in listed[:limit])
     return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"

@@ -1,6 +1,41 @@
 """Irregular series: from a frame to the tensors of a model, and back."""
 
+from .arrays import from_padded, from_ragged
 from .batch import IrregularBatch, Window
+from .channels import Channel
+from .clock import TimeAxis
+from .collate import collate, pad
+from .frames import from_pandas
+from .loader import WindowLoader, loader
+from .scaling import Scaler, Standardize, Statistics, Units
+from .series import Series
+from .series_set import Intake, SeriesSet
+from .windows import AnyOf, Extrapolate, Interpolate, OneStep, Reconstruct, WindowMaker
 
 
-__all__ = ["IrregularBatch", "Window"]
+__all__ = [
+    "AnyOf",
+    "Channel",
+    "Extrapolate",
+    "Intake",
+    "Interpolate",
+    "IrregularBatch",
+    "OneStep",
+    "Reconstruct",
+    "Scaler",
+    "Series",
+    "SeriesSet",
+    "Standardize",
+    "Statistics",
+    "TimeAxis",
+    "Units",
+    "Window",
+    "WindowLoader",
+    "WindowMaker",
+    "collate",
+    "from_padded",
+    "from_pandas",
+    "from_ragged",
+    "loader",
+    "pad",
+]

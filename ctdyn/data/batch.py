@@ -63,13 +63,17 @@ class IrregularBatch:
         if self.noise is not None and self.noise.shape != self.values.shape:
             raise ValueError(f"noise must have the shape of values {value_shape}; got {tuple(self.noise.shape)}.")
         if self.inputs is not None and tuple(self.inputs.shape[:-1]) != time_shape:
-            raise ValueError(f"inputs must be (*batch, time, input) on times {time_shape}; got {tuple(self.inputs.shape)}.")
+            raise ValueError(
+                f"inputs must be (*batch, time, input) on times {time_shape}; got {tuple(self.inputs.shape)}."
+            )
         if self.start is not None and self.start.shape != self.times.shape:
             raise ValueError(f"start must have the shape of times {time_shape}; got {tuple(self.start.shape)}.")
         for name in ("static", "labels"):
             value = getattr(self, name)
             if value is not None and tuple(value.shape[:-1]) != time_shape[:-1]:
-                raise ValueError(f"{name} must be (*batch, feature) with batch {time_shape[:-1]}; got {tuple(value.shape)}.")
+                raise ValueError(
+                    f"{name} must be (*batch, feature) with batch {time_shape[:-1]}; got {tuple(value.shape)}."
+                )
         if not bool(torch.isfinite(self.times).all()):
             raise ValueError("times hold NaN or infinite entries; pad a series by repeating its last time.")
         if bool((self.times.diff(dim=-1) < 0).any()):

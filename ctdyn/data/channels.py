@@ -1,0 +1,61 @@
+"""What is observed: the name, the unit and the kind of each channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .._checks import DataError, few
+
+
+__all__ = ["KINDS", "Channel", "unique_channels"]
+
+KINDS = ("real", "binary")
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One observed quantity. Models match channels by name, never by position.
+
+    Args:
+        name: the name of the channel, unique within a set.
+        unit: the unit of its values, for tables and plots.
+        kind: "real", or "binary" for values that are 0 or 1. It is a fact about the data; models choose the likelihood.
+
+    Raises:
+        DataError: the name is empty or the kind is unknown.
+
+    Example:
+        >>> Channel("heart rate", unit="1/min")
+        Channel(name='heart rate', unit='1/min', kind='real')
+    """
+
+    name: str
+    unit: str | None = None
+    kind: str = "real"
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise DataError("a channel needs a name; got ''.")
+        if self.kind not in KINDS:
+            raise DataError(f"channel {self.name!r} has kind {self.kind!r}; the kinds are {KINDS}.")
+
+
+def unique_channels(channels: Iterable[Channel | str]) -> tuple[Channel, ...]:
+    """The channels as a tuple; a bare name stands for a real channel without a unit.
+
+    Raises:
+        DataError: a name occurs twice, or there is no channel.
+
+    Example:
+        >>> [channel.name for channel in unique_channels(["hr", Channel("bp", unit="mmHg")])]
+        ['hr', 'bp']
+    """
+    found = tuple(channel if isinstance(channel, Channel) else Channel(str(channel)) for channel in channels)
+    names = [channel.name for channel in found]
+    if not names:
+        raise DataError("there is no channel; name at least one column of values.")
+    repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if repeated:
+        raise DataError(f"channel names must be unique; {few(repeated)} occurs more than once.")
+    return found

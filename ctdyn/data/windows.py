@@ -1,0 +1,278 @@
+"""Window makers: how a training series is cut into what a model sees and what it is asked.
+
+A maker is called with one series and a numpy generator; it returns (context, target), or None where the series is too
+short for it. Its lengths are on the float clock of the series.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .series import Series
+
+
+__all__ = ["AnyOf", "Extrapolate", "Interpolate", "OneStep", "Reconstruct", "WindowMaker"]
+
+_TRIES = 8
+
+
+class WindowMaker(ABC):
+    """Cuts one series into context and target."""
+
+    @abstractmethod
+    def __call__(self, series: Series, rng: np.random.Generator) -> tuple[Series, Series] | None:
+        """The context and the target, or None where the series is too short.
+
+        Args:
+            series: the series to cut.
+            rng: where every random choice comes from.
+        """
+
+    @property
+    @abstractmethod
+    def bounds(self) -> str:
+        """The quantity that an evidence lower bound over these windows bounds from below."""
+
+
+@dataclass(frozen=True)
+class Extrapolate(WindowMaker):
+    """The past is the context, what follows is the target.
+
+    Args:
+        context: how long the past is. None: from the start of the series, or, without `cut`, up to a time drawn from the
+            middle half of the series. Given without `cut`, the window starts at a random time.
+        horizon: how long the future is. None: to the end of the series.
+        cut: a fixed time on the clock of the series at which the future begins; None: a random one.
+        include_context: score the context as well as the future.
+        min_observations: how many rows with an observation the context needs.
+
+    Raises:
+        ValueError: a length is not positive.
+
+    Example:
+        >>> series = Series("a", np.arange(10.0), np.arange(10.0)[:, None])
+        >>> context, target = Extrapolate(cut=7.0, horizon=2.0)(series, np.random.default_rng(0))
+        >>> len(context), target.times.tolist()
+        (7, [7.0, 8.0])
+    """
+
+    context: float | int | None = None
+    horizon: float | int | None = None
+    cut: float | int | None = None
+    include_context: bool = False
+    min_observations: int = 1
+
+    def __post_init__(self) -> None:
+        _check_positive(context=self.context, horizon=self.horizon)
+
+    @property
+    def bounds(self) -> str:
+        """Joint with the context where that is scored, else the target alone."""
+        return "log p(context, target)" if self.include_context else "log p(target)"
+
+    def __call__(self, series: Series, rng: np.random.Generator) -> tuple[Series, Series] | None:
+        """See `WindowMaker`."""
+        for _ in range(_TRIES):
+            cut = self._cut(series, rng)
+            if cut is None:
+                return None
+            start = -np.inf if self.context is None else cut - self.context
+            end = np.inf if self.horizon is None else cut + self.horizon
+            context, target = series.between(start, cut), series.between(cut, end)
+            if int(context.observed.sum()) >= self.min_observations and bool(target.observed.any()):
+                return context, (series.between(start, end) if self.include_context else target)
+            if self.cut is not None:
+                return None
+        return None
+
+    def _cut(self, series: Series, rng: np.random.Generator) -> float | None:
+        if self.cut is not None:
+            return float(self.cut)
+        if len(series) < 2:
+            return None
+        first, span = float(series.times[0]), series.span
+        if self.context is None:
+            return first + float(rng.uniform(0.25, 0.75)) * span
+        if self.context >= span:
+            return None
+        # A series shorter than the whole window keeps its full context and a shorter future.
+        room = max(0.0, span - self.context - (self.horizon or 0.0))
+        return first + self.context + float(rng.uniform(0.0, 1.0)) * room
+
+
+@dataclass(frozen=True)
+class Interpolate(WindowMaker):
+    """Rows are hidden at random; the kept ones are the context. A time stamp goes to one side with all its channels.
+
+    Args:
+        keep: the share of the observed rows that is kept; at least one row is kept and one is hidden.
+        length: cut a random stretch of this length first; None: the whole series.
+        include_context: score the kept rows as well as the hidden ones.
+
+    Raises:
+        ValueError: `keep` is not inside (0, 1) or `length` is not positive.
+
+    Example:
+        >>> series = Series("a", np.arange(10.0), np.arange(10.0)[:, None])
+        >>> context, target = Interpolate(keep=0.7)(series, np.random.default_rng(0))
+        >>> len(context), len(target)
+        (7, 3)
+    """
+
+    keep: float = 0.5
+    length: float | int | None = None
+    include_context: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.keep < 1.0:
+            raise ValueError(f"keep is the share of rows that is kept, inside (0, 1); got {self.keep}.")
+        _check_positive(length=self.length)
+
+    @property
+    def bounds(self) -> str:
+        """Joint with the context where that is scored, else the target alone."""
+        return "log p(context, target)" if self.include_context else "log p(target)"
+
+    def __call__(self, series: Series, rng: np.random.Generator) -> tuple[Series, Series] | None:
+        """See `WindowMaker`."""
+        stretch = _stretch(series, self.length, rng, min_rows=2)
+        if stretch is None:
+            return None
+        rows = np.flatnonzero(stretch.observed)
+        kept = int(np.clip(round(self.keep * len(rows)), 1, len(rows) - 1))
+        hidden = np.zeros(len(stretch), dtype=bool)
+        hidden[rng.permutation(rows)[kept:]] = True
+        return stretch.take(~hidden), (stretch if self.include_context else stretch.take(hidden))
+
+
+@dataclass(frozen=True)
+class OneStep(WindowMaker):
+    """The next observed row after a random one, given what came before it.
+
+    Args:
+        context: how long the past is; None: from the start of the series.
+
+    Raises:
+        ValueError: `context` is not positive.
+
+    Example:
+        >>> series = Series("a", np.arange(5.0), np.arange(5.0)[:, None])
+        >>> context, target = OneStep()(series, np.random.default_rng(0))
+        >>> len(target), bool(target.times[0] == context.times[-1] + 1)
+        (1, True)
+    """
+
+    context: float | int | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive(context=self.context)
+
+    @property
+    def bounds(self) -> str:
+        """The next row alone."""
+        return "log p(target)"
+
+    def __call__(self, series: Series, rng: np.random.Generator) -> tuple[Series, Series] | None:
+        """See `WindowMaker`."""
+        rows = np.flatnonzero(series.observed)
+        rows = rows[series.times[rows] > series.times[rows[0]]] if len(rows) else rows
+        for _ in range(_TRIES if len(rows) else 0):
+            time = float(series.times[rng.choice(rows)])
+            context = series.between(-np.inf if self.context is None else time - self.context, time)
+            if context.observed.any():
+                return context, series.take(np.flatnonzero((series.times == time) & series.observed))
+        return None
+
+
+@dataclass(frozen=True)
+class Reconstruct(WindowMaker):
+    """The target is the context: for training only, where the bound is to be on the probability of what was seen.
+
+    Args:
+        length: cut a random stretch of this length first; None: the whole series.
+
+    Raises:
+        ValueError: `length` is not positive.
+
+    Example:
+        >>> series = Series("a", np.arange(5.0), np.arange(5.0)[:, None])
+        >>> context, target = Reconstruct()(series, np.random.default_rng(0))
+        >>> context is target
+        True
+    """
+
+    length: float | int | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive(length=self.length)
+
+    @property
+    def bounds(self) -> str:
+        """The context, which is the target."""
+        return "log p(context)"
+
+    def __call__(self, series: Series, rng: np.random.Generator) -> tuple[Series, Series] | None:
+        """See `WindowMaker`."""
+        stretch = _stretch(series, self.length, rng, min_rows=1)
+        return None if stretch is None else (stretch, stretch)
+
+
+@dataclass(frozen=True, init=False)
+class AnyOf(WindowMaker):
+    """One of several makers, drawn anew for every window; the others are tried where the series is too short for it.
+
+    Args:
+        parts: the makers.
+        makers: the same, as one tuple.
+
+    Raises:
+        ValueError: there is no maker.
+
+    Example:
+        >>> AnyOf(Interpolate(), Extrapolate()).bounds
+        'log p(target)'
+    """
+
+    makers: tuple[WindowMaker, ...]
+
+    def __init__(self, *parts: WindowMaker, makers: Any = ()) -> None:
+        object.__setattr__(self, "makers", (*parts, *makers))
+        if not self.makers:
+            raise ValueError("AnyOf needs at least one window maker, as AnyOf(Interpolate(), Extrapolate()).")
+
+    @property
+    def bounds(self) -> str:
+        """What the makers bound, each named once."""
+        return " or ".join(dict.fromkeys(maker.bounds for maker in self.makers))
+
+    def __call__(self, series: Series, rng: np.random.Generator) -> tuple[Series, Series] | None:
+        """See `WindowMaker`."""
+        for index in rng.permutation(len(self.makers)):
+            window = self.makers[index](series, rng)
+            if window is not None:
+                return window
+        return None
+
+
+def _stretch(series: Series, length: float | int | None, rng: np.random.Generator, *, min_rows: int) -> Series | None:
+    """A random stretch of the series with at least `min_rows` observed rows."""
+    if int(series.observed.sum()) < min_rows:
+        return None
+    if length is None or length >= series.span:
+        return series
+    for _ in range(_TRIES):
+        start = float(series.times[0]) + float(rng.uniform(0.0, 1.0)) * (series.span - length)
+        stretch = series.between(start, start + length)
+        if int(stretch.observed.sum()) >= min_rows:
+            return stretch
+    return None
+
+
+def _check_positive(**lengths: float | int | None) -> None:
+    for name, length in lengths.items():
+        if length is not None and not (np.isfinite(length) and length > 0):
+            raise ValueError(f"{name} must be a positive length of time on the clock of the series; got {length}.")
