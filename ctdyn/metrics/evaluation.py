@@ -1,0 +1,341 @@
+"""A forecast against the truth: the scores of every entry, and every metric as one tidy frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from .._checks import DataError, few
+from ..data import Channel, Series, SeriesSet
+from .averages import average_per_channel, average_per_series_and_channel, average_pooled
+from .scores import crps, distance_to_nearest, interval, interval_score, pit, worst_coverage
+
+
+__all__ = ["Forecasted", "evaluate", "score_entries", "summarize"]
+
+#: The levels of the central intervals that every table shows.
+LEVELS = (0.5, 0.8, 0.9)
+
+Array = NDArray[np.float64]
+Columns = dict[str, NDArray[Any]]
+Row = tuple[str, float, str, str, str, float, int]
+
+
+@runtime_checkable
+class Forecasted(Protocol):
+    """What a forecast must offer to be scored: who, where, when, the samples, and what it was conditioned on.
+
+    `times` holds one `(time,)` array per series on the float clock of `context`, `samples` one
+    `(sample, time, channel)` array per series in data units, `context` the observations conditioned on.
+    """
+
+    @property
+    def ids(self) -> Sequence[Any]:
+        """The ids of the series."""
+        ...
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        """The channels, in the order of the last axis of the samples."""
+        ...
+
+    @property
+    def times(self) -> Sequence[Array]:
+        """Query times of each series."""
+        ...
+
+    @property
+    def samples(self) -> Sequence[Array]:
+        """Samples of each series."""
+        ...
+
+    @property
+    def context(self) -> SeriesSet:
+        """The observations conditioned on."""
+        ...
+
+
+def score_entries(
+    forecast: Forecasted,
+    truth: SeriesSet,
+    *,
+    log_density: Sequence[Array] | None = None,
+    means: Sequence[Array] | None = None,
+    scale: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """The scores of every observed entry, one row each: what `evaluate` averages, for your own breakdowns.
+
+    Args:
+        forecast: what to score.
+        truth: the observations; entries at times that were not forecast are ignored.
+        log_density: log predictive density of the truth in data units, one `(time, channel)` array per series of the
+            forecast; None leaves the NLL out. Samples alone do not give one.
+        means: the exact mean of each forecast where it is known, one `(time, channel)` array per series; None
+            averages the samples, which adds a share of 1 / samples of the predictive variance to the squared error.
+        scale: divide the errors of each channel by this number (usually its standard deviation in the training data),
+            so that channels of different units can be averaged; None keeps data units.
+
+    Returns:
+        A frame with columns id, time, channel, kind, distance (to the nearest context observation of the channel),
+        truth, squared_error (of the mean), absolute_error (of the median), crps, pit, nll where known, and for each
+        level of .5, .8 and .9 covered and interval_score.
+
+    Raises:
+        DataError: a forecast series is not in the truth, a channel is missing from it, or no entry is left to score.
+    """
+    names = [channel.name for channel in forecast.channels]
+    factors = _factors(names, scale)
+    columns = _columns(names, truth, "truth")
+    context_columns = _columns(names, forecast.context, "context")
+    truths, contexts = ({one.id: one for one in part} for part in (truth, forecast.context))
+    unknown = [id for id in forecast.ids if id not in truths]
+    if unknown:
+        raise DataError(f"the truth has no series {few(unknown)}; pass the set that the forecast was asked for.")
+    parts = []
+    for index, id in enumerate(forecast.ids):
+        times, context = np.asarray(forecast.times[index], dtype=np.float64), contexts[id]
+        rows, observed = _match(times, truths[id], columns)
+        i, j = np.nonzero(~np.isnan(observed))
+        part = {
+            "id": np.full(i.size, index),
+            "time": times[rows][i],
+            "column": j,
+            "distance": _distances(times[rows], context, context_columns)[i, j],
+            "truth": observed[i, j],
+        }
+        samples = np.asarray(forecast.samples[index], dtype=np.float64)[:, rows][:, i, j]
+        part["mean"] = samples.mean(0) if means is None else np.asarray(means[index])[rows][i, j]
+        if log_density is not None:
+            part["log_density"] = np.asarray(log_density[index], dtype=np.float64)[rows][i, j]
+        parts.append((part, samples))
+    entries = {key: np.concatenate([part[key] for part, _ in parts]) for key in parts[0][0]} if parts else {}
+    if not entries or not entries["truth"].size:
+        raise DataError(
+            "the truth holds no observation at any forecast time, so there is nothing to score; forecast at the times "
+            "of the truth (at=truth)."
+        )
+    scores = _scores(entries, np.concatenate([samples for _, samples in parts], axis=1), factors)
+    frame = pd.DataFrame(
+        {
+            "id": pd.Index(forecast.ids, dtype=object).take(entries["id"]),
+            "time": entries["time"],
+            "channel": np.asarray(names, dtype=object)[entries["column"]],
+            "kind": np.asarray([channel.kind for channel in forecast.channels], dtype=object)[entries["column"]],
+            "distance": entries["distance"],
+            "truth": entries["truth"],
+            **scores,
+        }
+    )
+    return frame
+
+
+def evaluate(
+    forecast: Forecasted,
+    truth: SeriesSet,
+    *,
+    by_distance: int | Sequence[float] | None = None,
+    log_density: Sequence[Array] | None = None,
+    means: Sequence[Array] | None = None,
+    scale: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """Every metric of a forecast as one tidy frame.
+
+    Pooled over all entries: mse (of the mean), mae (of the median), nll (nats per observation), crps, pit_mean (0.5 if
+    unbiased), pit_distance (Kolmogorov's distance of the PIT from uniform, 0 if calibrated), and at each level of .5,
+    .8 and .9 interval_score and coverage. mse and mae also by the two other protocols of this literature, "per series
+    and channel" and "per channel"; coverage also for the "worst channel" among those with at least 50 entries. Rows
+    with protocol "channel" give one channel each.
+    Binary channels count in mse, mae, nll and crps; intervals and PIT of a yes or no say nothing.
+
+    Args:
+        forecast: what to score.
+        truth: the observations; entries at times that were not forecast are ignored.
+        by_distance: also break the scores down by the distance to the nearest context observation of the channel, in
+            this many quantile bins or between these edges. Entries of channels without context are "unobserved".
+        log_density: as for `score_entries`.
+        means: as for `score_entries`.
+        scale: as for `score_entries`.
+
+    Returns:
+        A frame with columns metric, level, protocol, channel ("all" or a name), distance ("all" or a bin), value and
+        count (of entries).
+
+    Raises:
+        DataError: see `score_entries`.
+        ValueError: `by_distance` gives fewer than two edges, or a number of bins below one.
+    """
+    entries = score_entries(forecast, truth, log_density=log_density, means=means, scale=scale)
+    columns = {str(name): np.asarray(entries[name]) for name in entries.columns}
+    rows = _summary_rows(columns, "all")
+    for channel in forecast.channels:
+        rows += _channel_rows(_select(columns, columns["channel"] == channel.name), channel.name)
+    if by_distance is not None:
+        labels, codes = _distance_bins(columns["distance"], by_distance)
+        for code, label in enumerate(labels):
+            if np.any(codes == code):
+                rows += _summary_rows(_select(columns, codes == code), label)
+    return pd.DataFrame(rows, columns=["metric", "level", "protocol", "channel", "distance", "value", "count"])
+
+
+def summarize(table: pd.DataFrame) -> dict[str, float]:
+    """The overall figures of an `evaluate` table as one row of a comparison.
+
+    Args:
+        table: what `evaluate` returned.
+
+    Returns:
+        Value by column name, for example "mse", "mse per channel", "crps", "coverage 0.9", "worst coverage 0.9".
+    """
+    columns = {name: np.asarray(table[name]) for name in ("metric", "level", "protocol", "distance", "value")}
+    overall = _select(columns, (columns["distance"] == "all") & (columns["protocol"] != "channel"))
+    row = {}
+    for metric, level, protocol, _, value in zip(*overall.values(), strict=True):
+        name = metric if np.isnan(level) else f"{metric} {level:g}"
+        if protocol == "worst channel":
+            name = f"worst {name}"
+        elif protocol != "pooled":
+            name = f"{name} {protocol}"
+        row[name] = float(value)
+    return row
+
+
+def _factors(names: Sequence[str], scale: Mapping[str, float] | None) -> Array:
+    if scale is None:
+        return np.ones(len(names))
+    missing = [name for name in names if name not in scale]
+    if missing:
+        raise ValueError(f"scale has no entry for channel {few(missing)}; give one number per channel.")
+    factors = np.asarray([scale[name] for name in names], dtype=np.float64)
+    if not np.all(np.isfinite(factors) & (factors > 0)):
+        raise ValueError(f"the scale of a channel must be positive and finite; got {dict(scale)!r}.")
+    return factors
+
+
+def _columns(names: Sequence[str], series: SeriesSet, what: str) -> list[int]:
+    known = [channel.name for channel in series.channels]
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise DataError(f"the {what} has no channel {few(missing)}; it has {few(known)}.")
+    return [known.index(name) for name in names]
+
+
+def _match(times: Array, truth: Series, columns: list[int]) -> tuple[NDArray[np.int64], Array]:
+    """Rows of the forecast that have a truth, and the values there (NaN where not observed)."""
+    if not truth.times.size:
+        return np.empty(0, dtype=np.int64), np.empty((0, len(columns)))
+    after = np.minimum(np.searchsorted(truth.times, times), truth.times.size - 1)
+    before = np.maximum(after - 1, 0)
+    place = np.where(np.abs(truth.times[before] - times) < np.abs(truth.times[after] - times), before, after)
+    # Times that travelled through a unit change come back with the last bits different.
+    tolerance = 1e-12 * np.maximum(np.abs(times), np.ptp(truth.times))
+    rows = np.flatnonzero(np.abs(truth.times[place] - times) <= tolerance)
+    return rows, np.asarray(truth.values, dtype=np.float64)[place[rows]][:, columns]
+
+
+def _distances(times: Array, context: Series, columns: list[int]) -> Array:
+    known = ~np.isnan(context.values)
+    return np.stack([distance_to_nearest(times, context.times[known[:, c]]) for c in columns], axis=1)
+
+
+def _scores(entries: Mapping[str, Array], samples: Array, factors: Array) -> dict[str, Array]:
+    factor = factors[entries["column"].astype(np.int64)]
+    samples, truth = samples / factor, entries["truth"] / factor
+    scores = {
+        "squared_error": np.square(entries["mean"] / factor - truth),
+        "absolute_error": np.abs(np.median(samples, axis=0) - truth),
+        "crps": crps(samples, truth),
+        "pit": pit(samples, truth),
+    }
+    if "log_density" in entries:
+        scores["nll"] = -entries["log_density"] - np.log(factor)
+    for level in LEVELS:
+        lower, upper = interval(samples, level)
+        scores[f"covered {level:g}"] = ((lower <= truth) & (truth <= upper)).astype(np.float64)
+        scores[f"interval_score {level:g}"] = interval_score(samples, truth, level)
+    return scores
+
+
+def _select(columns: Columns, where: NDArray[np.bool_]) -> Columns:
+    return {name: column[where] for name, column in columns.items()}
+
+
+def _summary_rows(entries: Columns, distance: str) -> list[Row]:
+    channel, rows = entries["channel"], []
+    # Ids may be of any type, mixed ones included, which numpy cannot sort.
+    codes: dict[Any, int] = {}
+    series = np.asarray([codes.setdefault(id, len(codes)) for id in entries["id"].tolist()])
+    for metric, column in (("mse", "squared_error"), ("mae", "absolute_error")):
+        errors = entries[column]
+        averages = {
+            "pooled": average_pooled(errors),
+            "per series and channel": average_per_series_and_channel(errors, series, channel),
+            "per channel": average_per_channel(errors, channel),
+        }
+        rows += [(metric, np.nan, name, "all", distance, value, errors.size) for name, value in averages.items()]
+    rows += _proper_rows(entries, "pooled", "all", distance)
+    real = _select(entries, entries["kind"] != "binary")
+    for level in LEVELS:
+        value, name = worst_coverage(real[f"covered {level:g}"], real["channel"], level)
+        count = int(np.sum(real["channel"] == name))
+        rows.append(("coverage", level, "worst channel", name or "all", distance, value, count))
+    return rows
+
+
+def _channel_rows(entries: Columns, name: str) -> list[Row]:
+    errors = {"mse": entries["squared_error"], "mae": entries["absolute_error"]}
+    rows = [
+        (metric, np.nan, "channel", name, "all", average_pooled(error), error.size) for metric, error in errors.items()
+    ]
+    return rows + _proper_rows(entries, "channel", name, "all")
+
+
+def _proper_rows(entries: Columns, protocol: str, channel: str, distance: str) -> list[Row]:
+    key, count = (protocol, channel, distance), entries["crps"].size
+    rows: list[Row] = [
+        (metric, np.nan, *key, average_pooled(entries[metric]), count)
+        for metric in ("nll", "crps")
+        if metric in entries
+    ]
+    real = _select(entries, entries["kind"] != "binary")
+    count = real["pit"].size
+    for level in LEVELS:
+        rows += [
+            ("coverage", level, *key, average_pooled(real[f"covered {level:g}"]), count),
+            ("interval_score", level, *key, average_pooled(real[f"interval_score {level:g}"]), count),
+        ]
+    rows.append(("pit_mean", np.nan, *key, average_pooled(real["pit"]), count))
+    rows.append(("pit_distance", np.nan, *key, _distance_from_uniform(real["pit"]), count))
+    return rows
+
+
+def _distance_from_uniform(transformed: Array) -> float:
+    if not transformed.size:
+        return float("nan")
+    ordered, steps = np.sort(transformed), np.arange(transformed.size + 1) / transformed.size
+    return float(max(np.max(steps[1:] - ordered), np.max(ordered - steps[:-1])))
+
+
+def _distance_bins(distance: Array, bins: int | Sequence[float]) -> tuple[list[str], NDArray[np.int64]]:
+    """The labels of the bins, and which of them each entry falls into (-1: none)."""
+    finite = distance[np.isfinite(distance)]
+    if isinstance(bins, int):
+        if bins < 1:
+            raise ValueError(f"by_distance needs at least one bin; got {bins}.")
+        inner = np.quantile(finite, np.arange(1, bins) / bins) if finite.size else np.empty(0)
+        edges = np.unique(np.concatenate([[0.0], inner, [np.inf]]))
+    else:
+        edges = np.asarray(bins, dtype=np.float64)
+        if edges.size < 2 or np.any(np.diff(edges) <= 0):
+            raise ValueError(f"by_distance needs at least two increasing edges; got {list(bins)!r}.")
+    labels = [f"[{low:.4g}, {high:.4g})" for low, high in pairwise(edges.tolist())]
+    if len(set(labels)) < len(labels):
+        labels = [f"[{low!r}, {high!r})" for low, high in pairwise(edges.tolist())]
+    codes = np.searchsorted(edges, distance, side="right") - 1
+    codes[(codes < 0) | (codes >= len(labels))] = -1
+    codes[np.isinf(distance)] = len(labels)
+    return [*labels, "unobserved"], codes
