@@ -7,7 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from .._types import State, States, Time, Times
+from .._types import State, Time, Times
 from .base import Path
 
 
@@ -30,7 +30,7 @@ class PiecewisePath(Path):
         ValueError: the shapes disagree, there is no knot, times decrease, or an entry is not finite.
     """
 
-    def __init__(self, ts: Times, xs: States) -> None:
+    def __init__(self, ts: Tensor, xs: Tensor) -> None:
         _check_knots(ts, xs)
         self.ts = ts
         self.xs = xs
