@@ -1,0 +1,158 @@
+"""What the shell reads and writes: nothing is left half-written, and what cannot be written is refused at the start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._options import Names, Output, Table
+
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from ..data import SeriesSet
+    from ..forecast import Forecast
+
+__all__ = [
+    "TABLE",
+    "check_output",
+    "check_run_folder",
+    "check_target",
+    "number_or_text",
+    "read_table",
+    "read_times",
+    "replacing",
+    "write_figure",
+    "write_forecast",
+    "write_frame",
+]
+
+#: Where a run remembers how its files are laid out.
+TABLE = "table.json"
+#: How many series a plot shows.
+PANELS = 6
+
+
+def read_table(path: str, table: Table) -> SeriesSet:
+    """The series of a file."""
+    from ..data import read
+
+    options = asdict(table)
+    for name in ("values", "noise", "inputs", "static"):
+        options[name] = split_names(options[name])
+    return read(path, **options)
+
+
+def split_names(names: Names) -> list[str] | None:
+    """Columns given as hr,bp or as a list."""
+    if isinstance(names, str):
+        return [name.strip() for name in names.split(",") if name.strip()]
+    return names
+
+
+def number_or_text(value: str | float) -> str | float:
+    """A time or a length of time: a number where it reads as one, else left as text for the clock to parse."""
+    try:
+        return float(value)
+    except ValueError:
+        return str(value).strip()
+
+
+def read_times(at: str | float | None, table: Table, series: SeriesSet) -> Any:
+    """The value of `--at`: times for all series, or the times of a file."""
+    if at is None:
+        return None
+    path = Path(str(at))
+    if path.suffix not in (".csv", ".parquet"):
+        return [number_or_text(word) for word in str(at).split(",")]
+    import pandas as pd
+
+    frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    for column in (table.time, table.id):
+        if column is not None and column not in frame:
+            raise ValueError(
+                f"{path} has no column {column!r}; it needs the columns of time and id that the data have."
+            )
+    if table.id is None:
+        return {series.ids[0]: frame[table.time].to_list()}
+    return {id: times.to_list() for id, times in frame.groupby(table.id, sort=False)[table.time]}
+
+
+def check_target(path: str, suffixes: tuple[str, ...], option: str) -> None:
+    """Refuse a file that could not be written, before any work is done."""
+    if Path(path).suffix not in suffixes:
+        raise ValueError(f"{option} must end in {' or '.join(suffixes)}; got {path}.")
+    if not Path(path).absolute().parent.is_dir():
+        raise ValueError(f"{option} {path}: the folder {Path(path).parent} does not exist; make it first.")
+
+
+def check_run_folder(folder: Path, overwrite: bool) -> None:
+    """Refuse a run folder that could not be written, or that holds something else."""
+    if not folder.absolute().parent.is_dir():
+        raise ValueError(f"--out {folder}: the folder {folder.parent} does not exist; make it first.")
+    if folder.exists() and not overwrite:
+        raise ValueError(f"{folder} exists; choose another --out, or pass --overwrite to replace it.")
+    if folder.exists() and not (folder / TABLE).is_file():
+        raise ValueError(f"{folder} is not a run of ctdyn, so --overwrite does not replace it; choose another --out.")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Somewhere to write; what was written takes its place at once, or, after an error, not at all."""
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
+    try:
+        yield scratch / path.name
+        if path.is_dir():
+            path.rename(scratch / "replaced")
+        os.replace(scratch / path.name, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_frame(frame: DataFrame, out: str | None) -> None:
+    """A table into a file by its suffix, or as CSV on standard output."""
+    if out is None:
+        frame.to_csv(sys.stdout, index=False)
+        return
+    with replacing(Path(out)) as target:
+        frame.to_csv(target, index=False) if target.suffix == ".csv" else frame.to_parquet(target, index=False)
+
+
+def write_figure(figure: Any, path: str) -> None:
+    """A figure into a PNG file."""
+    with replacing(Path(path)) as target:
+        figure.savefig(target, dpi=150, bbox_inches="tight")
+
+
+def check_output(output: Output) -> list[float]:
+    """Refuse what cannot be written before any work is done; the quantiles as numbers."""
+    if output.out is not None:
+        check_target(output.out, (".csv", ".parquet"), "--out")
+    if output.plot is not None:
+        check_target(output.plot, (".png",), "--plot")
+    words = output.quantiles.split(",") if isinstance(output.quantiles, str) else output.quantiles
+    try:
+        levels = [float(word) for word in words]
+    except ValueError:
+        levels = []
+    if not levels or not all(0 < level < 1 for level in levels):
+        raise ValueError(f"--quantiles are numbers between 0 and 1, as 0.05,0.5,0.95; got {output.quantiles}.")
+    return levels
+
+
+def write_forecast(forecast: Forecast, levels: list[float], output: Output) -> None:
+    """The mean, the spread and the quantiles as a table, and the plot of the first few series."""
+    if output.plot is not None:
+        import numpy as np
+
+        axes = forecast.select(forecast.ids[:PANELS]).plot()
+        write_figure(np.atleast_1d(np.asarray(axes)).flat[0].figure, output.plot)
+    write_frame(forecast.to_frame(levels), output.out)

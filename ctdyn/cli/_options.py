@@ -1,0 +1,98 @@
+"""The options that several commands share. Types, defaults and help of the command line are read from here."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+__all__ = ["Architecture", "ModelName", "Names", "Output", "Table", "Training"]
+
+Names = str | list[str] | None
+ModelName = Literal["latent-ode", "hold-last", "linear-interpolation", "own-mean", "gp"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Which columns of the file hold what. A run remembers this, so later commands need not repeat it.
+
+    Args:
+        id: column that says which series a row belongs to; left out: the file is one series.
+        time: column of times: numbers, or dates in ISO 8601.
+        values: columns of the channels, as hr,bp; left out: all columns that are not named otherwise. An empty cell
+            means not observed.
+        variable: long files (a row per observation): column that names the channel.
+        value: long files: column of the observation.
+        noise: columns of standard errors, one per channel.
+        inputs: columns of covariates that are known ahead.
+        static: columns that are constant within a series.
+        time_unit: the unit of the float clock, as hour; for dates the default is chosen from the span.
+        duplicates: what becomes of two observations of a channel at one time.
+    """
+
+    id: str | None = None
+    time: str = "time"
+    values: Names = None
+    variable: str | None = None
+    value: str | None = None
+    noise: Names = None
+    inputs: Names = None
+    static: Names = None
+    time_unit: str | None = None
+    duplicates: Literal["error", "mean", "first", "last"] = "error"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The size of the latent ODE (baselines ignore it).
+
+    Args:
+        latent_size: size of the latent state.
+        hidden: hidden layers of the dynamics, as [64,64].
+        encoder_size: size of the encoder's hidden state.
+    """
+
+    latent_size: int = 16
+    hidden: list[int] | tuple[int, ...] = (64, 64)
+    encoder_size: int = 64
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the model is trained.
+
+    Args:
+        context: train on windows with this much past (a number on the data's clock, or a length of time as 3D) ...
+        horizon: ... and this much future. Left out: gaps are hidden and futures cut at random.
+        center: what is subtracted from each channel: the mean of the training data, or that of the series' own past,
+            which suits series that drift.
+        validation: share of the series that decides when to stop; 0 for none.
+        max_steps: optimiser steps at most.
+        batch_size: windows per step.
+        lr: largest learning rate.
+        seed: seed of everything random.
+    """
+
+    context: str | float | None = None
+    horizon: str | float | None = None
+    center: Literal["train", "context"] = "train"
+    validation: float = 0.1
+    max_steps: int = 2000
+    batch_size: int = 64
+    lr: float = 5e-3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is written, and where.
+
+    Args:
+        out: .csv or .parquet file; left out: CSV on standard output.
+        plot: .png file with one panel per series and channel (the first few).
+        quantiles: the quantiles to report, as 0.05,0.5,0.95.
+        samples: sampled trajectories behind the quantiles.
+    """
+
+    out: str | None = None
+    plot: str | None = None
+    quantiles: str | list[float] = "0.05,0.25,0.5,0.75,0.95"
+    samples: int = 200
