@@ -5,6 +5,8 @@ from .batch import IrregularBatch, Window
 from .channels import Channel
 from .clock import TimeAxis
 from .collate import collate, pad
+from .describe import Description, describe
+from .storage import co2, read, write_csv, write_parquet
 from .frames import from_pandas
 from .loader import WindowLoader, loader
 from .scaling import Scaler, Standardize, Statistics, Units
@@ -16,6 +18,7 @@ from .windows import AnyOf, Extrapolate, Interpolate, OneStep, Reconstruct, Wind
 __all__ = [
     "AnyOf",
     "Channel",
+    "Description",
     "Extrapolate",
     "Intake",
     "Interpolate",
@@ -32,10 +35,15 @@ __all__ = [
     "Window",
     "WindowLoader",
     "WindowMaker",
+    "co2",
     "collate",
+    "describe",
     "from_padded",
     "from_pandas",
     "from_ragged",
     "loader",
     "pad",
+    "read",
+    "write_csv",
+    "write_parquet",
 ]

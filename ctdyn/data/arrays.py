@@ -12,7 +12,7 @@ from .assemble import Columns, Policy, assemble
 from .channels import Channel, unique_channels
 from .clock import TimeAxis
 from .series_set import SeriesSet
-from .stamps import BadTime
+from .stamps import BadTimeError
 
 
 __all__ = ["from_padded", "from_ragged"]
@@ -67,7 +67,8 @@ def from_ragged(
     for name, (times, values) in zip(names, listed, strict=True):
         if len(times) != len(values) or (len(values) and values.shape[1] != width):
             raise DataError(
-                f"series {name!r}: values must be (time, channel) with {width} channels on {len(times)} times; got shape "
+                f"series {name!r}: values must be (time, channel) with {width} channels on {len(times)} "
+                "times; got shape "
                 f"{values.shape}."
             )
     codes = np.repeat(np.arange(len(listed)), [len(times) for times, _ in listed])
@@ -108,7 +109,8 @@ def from_padded(
     Args:
         times: `(series, time)`, or `(time,)` where all share them.
         values: `(series, time, channel)`, or `(series, time)` for one channel; NaN where not observed.
-        mask: True where observed, with the shape of `values`, or `(series, time)`; default: wherever `values` is not NaN.
+        mask: True where observed, with the shape of `values`, or `(series, time)`; default: wherever `values` is not
+            NaN.
         channels: what the columns of the values are; default: "x", or "x0", "x1" and so on.
         ids: what the series are called; default: 0, 1, 2 and so on.
         noise: standard errors with the shape of `values`.
@@ -121,7 +123,8 @@ def from_padded(
         The series in their order, without the padding.
 
     Raises:
-        DataError: shapes disagree, the mask is True where a value is NaN, or one of the faults that `from_pandas` lists.
+        DataError: shapes disagree, the mask is True where a value is NaN, or one of the faults that `from_pandas`
+            lists.
 
     Example:
         >>> data = from_padded([[0.0, 1.0], [0.5, 0.0]], [[1.0, 2.0], [3.0, 0.0]], [[True, True], [True, False]])
@@ -134,7 +137,8 @@ def from_padded(
     clock = np.broadcast_to(clock, (len(block), len(clock))) if clock.ndim == 1 else clock
     if block.ndim != 3 or clock.shape != block.shape[:2]:
         raise DataError(
-            f"values must be (series, time, channel) on times (series, time); got values of shape {np.shape(values)} and "
+            "values must be (series, time, channel) on times (series, time); got values of shape "
+            f"{np.shape(values)} and "
             f"times of shape {np.shape(times)}."
         )
     seen = _mask(mask, block)
@@ -144,7 +148,8 @@ def from_padded(
     if len(disagree):
         series, row, channel = (int(i) for i in disagree[0])
         raise DataError(
-            f"series {names[series]!r}, time index {row}, channel {channel}: the mask says observed, but the value is NaN "
+            f"series {names[series]!r}, time index {row}, channel {channel}: the mask says observed, but the "
+            "value is NaN "
             f"({len(disagree)} such entries). Use mask & ~np.isnan(values)."
         )
     series, row = np.nonzero(seen.any(axis=2))
@@ -232,5 +237,5 @@ def _read_times(times: list[Any], codes: np.ndarray, ids: list[Any], unit: str |
     column = pd.concat(present, ignore_index=True) if len(present) > 1 else present[0]
     try:
         return TimeAxis.read(column, codes, unit)
-    except BadTime as error:
+    except BadTimeError as error:
         raise DataError(f"series {ids[codes[error.row]]!r}: {error}") from error

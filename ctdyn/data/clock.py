@@ -9,7 +9,7 @@ import numpy as np
 
 from .._checks import DataError
 from ._pandas import DatetimeIndex
-from .stamps import Stamps, looks_like_epoch, parse_times, refuse_packed_dates, unit_seconds
+from .stamps import Stamps, localized, looks_like_epoch, parse_times, refuse_packed_dates, unit_seconds
 
 
 __all__ = ["TimeAxis"]
@@ -54,8 +54,8 @@ class TimeAxis:
         Args:
             times: numbers, timedeltas or datetimes, one per observation.
             codes: the series of each observation, `(n,)` integers.
-            unit: the unit of the float clock. For datetimes and timedeltas the default is chosen from the longest series;
-                for numbers it is only a name.
+            unit: the unit of the float clock. For datetimes and timedeltas the default is chosen from the longest
+                series; for numbers it is only a name.
 
         Returns:
             The axis, and float64 times with NaN where one is missing.
@@ -109,7 +109,8 @@ class TimeAxis:
         else:
             if self.is_datetime and looks_like_epoch(parsed):
                 raise DataError(
-                    f"the times of these data are {self}, but {parsed.flat[0]} was given, which looks like a packed date. "
+                    f"the times of these data are {self}, but {parsed.flat[0]} was given, which looks like a "
+                    "packed date. "
                     f"Give datetimes, or numbers of {self.unit}s since {self.origin}."
                 )
             floats = parsed.astype(np.float64)
@@ -145,16 +146,17 @@ class TimeAxis:
         seconds = unit_seconds(self.unit)
         if seconds is None:
             raise DataError(
-                f"{length!r} is a length of time with a unit, but the times of these data are {self}. Give a number, or say "
+                f"{length!r} is a length of time with a unit, but the times of these data are {self}. Give a "
+                "number, or say "
                 "what the numbers are where the data are read (time_unit='hour')."
             )
         try:
-            delta = pd.Timedelta(length)
+            delta = float(pd.to_timedelta([length]).total_seconds()[0])
         except (ValueError, TypeError) as error:
             raise DataError(
                 f"{length!r} is not a length of time; give a number of {self.unit}s, or text as '3D'."
             ) from error
-        return float(delta / pd.Timedelta(1, "s")) / seconds
+        return delta / seconds
 
     def to_user(self, times: np.ndarray) -> np.ndarray | DatetimeIndex:
         """Times of the float clock as the user's: numbers stay as they are, datetimes become a `DatetimeIndex`."""
@@ -176,13 +178,9 @@ class TimeAxis:
             raise DataError(
                 f"the times of these data are {self}, but a datetime was given ({stamps.earliest()}); give numbers."
             )
-        if stamps.zone is None and self.zone is not None and all(isinstance(time, str) for time in given):
-            import pandas as pd
-
-            try:
-                stamps = parse_times(pd.DatetimeIndex(list(given)).tz_localize(self.zone))
-            except ValueError as error:
-                raise DataError(f"{given[0]!r} is not an instant in {self.zone}: {error}.") from error
+        texts = [time for time in given if isinstance(time, str)]
+        if stamps.zone is None and self.zone is not None and len(texts) == len(stamps.days):
+            stamps = localized(texts, self.zone)
         if (stamps.zone is None) != (self.zone is None):
             have, want = ("has no time zone", f"are in {self.zone}") if self.zone else ("has a time zone", "have none")
             raise DataError(

@@ -47,15 +47,15 @@ def numeric(column: Any, name: str, where: Callable[[int], str]) -> np.ndarray:
         )
     text = column.astype(object)
     bad = np.array([isinstance(entry, str) for entry in text]) & present
-    numbers = pd.to_numeric(text, errors="coerce")
-    bad |= numbers.isna().to_numpy() & present
+    numbers = np.asarray(pd.to_numeric(text, errors="coerce"), dtype=np.float64)
+    bad |= np.isnan(numbers) & present
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise DataError(
             f"{where(row)}, column {name!r}: {text.iloc[row]!r} is not a number ({int(bad.sum())} such entries). Use "
             f"pandas.to_numeric(df[{name!r}], errors='coerce') to make them missing, or leave the column out."
         )
-    return np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
+    return numbers
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from .channels import Channel, unique_channels
 from .clock import TimeAxis
 from .columns import Entries, numeric, pivoted
 from .series_set import SeriesSet
-from .stamps import BadTime
+from .stamps import BadTimeError
 
 
 __all__ = ["from_pandas", "to_long", "to_wide"]
@@ -51,10 +51,10 @@ def from_pandas(
     Args:
         df: the frame, in any order of rows.
         id: the column (or index level) that says which series a row belongs to; None: all rows are one series.
-        time: the column (or index level) of times: numbers, datetimes of any unit, with or without a zone, timedeltas, or
-            text in ISO 8601. Datetimes keep their zone for the way out.
-        values: wide form, the columns of the channels; None: all columns that are not named otherwise. Long form, which of
-            the variables to keep, in that order.
+        time: the column (or index level) of times: numbers, datetimes of any unit, with or without a zone, timedeltas,
+            or text in ISO 8601. Datetimes keep their zone for the way out.
+        values: wide form, the columns of the channels; None: all columns that are not named otherwise. Long form,
+            which of the variables to keep, in that order.
         variable: long form, the column that names the channel.
         value: long form, the column of the observation.
         noise: columns of standard errors, in the unit of the value. Wide form: one per channel in their order, or a
@@ -193,7 +193,7 @@ def _repeated(row: np.ndarray | None, count: int) -> np.ndarray | None:
     return None if row is None else np.broadcast_to(row, (count, len(row)))
 
 
-def _names(names: Names) -> tuple[str, ...]:
+def _names(names: str | Iterable[str] | None) -> tuple[str, ...]:
     if names is None:
         return ()
     return (names,) if isinstance(names, str) else tuple(names)
@@ -229,7 +229,9 @@ def _codes(table: DataFrame, id: str | None) -> tuple[np.ndarray, list[Any]]:
 
     if id is None:
         return np.zeros(len(table), dtype=np.int64), [0]
-    codes, uniques = pd.factorize(table[id])
+    column = table[id]
+    # A CSV file cannot tell an empty text from a missing one.
+    codes, uniques = pd.factorize(column.mask(column == "") if pd.api.types.is_string_dtype(column.dtype) else column)
     if (codes < 0).any():
         row = int(np.flatnonzero(codes < 0)[0])
         raise DataError(
@@ -244,7 +246,7 @@ def _clock(
 ) -> tuple[TimeAxis, np.ndarray]:
     try:
         return TimeAxis.read(table[time], codes, unit)
-    except BadTime as error:
+    except BadTimeError as error:
         raise DataError(f"series {ids[codes[error.row]]!r}, column {time!r}: {error}") from error
     except DataError as error:
         raise DataError(f"column {time!r}: {error}") from error
@@ -351,7 +353,8 @@ def _per_series(
     if len(differs):
         row, column = (int(i) for i in differs[0])
         raise DataError(
-            f"{where(row)}, column {names[column]!r}: a static covariate or label must be constant within a series; got "
+            f"{where(row)}, column {names[column]!r}: a static covariate or label must be constant within a "
+            "series; got "
             f"{held[row, column]} and {matrix[row, column]}. Make it a channel or an input if it changes."
         )
     return matrix[first]

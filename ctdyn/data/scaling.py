@@ -99,7 +99,8 @@ class Units:
 
 
 class Scaler(ABC):
-    """Learns the units of a model from training series. A frozen dataclass of plain numbers, so that it can be saved."""
+    """Learns the units of a model from training series. A frozen dataclass of plain numbers, so that it can "
+    "be saved."""
 
     @abstractmethod
     def fit(self, train: SeriesSet, windows: WindowMaker | None = None) -> Scaler:
@@ -153,12 +154,12 @@ class Standardize(Scaler):
 
     Args:
         center: what is subtracted from each channel: "train", its mean over the training series, or "context", the mean
-            of the series' own context (the training mean where it has none). "context" suits series that keep a level of
-            their own, or that drift away from it; the scale is then the spread around that level.
+            of the series' own context (the training mean where it has none). "context" suits series that keep a level
+            of their own, or that drift away from it; the scale is then the spread around that level.
         origin: the instant 0 of the model's clock: "first", the first row of the context; "shared", the first training
             time, the same for all; "given", the 0 of the data's own clock.
-        time_scale: the length of the model's unit of time, on the float clock of the data. None: the median length of the
-            training windows, or series.
+        time_scale: the length of the model's unit of time, on the float clock of the data. None: the median length of
+            the training windows, or series.
         statistics: what was learnt; set by `fit`.
 
     Raises:
@@ -204,7 +205,7 @@ class Standardize(Scaler):
             own = _own_spread(pairs)
             spread = np.where(own > _CONSTANT * np.nanmax(np.abs(values), axis=0), own, spread)
         binary = np.array([channel.kind == "binary" for channel in train.channels])
-        _warn_constant([channel.name for channel, flat in zip(train.channels, constant & ~binary, strict=True) if flat])
+        _warn_constant([train.channel_names[position] for position in np.flatnonzero(constant & ~binary)])
         spans = [_length(context, target) for context, target in pairs]
         span = float(np.median([span for span in spans if span > 0] or [1.0]))
         inputs = _moments([one.inputs for one in train])
@@ -266,10 +267,11 @@ class Standardize(Scaler):
 
 def _check_observed(values: np.ndarray, channels: tuple[Channel, ...]) -> None:
     never = np.isnan(values).all(axis=0)
-    names = [channel.name for channel, missing in zip(channels, never, strict=True) if missing]
+    names = [channels[position].name for position in np.flatnonzero(never)]
     if names:
         raise DataError(
-            f"channel {few(names)} is never observed in the training series, so it has no scale; leave it out of values=, "
+            f"channel {few(names)} is never observed in the training series, so it has no scale; leave it "
+            "out of values=, "
             "or train on series that have it."
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,6 @@ from .._checks import DataError
 
 
 __all__ = ["Series"]
-
-_PER_ROW = ("times", "values", "noise", "inputs", "start")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +70,7 @@ class Series:
     @property
     def observed(self) -> np.ndarray:
         """True at rows where at least one channel was observed, `(n,)`."""
-        return ~np.isnan(self.values).all(axis=1)
+        return np.asarray(~np.isnan(self.values).all(axis=1))
 
     @property
     def span(self) -> float:
@@ -111,6 +109,14 @@ class Series:
         return replace(self, values=values)
 
     def _rows(self, index: Any) -> Series:
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        cut = {name: value[index] if name in _PER_ROW and value is not None else value for name, value in parts.items()}
-        return Series(**cut)
+        def cut(value: np.ndarray | None) -> np.ndarray | None:
+            return None if value is None else value[index]
+
+        return replace(
+            self,
+            times=self.times[index],
+            values=self.values[index],
+            noise=cut(self.noise),
+            inputs=cut(self.inputs),
+            start=cut(self.start),
+        )

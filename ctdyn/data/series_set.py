@@ -45,7 +45,7 @@ class Intake:
 
 @dataclass(frozen=True, eq=False)
 class SeriesSet(Sequence[Series]):
-    """Series that share channels and a clock, each observed at its own times. Immutable; every method returns a new set.
+    """Series that share channels and a clock, each observed at its own times. Immutable: a method returns a new set.
 
     Build one with `from_pandas`, `from_ragged`, `from_padded` or `read`.
 
@@ -107,9 +107,9 @@ class SeriesSet(Sequence[Series]):
     def __getitem__(self, index: int) -> Series: ...
 
     @overload
-    def __getitem__(self, index: Any) -> SeriesSet: ...
+    def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> SeriesSet: ...
 
-    def __getitem__(self, index: Any) -> Series | SeriesSet:
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> Series | SeriesSet:
         """One series for an integer; a set for a slice, a boolean mask or a list of positions."""
         if isinstance(index, int | np.integer):
             return self.series[index]
@@ -209,14 +209,16 @@ class SeriesSet(Sequence[Series]):
         counts = np.diff(ends, prepend=0)
         if (counts == 0).any():
             raise DataError(
-                f"splitting {total} series by {sizes} leaves an empty part (sizes {counts.tolist()}); use other sizes, more "
+                f"splitting {total} series by {sizes} leaves an empty part (sizes {counts.tolist()}); use "
+                "other sizes, more "
                 "series, or split_time(time) for a split along the clock."
             )
         order = np.random.default_rng(seed).permutation(total)
         return tuple(self[np.sort(part)] for part in np.split(order, ends[:-1]))
 
     def split_time(self, time: Any) -> tuple[SeriesSet, SeriesSet]:
-        """All series before a time, and from it on. A time is a number on the float clock, or a datetime, or its text."""
+        """All series before a time, and from it on. A time is a number on the float clock, or a datetime, "
+        "or its text."""
         return self.before(time), self.after(time)
 
     def before(self, time: Any) -> SeriesSet:
@@ -273,12 +275,12 @@ class SeriesSet(Sequence[Series]):
 
     def to_csv(self, path: str | Path) -> Path:
         """Write `to_wide()` as CSV; what stood there before is replaced only when the file is complete."""
-        from .files import write_csv
+        from .storage import write_csv
 
         return write_csv(self.to_wide(), path)
 
     def to_parquet(self, path: str | Path) -> Path:
         """Write the set as parquet together with what its columns are, so that `read(path)` needs no arguments."""
-        from .files import write_set
+        from .storage import write_set
 
         return write_set(self, path)

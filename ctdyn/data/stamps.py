@@ -12,7 +12,15 @@ import torch
 from .._checks import DataError
 
 
-__all__ = ["BadTime", "Stamps", "looks_like_epoch", "parse_times", "refuse_packed_dates", "unit_seconds"]
+__all__ = [
+    "BadTimeError",
+    "Stamps",
+    "localized",
+    "looks_like_epoch",
+    "parse_times",
+    "refuse_packed_dates",
+    "unit_seconds",
+]
 
 NS_PER_DAY = 86_400_000_000_000
 
@@ -40,7 +48,7 @@ _SHORT = {
 _EPOCHS = {"s": (3e8, 5e9), "ms": (3e11, 5e12), "us": (3e14, 5e15), "ns": (3e17, 5e18)}
 
 
-class BadTime(DataError):
+class BadTimeError(DataError):
     """A time that cannot be read, and its row, so that whoever knows the series can name it."""
 
     def __init__(self, message: str, row: int) -> None:
@@ -101,7 +109,8 @@ def refuse_packed_dates(times: np.ndarray) -> None:
     else:
         what, cure = f"an epoch in {packed}", f'pandas.to_datetime(column, unit="{packed}")'
     raise DataError(
-        f"times are numbers that look like {what}, the first being {times.flat[0]:.0f}; convert them with {cure}. If they "
+        f"times are numbers that look like {what}, the first being {times.flat[0]:.0f}; convert them with "
+        f"{cure}. If they "
         "are plain numbers, subtract the first one, or pass them as floats."
     )
 
@@ -138,7 +147,8 @@ class Stamps:
         return iso(int(days[first]), int(ns[first]))
 
     def since(self, origin: str, unit: float) -> np.ndarray:
-        """Time since an instant, in units of `unit` seconds; NaN where missing. Subtracted as integers, rounded once."""
+        """Time since an instant, in units of `unit` seconds; NaN where missing. Subtracted as integers, "
+        "rounded once."""
         zero = Stamps.of(np.asarray([np.datetime64(origin)]))
         days, ns = self.days - zero.days[0], self.ns - zero.ns[0]
         # Nanoseconds fit 292 years in int64; a longer span cannot resolve them in float64 anyway.
@@ -170,7 +180,7 @@ def parse_times(times: Any) -> np.ndarray | Stamps:
 
     Raises:
         DataError: the times are neither numbers, durations nor datetimes.
-        BadTime: one of them cannot be read, or naive and zoned datetimes are mixed.
+        BadTimeError: one of them cannot be read, or naive and zoned datetimes are mixed.
 
     Example:
         >>> parse_times([0, 1]).tolist(), parse_times(["2020-01-02"]).earliest()
@@ -197,6 +207,24 @@ def parse_times(times: Any) -> np.ndarray | Stamps:
     return _parse_objects(series)
 
 
+def localized(texts: list[str], zone: str) -> Stamps:
+    """Text without a zone, read as the wall clock of one.
+
+    Raises:
+        DataError: a text is no datetime, or no instant of that zone (the hour that summer time skips or repeats).
+
+    Example:
+        >>> localized(["2020-07-01 02:00"], "Europe/Paris").earliest()
+        '2020-07-01'
+    """
+    import pandas as pd
+
+    try:
+        return _zoned(pd.DatetimeIndex(pd.to_datetime(texts, format="ISO8601")).tz_localize(zone))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{texts[0]!r} is not an instant in {zone}: {error}.") from error
+
+
 def _zoned(index: Any) -> Stamps:
     if index.tz is None:
         return Stamps.of(index.to_numpy())
@@ -214,13 +242,14 @@ def _parse_objects(series: Any) -> np.ndarray | Stamps:
 
     present = series.dropna()
     if len(present) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in present):
-        return pd.to_numeric(series).to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.array([np.nan if pd.isna(value) else float(value) for value in series])
     text = any(isinstance(value, str) for value in present)
     aware = np.array([_is_aware(value) for value in present], dtype=bool)
     if aware.any() and not aware.all():
         row = int(np.flatnonzero(series.notna())[np.argmin(aware)])
-        raise BadTime(
-            f"times mix naive datetimes with ones that have a time zone ({series.iloc[row]!r} has none); bring them to one "
+        raise BadTimeError(
+            f"times mix naive datetimes with ones that have a time zone ({series.iloc[row]!r} has none); "
+            "bring them to one "
             "zone with tz_localize before the data are read.",
             row,
         )
@@ -229,7 +258,7 @@ def _parse_objects(series: Any) -> np.ndarray | Stamps:
         index = pd.DatetimeIndex(pd.to_datetime(series, format="ISO8601" if text else None, utc=bool(aware.any())))
     except (ValueError, TypeError, OverflowError) as error:
         row = _first_bad(series)
-        raise BadTime(
+        raise BadTimeError(
             f"{series.iloc[row]!r} could not be read as a number or as an ISO 8601 datetime; convert the times with "
             "pandas.to_datetime(column, format=...) or pandas.to_numeric(column).",
             row,

@@ -43,8 +43,8 @@ class Extrapolate(WindowMaker):
     """The past is the context, what follows is the target.
 
     Args:
-        context: how long the past is. None: from the start of the series, or, without `cut`, up to a time drawn from the
-            middle half of the series. Given without `cut`, the window starts at a random time.
+        context: how long the past is. None: from the start of the series, or, without `cut`, up to a time drawn from
+            the middle half of the series. Given without `cut`, the window starts at a random time.
         horizon: how long the future is. None: to the end of the series.
         cut: a fixed time on the clock of the series at which the future begins; None: a random one.
         include_context: score the context as well as the future.
