@@ -91,6 +91,8 @@ class Keeper(Checkpoint):
         self.began = time.monotonic()
         if self.rows:
             pl_module.skipped = self.rows[-1]["skipped"]
+            # The checkpoint stands between two rounds; Lightning would look for the rest of the one that is over.
+            trainer.fit_loop.epoch_loop.restarting = False
         stopped = any(c.stopped_epoch > 0 for c in trainer.callbacks if isinstance(c, EarlyStopping))  # pyright: ignore
         trainer.should_stop = stopped or trainer.global_step >= self.total
 

@@ -1,0 +1,463 @@
+"""`Forecaster`: a model, the units it works in, and the questions that a user asks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from .._checks import DataError
+from ..data import (
+    AnyOf,
+    Extrapolate,
+    Interpolate,
+    IrregularBatch,
+    Scaler,
+    Series,
+    SeriesSet,
+    Standardize,
+    TimeAxis,
+    Units,
+    WindowMaker,
+    loader,
+    pad,
+)
+from ..metrics import evaluate
+from ..models import Encodes, ExactlyFitted, Generative, Model, Predictive
+from ..models.base import input_path
+from ..paths import Path as ControlPath
+from .queries import at_times, gap_times, horizon_times, typical_gap
+from .result import Forecast
+
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Forecaster"]
+
+#: Observations drawn per latent sample: quantiles need more draws than trajectories cost.
+DRAWS = 5
+
+
+class Forecaster:
+    """Fits a model to your series and answers in your units: the door to the library.
+
+    Scaling, windows, training and the way back to data units are done here; the model sees standardised tensors only.
+    Names that end in an underscore exist after `fit`: `scaler_`, `history_`, `axis_`, `gap_`.
+
+    Every series is asked by itself, with randomness that follows from `seed` and its id: its answer depends neither on
+    the other series nor on their order, and the same question gives the same answer twice.
+
+    Args:
+        model: what to fit; its channels are those of the series.
+        scaler: the units that the model works in; default: `Standardize()`.
+        windows: how training series are cut into context and target; default:
+            `AnyOf(Interpolate(), Extrapolate(include_context=True))`, for filling gaps and for forecasts alike.
+        seed: seed of the training and of every answer.
+
+    Example:
+        >>> from ctdyn.data import from_ragged
+        >>> from ctdyn.models import OwnMean
+        >>> rows = [([0.0, 1.0, 2.0], [1.0, 3.0, 2.0]), ([0.0, 2.0, 3.0], [2.0, 4.0, 3.0])]
+        >>> series = from_ragged(rows, channels=["x"])
+        >>> forecaster = Forecaster(OwnMean(series.channels)).fit(series)
+        >>> forecaster.forecast(series, horizon=1.0).mean()["mean"].round(3).tolist()
+        [2.0, 3.0]
+    """
+
+    scaler_: Scaler
+    history_: pd.DataFrame
+    axis_: TimeAxis
+    gap_: float
+
+    def __init__(
+        self, model: Model, *, scaler: Scaler | None = None, windows: WindowMaker | None = None, seed: int = 0
+    ) -> None:
+        self.model = model
+        self.scaler = Standardize() if scaler is None else scaler
+        self.windows = AnyOf(Interpolate(), Extrapolate(include_context=True)) if windows is None else windows
+        self.seed = seed
+        self.fitted = False
+        self._unfitted = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def fit(
+        self,
+        train: SeriesSet,
+        validation: SeriesSet | None = None,
+        *,
+        max_steps: int | None = None,
+        max_epochs: int | None = None,
+        batch_size: int = 64,
+        **options: Any,
+    ) -> Forecaster:
+        """Fit the scaler and the model. Fitting again starts afresh, from the weights that the model came with.
+
+        A model that is fitted in closed form (the baselines) takes no steps; the options do not concern it.
+
+        Args:
+            train: the series to learn from.
+            validation: other series, for early stopping and to choose the best weights; None keeps the last weights.
+            max_steps: optimiser steps; None with `max_epochs` None means 2,000.
+            max_epochs: passes over the training series.
+            batch_size: series per step.
+            **options: what `ctdyn.train.fit` takes (`lr`, `weight_decay`, `patience`, `dir`, `resume`); anything else
+                goes to Lightning's Trainer (`accelerator`, `callbacks`, `logger`, `enable_progress_bar` ...).
+
+        Returns:
+            Itself; `history_` holds the losses.
+
+        Raises:
+            DataError: the series lack a channel of the model, have another one, or are too short for the windows.
+            TypeError: an option is misspelt.
+        """
+        import pandas as pd
+
+        train = train.with_channels(self.model.channels)
+        validation = None if validation is None else validation.with_channels(self.model.channels)
+        if validation is not None:
+            _clock(train.axis, validation.axis)
+        self.fitted = False
+        self.model.load_state_dict(self._unfitted)
+        self.scaler_ = self.scaler.fit(train, self.windows)
+        self.axis_, self.gap_ = train.axis, typical_gap(train)
+
+        def cut(series: SeriesSet, shuffle: bool) -> Any:
+            settings = {"batch_size": batch_size, "seed": self.seed, "shuffle": shuffle, "dtype": self._dtype()}
+            return loader(series, self.windows, self.scaler_, **settings)
+
+        if isinstance(self.model, ExactlyFitted):
+            self.model.fit_exact(cut(train, False))
+            self.history_ = pd.DataFrame()
+        else:
+            from ..train import fit
+
+            limits = {"max_steps": max_steps, "max_epochs": max_epochs, "seed": self.seed}
+            checked = None if validation is None else cut(validation, False)
+            self.history_ = fit(self.model, cut(train, True), checked, **limits, **options)
+        self.model.eval()
+        self.fitted = True
+        return self
+
+    def forecast(
+        self,
+        series: SeriesSet,
+        horizon: Any = None,
+        *,
+        at: Any = None,
+        inputs: SeriesSet | None = None,
+        num_samples: int = 100,
+    ) -> Forecast:
+        """What will be measured after the last observation, or at any times at all.
+
+        Args:
+            series: what to condition on; cut it with `before`.
+            horizon: how far to look: a number in the unit of the clock, or a timedelta or text as "3D". The times are
+                then regular, from each series' last observation to the horizon, at the series' own median gap (at most
+                1,000 of them).
+            at: the times, instead of a horizon: numbers or datetimes for all series, a dict from id to times, or a
+                `SeriesSet` whose times are meant. They may lie anywhere; those outside of the observations are marked
+                in `Forecast.to_frame`.
+            inputs: series of the same ids whose inputs are known ahead, where the model is driven by any; default:
+                `at`, where that is a set with inputs.
+            num_samples: latent trajectories; each gives five draws of an observation.
+
+        Raises:
+            ValueError: the Forecaster is not fitted, both or neither of `horizon` and `at` are given, or the horizon is
+                not positive.
+            DataError: the series have other channels, units or another kind of clock than those of the training.
+        """
+        series = self._checked(series)
+        if (horizon is None) == (at is None):
+            raise ValueError("forecast needs either horizon= (how far) or at= (which times).")
+        times = at_times(series, at) if horizon is None else horizon_times(series, horizon, self._own_gap(series))
+        return self._answer(series, times, _known_inputs(inputs, at), num_samples)
+
+    def interpolate(
+        self, series: SeriesSet, at: Any = None, *, inputs: SeriesSet | None = None, num_samples: int = 100
+    ) -> Forecast:
+        """What would have been measured between the observations.
+
+        Args:
+            series: what to condition on.
+            at: the times, as in `forecast`. None: the times of rows in which a channel is missing, and a regular grid
+                from the first row to the last at the series' own median gap (at most 1,000 points).
+            inputs: as in `forecast`.
+            num_samples: as in `forecast`.
+
+        Raises:
+            ValueError: the Forecaster is not fitted.
+            DataError: the series have other channels, units or another kind of clock than those of the training.
+        """
+        series = self._checked(series)
+        times = gap_times(series, self._own_gap(series)) if at is None else at_times(series, at)
+        return self._answer(series, times, _known_inputs(inputs, at), num_samples)
+
+    def sample(self, at: Any, *, num_samples: int = 10) -> pd.DataFrame:
+        """New series that resemble the training series, without seeing any.
+
+        Args:
+            at: the times, numbers or datetimes; the first is where each series starts.
+            num_samples: how many.
+
+        Returns:
+            A frame with the columns id (0, 1, ...), time, channel, value.
+
+        Raises:
+            TypeError: the model does not generate.
+            ValueError: the Forecaster is not fitted.
+        """
+        import pandas as pd
+
+        model = self.model
+        if not isinstance(model, Generative):
+            raise TypeError(f"{type(model).__name__} does not generate series; use a model that is Generative.")
+        self._check_fitted()
+        blank = Series("sample", np.zeros(0), np.zeros((0, len(model.channels))))
+        (times,) = at_times(SeriesSet((blank,), model.channels, self.axis_), at)
+        raw = pad([blank], empty=[float(times[0])])
+        units = self.scaler_.units(raw)
+        generator = self._generator("sample")
+        with torch.no_grad():
+            predictive = model.sample(self._on_model_clock(units, times), num_samples=num_samples, generator=generator)
+        values = units.values_to_data(predictive.sample(generator).cpu())[:, 0].numpy()
+        width = len(model.channels)
+        names = np.array([channel.name for channel in model.channels], dtype=object)
+        return pd.DataFrame(
+            {
+                "id": np.repeat(np.arange(num_samples), len(times) * width),
+                "time": self.axis_.to_user(np.tile(np.repeat(times, width), num_samples)),
+                "channel": np.tile(names, num_samples * len(times)),
+                "value": values.ravel(),
+            }
+        )
+
+    def encode(self, series: SeriesSet) -> pd.DataFrame:
+        """One vector per series, whatever its length: a frame with the columns id, z0, z1, ...
+
+        Args:
+            series: what to describe.
+
+        Raises:
+            TypeError: the model does not encode.
+            ValueError: the Forecaster is not fitted.
+        """
+        import pandas as pd
+
+        model = self.model
+        if not isinstance(model, Encodes):
+            raise TypeError(f"{type(model).__name__} does not encode series; use a model that is Encodes.")
+        series = self._checked(series)
+        to_fitted = _clock(self.axis_, series.axis)
+        rows = []
+        for one in series:
+            raw = pad([replace(one, times=to_fitted(one.times))])
+            with torch.no_grad():
+                rows.append(model.encode(self._in_units(self.scaler_.units(raw), raw))[0].cpu().numpy())
+        table = np.stack(rows) if rows else np.zeros((0, 0))
+        return pd.DataFrame({"id": list(series.ids)} | {f"z{i}": column for i, column in enumerate(table.T)})
+
+    def score(
+        self, series: SeriesSet, task: WindowMaker | None = None, *, num_samples: int = 100, **options: Any
+    ) -> pd.DataFrame:
+        """How good the answers are: each series is cut into context and target, and the target is scored.
+
+        Rows of the target that the context shows are left out.
+
+        Args:
+            series: series that the model was not fitted to.
+            task: how they are cut, for example `Extrapolate(cut=24.0)`; default: the windows of the training. The same
+                cut every time.
+            num_samples: latent trajectories.
+            **options: what `ctdyn.metrics.evaluate` takes (`by_distance`, `scale`).
+
+        Returns:
+            The table of `ctdyn.metrics.evaluate`, with the negative log likelihood in data units.
+
+        Raises:
+            ValueError: the Forecaster is not fitted.
+            DataError: no series is long enough for the task.
+        """
+        context, truth = self.cut(self._checked(series), task)
+        forecast, densities = self._ask(context, tuple(one.times for one in truth), truth, num_samples, truth)
+        return evaluate(forecast, truth, log_density=densities, means=forecast.means, **options)
+
+    def cut(self, series: SeriesSet, task: WindowMaker | None = None) -> tuple[SeriesSet, SeriesSet]:
+        """Context and truth of a task, the same every time: what `score` conditions on and what it scores.
+
+        Args:
+            series: the series to cut; those that are too short are left out.
+            task: how; default: the windows of the training.
+
+        Raises:
+            DataError: no series is long enough.
+        """
+        task = self.windows if task is None else task
+        contexts, targets = [], []
+        for one in series:
+            pair = task(one, np.random.default_rng(_number(self.seed, "cut", one.id)))
+            if pair is None:
+                continue
+            hidden = pair[1].take(~np.isin(pair[1].times, pair[0].times))
+            if hidden.observed.any():
+                contexts.append(pair[0])
+                targets.append(hidden)
+        if not targets:
+            raise DataError(f"none of the {len(series)} series is long enough for {task}; use another task.")
+        return replace(series, series=tuple(contexts)), replace(series, series=tuple(targets))
+
+    def save(self, dir: str | Path) -> Path:
+        """Write the Forecaster into a folder: config.json, weights.safetensors and metrics.csv; `ctdyn.load` reads it.
+
+        The folder of `fit(dir=...)` may be used, and an older save is replaced; any other folder that is not empty is
+        refused. A crash leaves the old save or the new one.
+
+        Args:
+            dir: the folder; it is made where it does not exist.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: the Forecaster is not fitted.
+            CheckpointWriteError: it cannot be written.
+        """
+        from .saving import save
+
+        self._check_fitted()
+        return save(self, Path(dir))
+
+    # -- from series to the model and back
+
+    def _answer(
+        self, series: SeriesSet, times: tuple[np.ndarray, ...], inputs: SeriesSet | None, num_samples: int
+    ) -> Forecast:
+        if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
+            raise ValueError(f"num_samples must be a whole number, at least 1; got {num_samples!r}.")
+        return self._ask(series, times, inputs, num_samples, None)[0]
+
+    def _ask(
+        self,
+        series: SeriesSet,
+        times: tuple[np.ndarray, ...],
+        inputs: SeriesSet | None,
+        num_samples: int,
+        truth: SeriesSet | None,
+    ) -> tuple[Forecast, list[np.ndarray]]:
+        """The forecast and, where the truth is given at just these times, its log density in data units."""
+        to_fitted = _clock(self.axis_, series.axis)
+        samples, means, densities = [], [], []
+        self.model.eval()
+        for place, (one, when) in enumerate(zip(series, times, strict=True)):
+            generator = self._generator(one.id)
+            ahead = None if inputs is None or not inputs.input_names else inputs.by_id(one.id)
+            clocked = replace(one, times=to_fitted(one.times))
+            units, predictive = self._predict(clocked, to_fitted(when), ahead, to_fitted, num_samples, generator)
+            drawn = units.values_to_data(predictive.sample(generator, DRAWS).cpu())[:, 0, : len(when)]
+            # float32 halves the memory; a level far above the spread needs the digits.
+            fine = bool((units.loc.abs() > 1e3 * units.scale).any())
+            samples.append(drawn.to(torch.float64 if fine else torch.float32).numpy())
+            means.append(units.values_to_data(predictive.mean.cpu())[0, : len(when)].numpy())
+            if truth is not None:
+                densities.append(self._log_density(units, predictive, truth[place]))
+        return Forecast(series, times, tuple(samples), tuple(means)), densities
+
+    def _predict(
+        self,
+        one: Series,
+        times: np.ndarray,
+        ahead: Series | None,
+        to_fitted: Callable[[np.ndarray], np.ndarray],
+        num_samples: int,
+        generator: Generator,
+    ) -> tuple[Units, Predictive]:
+        # A model needs a time to be asked at; the answer to it is cut off again.
+        asked = times if len(times) else np.concatenate([one.times[-1:], np.zeros(1)])[:1]
+        raw = pad([one], empty=[float(asked[0])])
+        units = self.scaler_.units(raw)
+        context = self._in_units(units, raw)
+        path: ControlPath | None = None
+        if context.inputs is not None:
+            known = None if ahead is None or not len(ahead) else pad([replace(ahead, times=to_fitted(ahead.times))])
+            path = input_path(context, None if known is None else self._in_units(units, known))
+        with torch.no_grad():
+            ts = self._on_model_clock(units, asked)
+            return units, self.model.predict(context, ts, path, num_samples=num_samples, generator=generator)
+
+    def _log_density(self, units: Units, predictive: Predictive, truth: Series) -> np.ndarray:
+        target = self._in_units(units, pad([truth]))
+        with torch.no_grad():
+            in_model_units = predictive.log_prob(target.values, target.mask)[0].cpu().double()
+        return (in_model_units - torch.where(target.mask[0].cpu(), units.scale.log(), 0.0)).numpy()
+
+    def _in_units(self, units: Units, raw: IrregularBatch) -> IrregularBatch:
+        return units.to_model(raw).to(self._dtype()).to(self._device())
+
+    def _on_model_clock(self, units: Units, times: np.ndarray) -> Tensor:
+        ts = units.times_to_model(torch.as_tensor(np.asarray(times, dtype=np.float64))[None])
+        return ts.to(self._device(), self._dtype())
+
+    def _dtype(self) -> torch.dtype:
+        floating = (t.dtype for t in chain(self.model.parameters(), self.model.buffers()) if t.is_floating_point())
+        return next(floating, torch.float64)
+
+    def _device(self) -> torch.device:
+        return next((t.device for t in chain(self.model.parameters(), self.model.buffers())), torch.device("cpu"))
+
+    def _generator(self, id: object) -> Generator:
+        return Generator(self._device()).manual_seed(_number(self.seed, "answer", id))
+
+    def _own_gap(self, series: SeriesSet) -> float:
+        """The typical gap of the training, on the clock of `series`."""
+        to_fitted = _clock(self.axis_, series.axis)
+        start, end = to_fitted(np.array([0.0, 1.0]))
+        return self.gap_ / float(end - start)
+
+    def _checked(self, series: SeriesSet) -> SeriesSet:
+        self._check_fitted()
+        if not len(series):
+            raise DataError("there is no series to answer for: the set is empty.")
+        _clock(self.axis_, series.axis)
+        return series.with_channels(self.model.channels)
+
+    def _check_fitted(self) -> None:
+        if not self.fitted:
+            raise ValueError("this Forecaster is not fitted; call fit(train) first, or ctdyn.load(dir).")
+
+
+def _clock(fitted: TimeAxis, own: TimeAxis) -> Callable[[np.ndarray], np.ndarray]:
+    """From the float clock of some series to that of the training: datetimes may have another unit and origin."""
+    if fitted == own:
+        return lambda times: times
+    if fitted.is_datetime != own.is_datetime:
+        raise DataError(
+            f"the times of these series are {own}, but those of the training were {fitted}; convert them first."
+        )
+    if own.is_datetime:
+        # Two instants of the user's clock, a unit apart, give the shift and the stretch.
+        ends = fitted.to_float(own.to_user(np.array([0.0, 1.0])))
+        return lambda times: ends[0] + (ends[1] - ends[0]) * times
+    if fitted.unit is not None and own.unit is not None and fitted.unit != own.unit:
+        raise DataError(
+            f"the times of these series are in {own.unit}, but those of the training were in {fitted.unit}; convert "
+            "the column first."
+        )
+    return lambda times: times
+
+
+def _known_inputs(inputs: SeriesSet | None, at: Any) -> SeriesSet | None:
+    if inputs is None and isinstance(at, SeriesSet) and at.input_names:
+        return at
+    return inputs
+
+
+def _number(seed: int, purpose: str, id: object) -> int:
+    """A seed per series, the same wherever the series stands."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{id}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

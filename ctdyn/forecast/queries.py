@@ -1,0 +1,122 @@
+"""When to ask: from what a user says (`at=`, `horizon=`, or nothing) to the query times of each series."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .._checks import DataError, UnknownIdError, few
+from ..data import Series, SeriesSet
+
+
+__all__ = ["at_times", "gap_times", "horizon_times", "typical_gap"]
+
+#: More regular query times than this are not made unasked.
+MAX_REGULAR = 1000
+
+
+def typical_gap(series: SeriesSet) -> float:
+    """The median over the series of the median time between observations; 1 where no series has two of them.
+
+    Args:
+        series: the series.
+    """
+    gaps = [gap for gap in map(_median_gap, series) if gap is not None]
+    return float(np.median(gaps)) if gaps else 1.0
+
+
+def horizon_times(series: SeriesSet, horizon: Any, gap: float) -> tuple[np.ndarray, ...]:
+    """Regular times from the last observation of each series to the horizon.
+
+    Args:
+        series: what is conditioned on.
+        horizon: a length of time: a number in the unit of the clock, or a timedelta.
+        gap: the spacing for a series that has none of its own.
+
+    Raises:
+        DataError: the horizon is not positive, or a series has no observation to start from.
+    """
+    length = series.axis.duration(horizon)
+    if length <= 0:
+        raise DataError(f"horizon must be a positive length of time; got {horizon!r}. For times in the past use at=.")
+    bare = [one.id for one in series if not one.observed.any()]
+    if bare:
+        raise DataError(
+            f"series {few(bare)} has no observations, so a horizon has no start; give the times by at=, or leave it "
+            "out (series.observed())."
+        )
+
+    def after(one: Series) -> np.ndarray:
+        own = _median_gap(one) or gap
+        count = int(np.clip(round(length / own), 1, MAX_REGULAR))
+        return one.times[one.observed][-1] + length * np.arange(1, count + 1) / count
+
+    return tuple(map(after, series))
+
+
+def gap_times(series: SeriesSet, gap: float) -> tuple[np.ndarray, ...]:
+    """Where something is missing: rows without all channels, and a regular grid from the first row to the last.
+
+    Args:
+        series: what is conditioned on.
+        gap: the spacing for a series that has none of its own.
+    """
+
+    def inside(one: Series) -> np.ndarray:
+        holes = one.times[np.isnan(one.values).any(axis=1)]
+        if one.span <= 0:
+            return np.unique(holes)
+        count = int(np.clip(round(one.span / (_median_gap(one) or gap)), 1, MAX_REGULAR))
+        grid = one.times[0] + one.span * np.arange(count + 1) / count
+        return np.unique(np.concatenate([holes, grid]))
+
+    return tuple(map(inside, series))
+
+
+def at_times(series: SeriesSet, at: Any) -> tuple[np.ndarray, ...]:
+    """The times that a user gave.
+
+    Args:
+        series: what is conditioned on.
+        at: one list of times for all series, a mapping from ids to times, or a `SeriesSet`, whose rows' times are meant
+            (it may hold more series).
+
+    Raises:
+        DataError: a time is missing, infinite or of another sort than the clock.
+        UnknownIdError: a mapping or set lacks one of the series, or a mapping names one that was not given.
+    """
+    if isinstance(at, SeriesSet):
+        _check_present(series, at.ids)
+        if at.axis == series.axis:
+            return tuple(at.by_id(id).times for id in series.ids)
+        # Two clocks may count their floats from different origins; the user's times are what they share.
+        return tuple(_listed(series, at.axis.to_user(at.by_id(id).times)) for id in series.ids)
+    if isinstance(at, Mapping):
+        extra = [one for one in at if one not in set(series.ids)]
+        if extra:
+            raise UnknownIdError(f"at= names {len(extra)} unseen ids: {few(extra)}; the series are {few(series.ids)}.")
+        _check_present(series, tuple(at))
+        return tuple(_listed(series, at[id]) for id in series.ids)
+    times = _listed(series, at)
+    if not len(times):
+        raise DataError("at= holds no times; give at least one.")
+    return (times,) * len(series)
+
+
+def _listed(series: SeriesSet, times: Any) -> np.ndarray:
+    if np.ndim(times) == 0:
+        times = [times]
+    return series.axis.to_float(times) if len(times) else np.zeros(0)
+
+
+def _check_present(series: SeriesSet, given: tuple[object, ...]) -> None:
+    missing = [one for one in series.ids if one not in set(given)]
+    if missing:
+        raise UnknownIdError(f"at= has no times for {len(missing)} of the series: {few(missing)}.")
+
+
+def _median_gap(one: Series) -> float | None:
+    gaps = np.diff(np.unique(one.times[one.observed]))
+    return float(np.median(gaps)) if len(gaps) else None
