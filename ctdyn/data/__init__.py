@@ -6,12 +6,12 @@ from .channels import Channel
 from .clock import TimeAxis
 from .collate import collate, pad
 from .describe import Description, describe
-from .storage import co2, read, write_csv, write_parquet
 from .frames import from_pandas
 from .loader import WindowLoader, loader
 from .scaling import Scaler, Standardize, Statistics, Units
 from .series import Series
 from .series_set import Intake, SeriesSet
+from .storage import co2, read, write_csv, write_parquet
 from .windows import AnyOf, Extrapolate, Interpolate, OneStep, Reconstruct, WindowMaker
 
 

@@ -99,8 +99,7 @@ class Units:
 
 
 class Scaler(ABC):
-    """Learns the units of a model from training series. A frozen dataclass of plain numbers, so that it can "
-    "be saved."""
+    """Learns the units of a model from training series. A frozen dataclass of plain numbers, which can be saved."""
 
     @abstractmethod
     def fit(self, train: SeriesSet, windows: WindowMaker | None = None) -> Scaler:

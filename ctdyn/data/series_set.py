@@ -217,8 +217,7 @@ class SeriesSet(Sequence[Series]):
         return tuple(self[np.sort(part)] for part in np.split(order, ends[:-1]))
 
     def split_time(self, time: Any) -> tuple[SeriesSet, SeriesSet]:
-        """All series before a time, and from it on. A time is a number on the float clock, or a datetime, "
-        "or its text."""
+        """All series before a time, and from it on: a number on the float clock, a datetime, or its text."""
         return self.before(time), self.after(time)
 
     def before(self, time: Any) -> SeriesSet:

@@ -147,8 +147,7 @@ class Stamps:
         return iso(int(days[first]), int(ns[first]))
 
     def since(self, origin: str, unit: float) -> np.ndarray:
-        """Time since an instant, in units of `unit` seconds; NaN where missing. Subtracted as integers, "
-        "rounded once."""
+        """Time since an instant, in units of `unit` seconds, rounded once; NaN where missing."""
         zero = Stamps.of(np.asarray([np.datetime64(origin)]))
         days, ns = self.days - zero.days[0], self.ns - zero.ns[0]
         # Nanoseconds fit 292 years in int64; a longer span cannot resolve them in float64 anyway.

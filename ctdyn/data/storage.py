@@ -1,7 +1,5 @@
 """CSV and parquet in and out: what is read is complete or refused; what is written appears whole or not at all."""
 
-"or not at all."
-
 from __future__ import annotations
 
 import csv
