@@ -72,7 +72,9 @@ def plan(
         raise TypeError(
             f"controller must be a GridController or an AdaptiveController; got {type(controller).__name__}."
         )
-    return _Search(term, solver, controller, y0, clock, keep).run(max_steps)
+    # Kept steps are the answer itself; a field that turns out to carry gradients then shows in the final state.
+    with torch.set_grad_enabled(keep and torch.is_grad_enabled()):
+        return _Search(term, solver, controller, y0, clock, keep).run(max_steps)
 
 
 def _fixed(term: Term, controller: GridController, clock: Clock, max_steps: int) -> StepPlan:
