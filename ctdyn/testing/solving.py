@@ -6,6 +6,7 @@ Call them in the tests of your own path, field, solver, engine or adjoint: a par
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 
 import torch
@@ -29,15 +30,15 @@ class _Wheel(VectorField):
 
     def forward(self, t: Time, y: State, u: Inputs | None = None) -> State:
         x1, x2 = y.unbind(-1)
-        pull, pace = 1 - x1**2 - x2**2, 1 + torch.cos(t)
+        pull, pace = 0.5 * (1 - x1**2 - x2**2), 4 + torch.cos(2 * t)
         return torch.stack([pull * x1 - pace * x2, pull * x2 + pace * x1], -1)
 
     def exact(self, t0: Tensor, y0: Tensor, ts: Tensor) -> Tensor:
         start = t0[..., None]
-        growth = torch.exp(2 * (ts - start))
+        growth = torch.exp(ts - start)
         square = (y0**2).sum(-1, keepdim=True)
         scale = torch.sqrt(growth / (1 + square * (growth - 1)))
-        angle = ts - start + torch.sin(ts) - torch.sin(start)
+        angle = 4 * (ts - start) + (torch.sin(2 * ts) - torch.sin(2 * start)) / 2
         x1, x2 = y0[..., :1], y0[..., 1:]
         cos, sin = angle.cos(), angle.sin()
         return scale[..., None] * torch.stack([x1 * cos - x2 * sin, x1 * sin + x2 * cos], -1)
@@ -147,8 +148,9 @@ def _check_tensors(path: Path, ts: Tensor) -> None:
     fresh = tuple(tensor.detach().clone().requires_grad_(tensor.is_floating_point()) for tensor in path.tensors())
     again = path.replace(fresh)
     values = again(ts)
-    same(values, path(ts), 0.0, "replace(tensors()) does not give the same path")
+    same(values.detach(), path(ts).detach(), 0.0, "replace(tensors()) does not give the same path")
     learnable = [tensor for tensor in fresh if tensor.requires_grad]
+    require(values.requires_grad or not learnable, "no gradient reaches the tensors that replace() is given")
     probe = torch.rand(values.shape, generator=torch.Generator().manual_seed(1), dtype=values.dtype)
     gradients = torch.autograd.grad((values * probe).sum(), learnable, allow_unused=True) if learnable else ()
     for place, gradient in enumerate(gradients):
@@ -204,7 +206,12 @@ def check_field(field: VectorField, state_size: int, *, input_size: int = 0, see
         for series in range(3):
             drive = None if u is None else u[sample, series]
             alone = field(t[sample, series], y[sample, series], drive)
-            same(alone, dy[sample, series], 1e-10, "a series alone has another velocity than in a batch: series mix")
+            same(
+                alone.detach(),
+                dy[sample, series].detach(),
+                1e-10,
+                "a series alone has another velocity than in a batch: series mix",
+            )
     named = [(f"the parameter {name}", p) for name, p in field.named_parameters() if p.requires_grad]
     named += [("the state", y)] + ([] if u is None else [("the inputs", u)])
     gradients = torch.autograd.grad((dy * draw(*dy.shape)).sum(), [p for _, p in named], allow_unused=True)
@@ -237,7 +244,7 @@ def check_solver(solver: Solver) -> None:
     same(step.y1, y0, 0.0, "a step of length zero moves the state")
     estimates = step.error is not None
     require(estimates == solver.adaptive, f"adaptive is {solver.adaptive}, but {estimates} that a step has an error")
-    controllers = [ConstantStep(0.05)] + ([PIDController(rtol=1e-6, atol=1e-8)] if solver.adaptive else [])
+    controllers = [ConstantStep(0.05)] + ([PIDController(rtol=1e-3, atol=1e-5)] if solver.adaptive else [])
     for controller in controllers:
         found = solve(field, y0, ts, t0=t0, solver=solver, controller=controller).ys
         for series in range(3):
@@ -255,23 +262,27 @@ def check_solver(solver: Solver) -> None:
 
 
 def _check_order(solver: Solver) -> None:
+    """The orders, extrapolated to small steps: good methods keep their leading error so small that the next shows."""
     field, (t0, y0, _) = _Wheel(), _wheel_problem()
-    span = torch.tensor([1.0, 1.25, 0.75], dtype=torch.float64)
-    inside = t0[:, None] + torch.linspace(0.03, 0.97, 23, dtype=torch.float64) * span[:, None]
-    ts = torch.cat([inside, (t0 + span)[:, None]], -1)
-    exact = field.exact(t0, y0, ts)
-    # Fine enough to be asymptotic, coarse enough to stay above rounding.
-    coarse = 1 / (512 if solver.order == 1 else 128 if solver.order < 4 else 32 if solver.order < 8 else 6)
-    errors = []
-    for dt in (coarse, coarse / 2):
-        wrong = solve(field, y0, ts, t0=t0, solver=solver, controller=ConstantStep(dt)).ys - exact
-        errors.append((wrong[:, -1].square().mean().sqrt(), wrong[:, :-1].square().mean().sqrt()))
-    (end, dense), (finer_end, finer_dense) = errors
-    order, dense_order = (math.log2(float(e / f)) for e, f in ((end, finer_end), (dense, finer_dense)))
+    ends, insides = [], []
+    for num_steps in (64, 128, 256) if solver.order < 8 else (8, 16, 32):
+        # The same places within a step for every step size: an interpolant is not equally good everywhere.
+        places = torch.arange(num_steps)[:, None] + torch.tensor([0.2, 0.4, 0.6, 0.8, 1.0], dtype=torch.float64)
+        ts = t0[:, None] + (places / num_steps).reshape(-1)
+        wrong = solve(field, y0, ts, t0=t0, solver=solver, controller=ConstantStep(1 / num_steps)).ys
+        wrong = (wrong - field.exact(t0, y0, ts)).reshape(3, num_steps, 5, 2)
+        ends.append(float(wrong[:, :, -1].square().mean()) ** 0.5)
+        insides.append(float(wrong[:, :, :-1].square().mean()) ** 0.5)
+    order, dense_order = _observed_order(ends), _observed_order(insides)
     allowed = 0.1 if solver.order < 8 else 0.3
     require(abs(order - solver.order) <= allowed, f"the observed order is {order:.2f}, order says {solver.order}")
-    least = min(solver.order, 4) - 0.4
+    least = min(solver.order, 4) - allowed
     require(dense_order >= least, f"dense output has the observed order {dense_order:.2f}, less than {least:.1f}")
+
+
+def _observed_order(errors: list[float]) -> float:
+    first, second = (math.log2(coarse / fine) for coarse, fine in itertools.pairwise(errors))
+    return 2 * second - first
 
 
 def check_engine(engine: Engine, *, own_clocks: bool = True, tolerance: float = 1e-4) -> None:
@@ -290,6 +301,7 @@ def check_engine(engine: Engine, *, own_clocks: bool = True, tolerance: float = 
         AssertionError: the contract is broken; the message says how.
 
     Example:
+        >>> from ctdyn.integrate import TorchDiffEq
         >>> check_engine(TorchDiffEq("dopri5", rtol=1e-7, atol=1e-9))
     """
     t0, y0, ts = _wheel_problem()
@@ -304,14 +316,15 @@ def check_engine(engine: Engine, *, own_clocks: bool = True, tolerance: float = 
             raise AssertionError("the engine cannot solve series on their own clocks, but it does not refuse them.")
     shared = torch.tensor([0.5, 1.0, 1.5, 1.5], dtype=torch.float64).expand(3, -1)
     _check_trajectory(engine, torch.zeros_like(t0), y0, shared, tolerance, "a shared clock")
-    _check_trajectory(engine, torch.zeros_like(t0), y0, -0.5 * shared, tolerance, "a shared clock backwards")
+    # Backwards, what starts outside the limit cycle escapes to infinity.
+    _check_trajectory(engine, torch.zeros_like(t0), 0.4 * y0, -shared, tolerance, "a shared clock backwards")
 
 
 def _check_trajectory(engine: Engine, t0: Tensor, y0: Tensor, ts: Tensor, tolerance: float, clock: str) -> None:
     field, start = _Wheel(), y0.clone().requires_grad_()
     ys, stats = engine.run(ODETerm(field), start, ts, t0)
     exact = field.exact(t0, start, ts)
-    same(ys, exact, tolerance, f"on {clock} the states are wrong")
+    same(ys.detach(), exact.detach(), tolerance, f"on {clock} the states are wrong")
     probe = torch.rand(ys.shape, generator=torch.Generator().manual_seed(0), dtype=ys.dtype)
     require(ys.requires_grad, f"on {clock} no gradient reaches the initial state")
     found, expected = (torch.autograd.grad((states * probe).sum(), start)[0] for states in (ys, exact))
