@@ -21,6 +21,10 @@ __all__ = ["Forecasted", "evaluate", "score_entries", "summarize"]
 #: The levels of the central intervals that every table shows.
 LEVELS = (0.5, 0.8, 0.9)
 
+#: Samples that are scored at a time (80 MB), and the columns of entries that are not for users.
+_BLOCK = 10_000_000
+_INTERNAL = ("series", "row", "column", "time", "mean", "log_density")
+
 Array = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]
 Row = tuple[str, float, str, str, str, float, int]
@@ -96,42 +100,34 @@ def score_entries(
     unknown = [id for id in forecast.ids if id not in truths]
     if unknown:
         raise DataError(f"the truth has no series {few(unknown)}; pass the set that the forecast was asked for.")
-    parts = []
+    blocks, pending = [], []
     for index, id in enumerate(forecast.ids):
-        times, context = np.asarray(forecast.times[index], dtype=np.float64), contexts[id]
-        rows, observed = _match(times, truths[id], columns)
-        i, j = np.nonzero(~np.isnan(observed))
-        part = {
-            "id": np.full(i.size, index),
-            "time": times[rows][i],
-            "column": j,
-            "distance": _distances(times[rows], context, context_columns)[i, j],
-            "truth": observed[i, j],
-        }
-        samples = np.asarray(forecast.samples[index], dtype=np.float64)[:, rows][:, i, j]
-        part["mean"] = samples.mean(0) if means is None else np.asarray(means[index])[rows][i, j]
-        if log_density is not None:
-            part["log_density"] = np.asarray(log_density[index], dtype=np.float64)[rows][i, j]
-        parts.append((part, samples))
-    entries = {key: np.concatenate([part[key] for part, _ in parts]) for key in parts[0][0]} if parts else {}
-    if not entries or not entries["truth"].size:
+        part = _entries(forecast, index, (truths[id], columns), (contexts[id], context_columns))
+        for name, given in (("mean", means), ("log_density", log_density)):
+            if given is not None:
+                part[name] = np.asarray(given[index], dtype=np.float64)[part["row"], part["column"]]
+        samples = np.asarray(forecast.samples[index])[:, part["row"], part["column"]].astype(np.float64)
+        pending.append((part | {"mean": part.get("mean", samples.mean(0))}, samples))
+        # Blocks keep the memory flat, whatever the number of series and samples.
+        if sum(held.size for _, held in pending) > _BLOCK:
+            blocks.append(_scored(pending, factors))
+            pending = []
+    if any(held.size for _, held in pending):
+        blocks.append(_scored(pending, factors))
+    entries = {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]} if blocks else {}
+    if not entries:
         raise DataError(
             "the truth holds no observation at any forecast time, so there is nothing to score; forecast at the times "
             "of the truth (at=truth)."
         )
-    scores = _scores(entries, np.concatenate([samples for _, samples in parts], axis=1), factors)
-    frame = pd.DataFrame(
-        {
-            "id": pd.Index(forecast.ids, dtype=object).take(entries["id"]),
-            "time": entries["time"],
-            "channel": np.asarray(names, dtype=object)[entries["column"]],
-            "kind": np.asarray([channel.kind for channel in forecast.channels], dtype=object)[entries["column"]],
-            "distance": entries["distance"],
-            "truth": entries["truth"],
-            **scores,
-        }
-    )
-    return frame
+    numbers, names_of = entries["column"], np.asarray(names, dtype=object)
+    frame = {
+        "id": pd.Index(forecast.ids, dtype=object).take(entries["series"]),
+        "time": entries["time"],
+        "channel": names_of[numbers],
+        "kind": np.asarray([channel.kind for channel in forecast.channels], dtype=object)[numbers],
+    }
+    return pd.DataFrame(frame | {name: value for name, value in entries.items() if name not in _INTERNAL})
 
 
 def evaluate(
@@ -242,9 +238,28 @@ def _distances(times: Array, context: Series, columns: list[int]) -> Array:
     return np.stack([distance_to_nearest(times, context.times[known[:, c]]) for c in columns], axis=1)
 
 
-def _scores(entries: Mapping[str, Array], samples: Array, factors: Array) -> dict[str, Array]:
-    factor = factors[entries["column"].astype(np.int64)]
-    samples, truth = samples / factor, entries["truth"] / factor
+def _entries(
+    forecast: Forecasted, index: int, truth: tuple[Series, list[int]], context: tuple[Series, list[int]]
+) -> Columns:
+    """Where the truth of one series was observed; each series comes with the columns of the channels."""
+    times = np.asarray(forecast.times[index], dtype=np.float64)
+    rows, observed = _match(times, *truth)
+    i, j = np.nonzero(~np.isnan(observed))
+    return {
+        "series": np.full(i.size, index),
+        "row": rows[i],
+        "column": j,
+        "time": times[rows[i]],
+        "distance": _distances(times[rows], *context)[i, j],
+        "truth": observed[i, j],
+    }
+
+
+def _scored(parts: list[tuple[Columns, Array]], factors: Array) -> Columns:
+    """The entries of some series, joined, with their scores."""
+    entries = {key: np.concatenate([part[key] for part, _ in parts]) for key in parts[0][0]}
+    factor = factors[entries["column"]]
+    samples, truth = np.concatenate([samples for _, samples in parts], axis=1) / factor, entries["truth"] / factor
     scores = {
         "squared_error": np.square(entries["mean"] / factor - truth),
         "absolute_error": np.abs(np.median(samples, axis=0) - truth),
@@ -257,7 +272,7 @@ def _scores(entries: Mapping[str, Array], samples: Array, factors: Array) -> dic
         lower, upper = interval(samples, level)
         scores[f"covered {level:g}"] = ((lower <= truth) & (truth <= upper)).astype(np.float64)
         scores[f"interval_score {level:g}"] = interval_score(samples, truth, level)
-    return scores
+    return entries | scores
 
 
 def _select(columns: Columns, where: NDArray[np.bool_]) -> Columns:

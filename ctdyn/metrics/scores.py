@@ -69,8 +69,8 @@ def interval(samples: ArrayLike, level: float) -> tuple[Array, Array]:
         ValueError: the level is not strictly between 0 and 1.
 
     Example:
-        >>> interval([1.0, 2.0, 3.0], level=0.5)
-        (np.float64(1.0), np.float64(3.0))
+        >>> interval([[1.0], [2.0], [3.0]], level=0.5)
+        (array([1.]), array([3.]))
     """
     if not 0.0 < level < 1.0:
         raise ValueError(f"the level of an interval is a probability strictly between 0 and 1; got {level!r}.")
@@ -196,7 +196,7 @@ def worst_coverage(
         return float("nan"), None
     shares = np.bincount(place, weights=covered, minlength=len(names)) / counts
     worst = int(np.argmax(np.where(counts >= min_count, np.abs(shares - level), -1.0)))
-    return float(shares[worst]), names[worst].item()
+    return float(shares[worst]), names.tolist()[worst]
 
 
 def pit(samples: ArrayLike, truth: ArrayLike) -> Array:

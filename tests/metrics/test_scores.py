@@ -90,7 +90,7 @@ def test_interval_score_is_least_for_the_true_spread(rng):
     assert min(scores) == scores[1]
 
 
-@pytest.mark.parametrize("level", [0.0, 1.0, 90, -0.1])
+@pytest.mark.parametrize("level", [0.0, 1.0, 90.0, -0.1])
 def test_a_level_is_a_probability(level):
     with pytest.raises(ValueError, match="strictly between 0 and 1"):
         coverage(np.zeros((3, 2)), np.zeros(2), level)

@@ -1,0 +1,325 @@
+"""Exact Gaussian processes for many short series at once: batched Cholesky factors with padding, in float64."""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._types import Times
+from ..data import IrregularBatch, Window
+
+
+__all__ = ["Hyperparameters", "fit_hyperparameters", "posterior", "with_row"]
+
+#: Numbers in one batch of covariance matrices (32 MB), and the work (observations cubed) of one step of the fit.
+_CHUNK = 4_000_000
+_WORK = 200_000_000
+_MAX_JOBS = 256
+_MAX_OBSERVATIONS = 512
+_STEPS = 80
+
+#: Bounds of log offset, amplitude, length scale and noise, in model units.
+_LOWER = (1e-3, 1e-3, 1e-4, 1e-3)
+_UPPER = (1e2, 1e2, 1e4, 1e2)
+
+
+class Hyperparameters(NamedTuple):
+    """One number per channel each; `offset`, `amplitude` and `noise` are standard deviations. `(channel,)`."""
+
+    mean: Tensor
+    offset: Tensor
+    amplitude: Tensor
+    lengthscale: Tensor
+    noise: Tensor
+
+    @classmethod
+    def initial(cls, num_channels: int) -> "Hyperparameters":
+        """What is assumed before any data: a total variance of 1 in model units."""
+        values = (0.0, math.sqrt(0.3), math.sqrt(0.5), 1.0, math.sqrt(0.2))
+        return cls(*(torch.full((num_channels,), value, dtype=torch.float64) for value in values))
+
+    def take(self, channel: Tensor) -> "Hyperparameters":
+        """Those of some channels, one row each, ready to broadcast against observations `(job, n)`."""
+        return Hyperparameters(*(value[channel].unsqueeze(-1) for value in self))
+
+
+class Jobs(NamedTuple):
+    """One row per series and channel: its observations, packed to the front and padded."""
+
+    times: Tensor
+    values: Tensor
+    noise: Tensor
+    present: Tensor
+    channel: Tensor
+    series: Tensor
+
+    def take(self, rows: Tensor) -> "Jobs":
+        """Some rows, cut to the longest of them."""
+        longest = int(self.present[rows].sum(-1).max()) if len(rows) else 0
+        packed = (self.times[rows, :longest], self.values[rows, :longest], self.noise[rows, :longest])
+        return Jobs(*packed, self.present[rows, :longest], self.channel[rows], self.series[rows])
+
+
+def posterior(context: IrregularBatch, ts: Times, hyper: Hyperparameters) -> tuple[Tensor, Tensor]:
+    r"""Mean and variance of a new observation at each query, given the context.
+
+    .. math::
+        m(t) = \mu + k_t^\top K^{-1} (x - \mu), \qquad v(t) = k(t, t) + \sigma^2 - k_t^\top K^{-1} k_t
+
+    Args:
+        context: the observations.
+        ts: query times, `(*batch, time)`.
+        hyper: one set per channel.
+
+    Returns:
+        Mean and variance, `(*batch, time, channel)` each, float64.
+    """
+    jobs = pack(context)
+    queries = ts.reshape(-1, ts.shape[-1]).double()
+    shape = (len(jobs.channel), queries.shape[-1])
+    mean, variance = (torch.empty(shape, dtype=torch.float64, device=ts.device) for _ in range(2))
+    hyper = Hyperparameters(*(value.double() for value in hyper))
+    for rows in _chunks(jobs.present.sum(-1), queries.shape[-1]):
+        mean[rows], variance[rows] = _condition(jobs.take(rows), queries[jobs.series[rows]], hyper)
+    num_channels = context.values.shape[-1]
+    shape = (*ts.shape[:-1], num_channels, ts.shape[-1])
+    return mean.view(shape).transpose(-1, -2), variance.view(shape).transpose(-1, -2)
+
+
+def fit_hyperparameters(windows: Iterable[Window], num_channels: int) -> Hyperparameters:
+    """The hyper-parameters of each channel that make the windows most probable (type II maximum likelihood).
+
+    Args:
+        windows: batches of windows in model units; context and target count as one series.
+        num_channels: how many channels there are.
+
+    Returns:
+        One set per channel; a channel that was never observed keeps the initial one.
+
+    Raises:
+        ValueError: there are no windows, or nothing was observed in them.
+    """
+    jobs = _select([pack(_union(window)) for window in windows], num_channels)
+    parts = [jobs.take(rows) for rows in _chunks(jobs.present.sum(-1), 0)]
+    best = _scan(parts, num_channels)
+    parameters = torch.stack([best.mean, *(value.log() for value in best[1:])])
+    lower, upper = (torch.tensor(bounds, dtype=torch.float64).log().unsqueeze(-1) for bounds in (_LOWER, _UPPER))
+    parameters = parameters.to(jobs.times.device).requires_grad_()
+    lower, upper = lower.to(parameters.device), upper.to(parameters.device)
+    # Adam moves every number by its own gradient alone, so one optimiser fits all channels without mixing them.
+    optimizer = torch.optim.Adam([parameters], lr=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS, eta_min=0.005)
+    least = torch.full((num_channels,), torch.inf, dtype=torch.float64, device=parameters.device)
+    found = parameters.detach().clone()
+    for _ in range(_STEPS):
+        optimizer.zero_grad()
+        loss = _backward(parts, parameters, num_channels)
+        better = loss < least
+        least = torch.where(better, loss, least)
+        found = torch.where(better, parameters.detach(), found)
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            parameters[1:].clamp_(lower, upper)
+    return Hyperparameters(found[0], *found[1:].exp())
+
+
+def pack(batch: IrregularBatch) -> Jobs:
+    """One job per series and channel, series first: what was observed, moved to the front."""
+    batch = with_row(batch)
+    shape = batch.values.shape
+    mask = batch.mask.reshape(-1, *shape[-2:]).transpose(1, 2)
+    longest = int(mask.sum(-1).max()) if mask.numel() else 0
+    order = mask.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[..., :longest]
+    present = mask.gather(-1, order)
+    values = batch.values.reshape(-1, *shape[-2:]).transpose(1, 2).double().gather(-1, order)
+    times = batch.times.reshape(-1, 1, shape[-2]).double().expand(mask.shape).gather(-1, order)
+    noise = torch.zeros_like(values)
+    if batch.noise is not None:
+        noise = batch.noise.reshape(-1, *shape[-2:]).transpose(1, 2).double().gather(-1, order)
+    times, values, noise = (torch.where(present, value, 0.0).flatten(0, 1) for value in (times, values, noise))
+    job = torch.arange(len(times), device=mask.device)
+    count = max(shape[-1], 1)
+    return Jobs(times, values, noise, present.flatten(0, 1), job % count, job // count)
+
+
+def with_row(batch: IrregularBatch) -> IrregularBatch:
+    """The batch with a row of padding where it has no rows, which no index could point to."""
+    if batch.times.shape[-1]:
+        return batch
+    times = batch.times.new_zeros(*batch.batch_shape, 1)
+    values = batch.values.new_zeros(*batch.batch_shape, 1, batch.values.shape[-1])
+    return IrregularBatch(times, values, torch.zeros_like(values, dtype=torch.bool))
+
+
+def _union(window: Window) -> IrregularBatch:
+    """Context and target as one series; an observation that stands in both counts once."""
+    parts = (window.context, window.target)
+    times, order = torch.cat([part.times.double() for part in parts], -1).sort(dim=-1, stable=True)
+    rows = order.unsqueeze(-1).expand(*order.shape, window.context.values.shape[-1])
+    mask, values = (
+        torch.cat(pair, -2).gather(-2, rows)
+        for pair in ([part.mask for part in parts], [part.values for part in parts])
+    )
+    noise = None
+    if any(part.noise is not None for part in parts):
+        known = [torch.zeros_like(part.values) if part.noise is None else part.noise for part in parts]
+        noise = torch.cat(known, -2).gather(-2, rows)
+    seen = mask.cumsum(-2)
+    first = torch.searchsorted(times.contiguous(), times.contiguous(), right=False).unsqueeze(-1).expand(rows.shape)
+    earlier = (seen - mask.long()).gather(-2, first)
+    return IrregularBatch(times, values, mask & (seen - earlier == 1), noise=noise)
+
+
+def _select(packed: list[Jobs], num_channels: int) -> Jobs:
+    """As many jobs of each channel as the work of one step allows, the same ones for the same windows."""
+    longest = max((min(jobs.times.shape[-1], _MAX_OBSERVATIONS) for jobs in packed), default=0)
+    if not longest:
+        raise ValueError("MaternGP.fit_exact got no observation; the training series may be too short for the windows.")
+    rng = torch.Generator().manual_seed(0)
+    packed = [_shorten(jobs, longest, rng) for jobs in packed]
+    jobs = Jobs(*(torch.cat(column) for column in zip(*packed, strict=True)))
+    counts, channel = jobs.present.sum(-1).cpu(), jobs.channel.cpu()
+    shuffled = torch.randperm(len(counts), generator=rng)
+    rows = []
+    for index in range(num_channels):
+        own = shuffled[(channel[shuffled] == index) & (counts[shuffled] > 0)][:_MAX_JOBS]
+        work = counts[own].double().pow(3).cumsum(0)
+        rows.append(own[: max(1, int((work <= _WORK / num_channels).sum()))])
+    return jobs.take(torch.cat(rows).to(jobs.times.device))
+
+
+def _shorten(jobs: Jobs, longest: int, rng: torch.Generator) -> Jobs:
+    """Each job cut to neighbouring observations that fit, starting anywhere; shorter ones padded."""
+    width = jobs.times.shape[-1]
+    room = (jobs.present.sum(-1) - longest).clamp(min=0)
+    start = (torch.rand(len(room), generator=rng).to(room.device) * (room + 1)).long()
+    place = start.unsqueeze(-1) + torch.arange(longest, device=room.device)
+    inside = place < width
+    place = place.clamp(max=max(width - 1, 0))
+    if not width:
+        empty = torch.zeros(len(room), longest, dtype=torch.float64, device=room.device)
+        return Jobs(empty, empty, empty, empty.bool(), jobs.channel, jobs.series)
+    times, values, noise = (value.gather(-1, place) for value in (jobs.times, jobs.values, jobs.noise))
+    return Jobs(times, values, noise, jobs.present.gather(-1, place) & inside, jobs.channel, jobs.series)
+
+
+def _chunks(counts: Tensor, queries: int) -> Iterator[Tensor]:
+    """Rows of similar length, in batches that fit into memory."""
+    order = counts.sort().indices
+    lengths = counts[order].tolist()
+    start = 0
+    while start < len(lengths):
+        end = start + 1
+        # A batch is padded to its longest row, so that it must not mix short rows with long ones.
+        while end < len(lengths) and lengths[end] <= 1.25 * lengths[start] + 4:
+            if (end + 1 - start) * (lengths[end] + 1) * (lengths[end] + queries + 1) > _CHUNK:
+                break
+            end += 1
+        yield order[start:end]
+        start = end
+
+
+def _scan(parts: list[Jobs], num_channels: int) -> Hyperparameters:
+    """The best of a few length scales and noises for each channel: where the optimiser starts."""
+    device = parts[0].times.device
+    channel = torch.cat([part.channel for part in parts])
+    total, square, count = (
+        torch.bincount(channel, torch.cat(values), minlength=num_channels)
+        for values in zip(
+            *((p.values.sum(-1), p.values.square().sum(-1), p.present.sum(-1).double()) for p in parts), strict=True
+        )
+    )
+    mean = total / count.clamp(min=1)
+    spread = (square / count.clamp(min=1) - mean.square()).clamp(min=1e-4).sqrt()
+    spans = torch.cat(
+        [
+            torch.where(p.present, p.times, -torch.inf).amax(-1) - torch.where(p.present, p.times, torch.inf).amin(-1)
+            for p in parts
+        ]
+    )
+    span = float(spans.max()) or 1.0
+    initial = Hyperparameters.initial(num_channels)
+    best, least = initial, torch.full((num_channels,), torch.inf, dtype=torch.float64, device=device)
+    for length in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0):
+        for noise in (0.05, 0.3, 0.7):
+            shares = (noise, (1.0 - noise) / 2.0)
+            trial = Hyperparameters(
+                mean,
+                spread * math.sqrt(shares[1]),
+                spread * math.sqrt(shares[1]),
+                torch.full_like(spread, span * length),
+                spread * math.sqrt(shares[0]),
+            )
+            with torch.no_grad():
+                loss = _channel_loss(parts, trial, num_channels)
+            better = (loss < least) & (count > 0)
+            least = torch.where(better, loss, least)
+            best = Hyperparameters(*(torch.where(better, a, b.to(device)) for a, b in zip(trial, best, strict=True)))
+    return best
+
+
+def _channel_loss(parts: list[Jobs], hyper: Hyperparameters, num_channels: int) -> Tensor:
+    """Negative log marginal likelihood per observation of each channel, `(channel,)`."""
+    nats = torch.zeros(num_channels, dtype=torch.float64, device=hyper.mean.device)
+    count = torch.zeros_like(nats)
+    for part in parts:
+        nats = nats.index_add(0, part.channel, _negative_log_likelihood(part, hyper))
+        count = count.index_add(0, part.channel, part.present.sum(-1).double())
+    return nats / count.clamp(min=1)
+
+
+def _backward(parts: list[Jobs], parameters: Tensor, num_channels: int) -> Tensor:
+    """The loss of each channel; gradients are added part by part, so that one graph is alive at a time."""
+    count = torch.zeros(num_channels, dtype=torch.float64, device=parameters.device)
+    for part in parts:
+        count = count.index_add(0, part.channel, part.present.sum(-1).double())
+    loss = torch.zeros_like(count)
+    for part in parts:
+        hyper = Hyperparameters(parameters[0], *parameters[1:].exp())
+        share = _negative_log_likelihood(part, hyper) / count[part.channel]
+        share.sum().backward()
+        loss = loss.index_add(0, part.channel, share.detach())
+    return loss
+
+
+def _kernel(distance: Tensor, hyper: Hyperparameters) -> Tensor:
+    """Covariance of the noise-free process at a distance, `(job, n, m)`."""
+    scaled = math.sqrt(3.0) * distance / hyper.lengthscale.unsqueeze(-1)
+    matern = (1.0 + scaled) * torch.exp(-scaled)
+    return hyper.offset.square().unsqueeze(-1) + hyper.amplitude.square().unsqueeze(-1) * matern
+
+
+def _factor(jobs: Jobs, hyper: Hyperparameters) -> tuple[Tensor, Tensor]:
+    """The Cholesky factor of the covariance of the observations, and the whitened observations."""
+    kernel = _kernel((jobs.times.unsqueeze(-1) - jobs.times.unsqueeze(-2)).abs(), hyper)
+    pairs = jobs.present.unsqueeze(-1) & jobs.present.unsqueeze(-2)
+    # A missing entry is a unit vector of its own: it changes neither the determinant nor the others.
+    diagonal = torch.where(jobs.present, hyper.noise.square() + jobs.noise.square(), 1.0)
+    factor = torch.linalg.cholesky(torch.where(pairs, kernel, 0.0) + torch.diag_embed(diagonal))
+    centred = torch.where(jobs.present, jobs.values - hyper.mean, 0.0)
+    return factor, torch.linalg.solve_triangular(factor, centred.unsqueeze(-1), upper=False).squeeze(-1)
+
+
+def _negative_log_likelihood(jobs: Jobs, hyper: Hyperparameters) -> Tensor:
+    factor, white = _factor(jobs, hyper.take(jobs.channel))
+    determinant = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return 0.5 * white.square().sum(-1) + determinant + 0.5 * math.log(2.0 * math.pi) * jobs.present.sum(-1)
+
+
+def _condition(jobs: Jobs, queries: Tensor, hyper: Hyperparameters) -> tuple[Tensor, Tensor]:
+    """Mean and variance of new observations at the queries, `(job, time)` each."""
+    own = hyper.take(jobs.channel)
+    prior = own.offset.square() + own.amplitude.square() + own.noise.square()
+    if not jobs.times.shape[-1]:
+        return own.mean.expand(queries.shape), prior.expand(queries.shape)
+    factor, white = _factor(jobs, own)
+    cross = _kernel((jobs.times.unsqueeze(-1) - queries.unsqueeze(-2)).abs(), own)
+    cross = torch.where(jobs.present.unsqueeze(-1), cross, 0.0)
+    weights = torch.linalg.solve_triangular(factor, cross, upper=False)
+    mean = own.mean + (weights * white.unsqueeze(-1)).sum(-2)
+    # Rounding can take a variance slightly below the noise, which is its floor.
+    variance = torch.maximum(prior - weights.square().sum(-2), own.noise.square())
+    return mean, variance
