@@ -144,7 +144,7 @@ class Stamps:
         present = ~self.missing
         days, ns = self.days[present], self.ns[present]
         first = np.lexsort((ns, days))[0]
-        return iso(int(days[first]), int(ns[first]))
+        return _iso(int(days[first]), int(ns[first]))
 
     def since(self, origin: str, unit: float) -> np.ndarray:
         """Time since an instant, in units of `unit` seconds, rounded once; NaN where missing."""
@@ -156,11 +156,11 @@ class Stamps:
         return np.where(self.missing, np.nan, total / unit)
 
 
-def iso(days: int, ns: int) -> str:
+def _iso(days: int, ns: int) -> str:
     """An instant as an ISO string, as short as it can be written.
 
     Example:
-        >>> iso(0, 0), iso(0, 1500)
+        >>> _iso(0, 0), _iso(0, 1500)
         ('1970-01-01', '1970-01-01T00:00:00.000001500')
     """
     day = str(np.datetime64(days, "D"))

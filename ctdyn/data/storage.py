@@ -18,10 +18,9 @@ from .frames import from_pandas
 from .series_set import SeriesSet
 
 
-__all__ = ["co2", "read", "read_frame", "replacing", "write_csv", "write_parquet"]
+__all__ = ["co2", "read", "read_frame", "replacing", "write_csv", "write_parquet", "write_set"]
 
 _KEY = b"ctdyn.columns"
-_POLICIES = ("duplicates", "sort", "drop_empty")
 _TAIL = 65536
 
 
@@ -31,7 +30,7 @@ def read(path: str | Path, **columns: Any) -> SeriesSet:
     Args:
         path: `.csv`, `.csv.gz`, `.parquet` or a folder. Times in a CSV file are numbers or ISO 8601.
         **columns: the arguments of `from_pandas`, which say what the columns are. A parquet file that
-            `SeriesSet.to_parquet` wrote says so itself; any column named here replaces all that it says.
+            `SeriesSet.to_parquet` wrote says so itself; what is given here, other than None, goes before it.
 
     Raises:
         DataError: the file is truncated or malformed, or one of the faults that `from_pandas` lists.
@@ -44,10 +43,9 @@ def read(path: str | Path, **columns: Any) -> SeriesSet:
         SeriesSet(1 series, 2225 rows, channels: co2; times: datetimes (days since 1958-03-29))
     """
     frame, described = read_frame(path)
-    if any(name not in _POLICIES for name in columns):
-        described = {}
+    given = {name: value for name, value in columns.items() if value is not None}
     try:
-        return from_pandas(frame, **{**described, **columns})
+        return from_pandas(frame, **_overridden(described, given))
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -129,7 +127,12 @@ def write_parquet(frame: DataFrame, path: str | Path, **columns: Any) -> Path:
 
 
 def write_set(data: SeriesSet, path: str | Path) -> Path:
-    """See `SeriesSet.to_parquet`."""
+    """Write a set as parquet together with what its columns are (see `SeriesSet.to_parquet`).
+
+    Args:
+        data: the series.
+        path: where to.
+    """
     columns: dict[str, Any] = {
         "id": "id",
         "time": "time",
@@ -164,6 +167,19 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _overridden(described: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What the file says about the channels holds for the chosen ones only."""
+    chosen = given.get("values")
+    if chosen is None:
+        return {**described, **given}
+    names = {chosen} if isinstance(chosen, str) else set(chosen)
+    kept = dict(described)
+    for key in ("noise", "units", "kinds"):
+        if isinstance(kept.get(key), dict):
+            kept[key] = {name: value for name, value in kept[key].items() if name in names}
+    return {**kept, **given}
 
 
 def _read_parquet(path: Path) -> tuple[DataFrame, dict[str, Any]]:
