@@ -360,7 +360,7 @@ def simulate(
         duration: :math:`T`, the time span, in the system's unit of time.
         mean_times: mean number of observation times per series; the numbers are Poisson, at least 2.
         noise: standard deviation of the observation error, in the unit of the state.
-        missing: share of the values that go missing, independently, in [0, 1).
+        missing: share of the values that go missing, independently, in [0, 1); a time without any value is dropped.
         spread: the initial states are the typical one times :math:`1 + N(0, \text{spread}^2)`, per component.
         seed: the same seed gives the same series.
 

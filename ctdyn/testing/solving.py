@@ -372,5 +372,5 @@ def check_adjoint(adjoint: Adjoint, *, tolerance: float = 1e-8) -> None:
 
         expected, found = differentiate(Direct()), differentiate(adjoint)
         for name, gradient in expected.items():
-            what = name if name == "the states" else f"the gradient of {name}"
-            same(found[name], gradient, tolerance, f"with {controller}, {what} is not that of Direct")
+            what = "one of the states" if name == "the states" else f"the gradient of {name}"
+            same(found[name], gradient, tolerance, f"with {controller}, {what} differs from what Direct gives")
