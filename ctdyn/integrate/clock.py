@@ -110,7 +110,7 @@ def _explain(where: Tensor, path: Tensor, repeated: Tensor) -> None:
     )
 
 
-def landing_times(nodes: Times, clock: Clock, knots: Times | None) -> Times:
+def landing_times(nodes: Times, clock: Clock, knots: Tensor | None) -> Tensor:
     """`nodes` and the knots that lie between the ends of each series, in order, each once, padded with the last time.
 
     Args:
