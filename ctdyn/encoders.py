@@ -74,7 +74,9 @@ def start_time(batch: IrregularBatch) -> Time:
         tensor([2.])
     """
     if batch.times.shape[-1] == 0:
-        raise ValueError("the batch has no times, so its latent state has no start; pass at least one (unobserved) row.")
+        raise ValueError(
+            "the batch has no times, so its latent state has no start; pass at least one (unobserved) row."
+        )
     first = batch.observed.to(torch.uint8).argmax(-1, keepdim=True)
     return batch.times.gather(-1, first).squeeze(-1)
 
@@ -225,9 +227,7 @@ class ODERNNEncoder(Encoder):
 class _NormalHead(nn.Module):
     """A hidden state and static covariates to a diagonal normal distribution."""
 
-    def __init__(
-        self, in_size: int, latent_size: int, hidden: Sequence[int], static_size: int, min_std: float
-    ) -> None:
+    def __init__(self, in_size: int, latent_size: int, hidden: Sequence[int], static_size: int, min_std: float) -> None:
         super().__init__()
         self.static_size = static_size
         self.min_std = min_std
@@ -237,11 +237,15 @@ class _NormalHead(nn.Module):
         if self.static_size:
             given = 0 if static is None else static.shape[-1]
             if static is None or given != self.static_size:
-                raise ValueError(f"the encoder was built for {self.static_size} static covariates; the batch has {given}.")
+                raise ValueError(
+                    f"the encoder was built for {self.static_size} static covariates; the batch has {given}."
+                )
             h = torch.cat([h, static], -1)
         mean, raw = self.net(h).chunk(2, -1)
         # Starting below the prior's width keeps the first gradients of the decoder from drowning in noise.
-        return Independent(Normal(mean, self.min_std + softplus(raw - 1.0), validate_args=False), 1, validate_args=False)
+        return Independent(
+            Normal(mean, self.min_std + softplus(raw - 1.0), validate_args=False), 1, validate_args=False
+        )
 
 
 def _backwards(batch: IrregularBatch) -> tuple[Tensor, Tensor]:
@@ -252,7 +256,7 @@ def _backwards(batch: IrregularBatch) -> tuple[Tensor, Tensor]:
         raise ValueError("the batch has no times to read; pass at least one (unobserved) row.")
     count = observed.sum(-1, keepdim=True)
     width = max(int(count.max()) if count.numel() else 0, 1)
-    order = observed.flip(-1).sort(-1, descending=True, stable=True).indices[..., :width]
+    order = observed.flip(-1).sort(dim=-1, descending=True, stable=True).indices[..., :width]
     return length - 1 - order, torch.arange(width, device=observed.device) < count
 
 

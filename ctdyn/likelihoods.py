@@ -71,6 +71,18 @@ def masked_log_prob(distribution: Distribution, values: Values, mask: Mask) -> T
     return entry_log_prob(distribution, values, mask).sum((-1, -2))
 
 
+# Above their use: the defaults of the constructors below are checked while this module is read.
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name} must be above 0; got {value}.")
+
+
+def _check_floor(name: str, initial: float, floor: float) -> None:
+    _check_positive(f"{name}(floor)", floor)
+    if not initial > floor:
+        raise ValueError(f"{name}(initial) must be above its floor {floor}; got {initial}.")
+
+
 class Scale(ABC):
     """How wide observations spread around the decoder's mean; an immutable description that a likelihood builds."""
 
@@ -366,14 +378,13 @@ class _SideBySide(Distribution):
 
 
 class _Constant(nn.Module):
-    scale: Tensor
-
     def __init__(self, value: float, num_channels: int) -> None:
         super().__init__()
-        self.register_buffer("scale", torch.full((num_channels,), value))
+        self.value = value
+        self.num_channels = num_channels
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.scale
+        return z.new_full((self.num_channels,), self.value)
 
 
 class _Learned(nn.Module):
@@ -400,14 +411,3 @@ class _Heteroscedastic(nn.Module):
 
 def _quadrature(scale: Tensor, noise: Tensor | None) -> Tensor:
     return scale if noise is None else (scale.square() + noise.square()).sqrt()
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be above 0; got {value}.")
-
-
-def _check_floor(name: str, initial: float, floor: float) -> None:
-    _check_positive(f"{name}(floor)", floor)
-    if not initial > floor:
-        raise ValueError(f"{name}(initial) must be above its floor {floor}; got {initial}.")

@@ -8,7 +8,6 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
-from torch.nn.functional import softplus
 
 from ._config import Configurable
 from ._types import Time, Times
@@ -134,13 +133,12 @@ class ODEProcess(LatentProcess):
         self.controller = controller
         self.adjoint = adjoint
         self.prior_mean = nn.Parameter(torch.zeros(latent_size), requires_grad=learned_prior)
-        # softplus(log(e - 1)) = 1
-        self.prior_raw = nn.Parameter(torch.full((latent_size,), 0.5413248546129181), requires_grad=learned_prior)
+        self.prior_log_std = nn.Parameter(torch.zeros(latent_size), requires_grad=learned_prior)
 
     @property
     def p0(self) -> Distribution:
         """The prior of the initial state, of event shape `(latent,)`."""
-        return Independent(Normal(self.prior_mean, softplus(self.prior_raw), validate_args=False), 1)
+        return Independent(Normal(self.prior_mean, self.prior_log_std.exp(), validate_args=False), 1)
 
     def posterior(
         self,
@@ -153,7 +151,9 @@ class ODEProcess(LatentProcess):
     ) -> LatentSample:
         """See `LatentProcess.posterior`."""
         if encoding.q0 is None:
-            raise ValueError("ODEProcess needs an encoding with q0; use an encoder that provides it, such as GRUEncoder.")
+            raise ValueError(
+                "ODEProcess needs an encoding with q0; use an encoder that provides it, such as GRUEncoder."
+            )
         q0, p0 = encoding.q0, self.p0
         z0 = rsample(q0, (num_samples,), generator=generator)
         kl = _closed_form_kl(q0, p0)

@@ -11,6 +11,7 @@
 """
 
 from .base import Encodes, ExactlyFitted, Generative, Loss, Model, Predictive, Scorable
+from .baselines import Baseline, HoldLast, LinearInterpolation, MaternGP, OwnMean, PointBaseline
 from .latent_ode import LatentODE
 from .latent_vae import LatentVAE
 from .objectives import ELBO, IWAE, Anneal, Objective
@@ -20,14 +21,20 @@ __all__ = [
     "ELBO",
     "IWAE",
     "Anneal",
+    "Baseline",
     "Encodes",
     "ExactlyFitted",
     "Generative",
+    "HoldLast",
     "LatentODE",
     "LatentVAE",
+    "LinearInterpolation",
     "Loss",
+    "MaternGP",
     "Model",
     "Objective",
+    "OwnMean",
+    "PointBaseline",
     "Predictive",
     "Scorable",
 ]

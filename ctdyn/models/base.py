@@ -51,8 +51,8 @@ class Predictive:
     Example:
         >>> from torch.distributions import Normal
         >>> predictive = Predictive(Normal(torch.tensor([-1.0, 1.0]).view(2, 1, 1), torch.ones(2, 1, 1)))
-        >>> predictive.mean, predictive.stddev.square()
-        (tensor([[0.]]), tensor([[2.]]))
+        >>> predictive.mean, predictive.stddev
+        (tensor([[0.]]), tensor([[1.4142]]))
     """
 
     distribution: Distribution
@@ -240,11 +240,11 @@ def input_path(context: IrregularBatch, target: IrregularBatch | None = None) ->
     given = [part.inputs for part in parts if part.inputs is not None]
     if len(given) < len(parts):
         raise ValueError("inputs are known for only one of context and target; give both or neither.")
-    ts, order = torch.cat([part.times for part in parts], -1).sort(-1, stable=True)
+    ts, order = torch.cat([part.times for part in parts], -1).sort(dim=-1, stable=True)
     values = torch.cat(given, -2)
     repeated = torch.zeros_like(ts, dtype=torch.bool)
     repeated[..., 1:] = ts[..., 1:] == ts[..., :-1]
-    place = repeated.sort(-1, stable=True).indices
+    place = repeated.sort(dim=-1, stable=True).indices
     last = (~repeated).sum(-1, keepdim=True) - 1
     place = torch.where(torch.arange(ts.shape[-1], device=ts.device) <= last, place, place.gather(-1, last))
     rows = order.gather(-1, place)

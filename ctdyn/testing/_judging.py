@@ -18,12 +18,14 @@ def require(condition: bool, reason: str) -> None:
 
 def same(got: Tensor, want: Tensor, tolerance: float, reason: str) -> None:
     require(got.shape == want.shape, f"{reason}: shape {tuple(got.shape)} instead of {tuple(want.shape)}")
+    got, want = got.detach(), want.detach()
     difference = float(((got - want).abs() / (1 + want.abs())).max()) if want.numel() else 0.0
     require(difference <= tolerance, f"{reason}: the largest relative difference is {difference:.2e}")
 
 
 def within(draws: Tensor, expected: Tensor, reason: str) -> None:
     """The mean of the draws is the expectation, up to five standard errors (and rounding)."""
+    draws, expected = draws.detach(), expected.detach()
     error = (draws.mean(0) - expected).abs()
     allowed = 5 * draws.std(0) / len(draws) ** 0.5 + 1e-9
     require(

@@ -18,7 +18,7 @@ from ._judging import alone, padded, poisoned, reached, require, same, shifted
 __all__ = ["check_model"]
 
 
-def check_model(model: Model, window: Window, *, autonomous: bool = True, steps: int = 40) -> None:
+def check_model(model: Model, window: Window, *, autonomous: bool = True, steps: int = 25) -> None:
     """The contract of a `Model`; a change of units is the scaler's business and is checked where there is one.
 
     * poison: what stands under the mask changes neither loss nor prediction;

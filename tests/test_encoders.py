@@ -1,0 +1,116 @@
+import pytest
+import torch
+
+from ctdyn import encoders
+from ctdyn.cells import Cell
+from ctdyn.data import IrregularBatch
+from ctdyn.encoders import GRUEncoder, ODERNNEncoder, start_time
+from ctdyn.testing import check_encoder, example_window
+
+
+PARTS = {
+    "GRUEncoder": [
+        lambda: GRUEncoder(2, 3, hidden_size=5, head_hidden=(4,)),
+        lambda: GRUEncoder(2, 3, hidden_size=5, input_size=2, static_size=3, reads_noise=True),
+    ],
+    "ODERNNEncoder": [
+        lambda: ODERNNEncoder(2, 3, hidden_size=5),
+        lambda: ODERNNEncoder(2, 3, hidden_size=5, static_size=3),
+    ],
+}
+
+
+class Stopwatch(Cell):
+    """Adds up the time that it is evolved over, and counts observations beside it."""
+
+    def __init__(self):
+        super().__init__(num_channels=1, hidden_size=2)
+        self.intervals = []
+
+    def evolve(self, h, t0, t1, u=None):
+        self.intervals.append(t1 - t0)
+        return h + torch.stack([t1 - t0, torch.zeros_like(t0)], -1)
+
+    def update(self, h, x, mask):
+        return h + torch.stack([torch.zeros_like(h[..., 0]), mask.any(-1).to(h.dtype)], -1)
+
+
+def _batch(times, seen):
+    times = torch.tensor(times, dtype=torch.float64)
+    mask = torch.tensor(seen, dtype=torch.bool).unsqueeze(-1)
+    return IrregularBatch(times, mask.to(times.dtype), mask)
+
+
+def _noisy(batch):
+    return IrregularBatch(
+        batch.times, batch.values, batch.mask, batch.inputs, batch.static, noise=0.1 * batch.mask.to(batch.values.dtype)
+    )
+
+
+def test_every_exported_encoder_is_checked():
+    concrete = {name for name in encoders.__all__ if isinstance(getattr(encoders, name), type)}
+    assert {name for name in concrete if name.endswith("Encoder")} - {"Encoder"} == set(PARTS)
+
+
+@pytest.mark.parametrize("build", [build for builds in PARTS.values() for build in builds])
+def test_contract(build):
+    check_encoder(build(), _noisy(example_window(2, input_size=2, static_size=3).context))
+
+
+def test_the_ode_rnn_integrates_exactly_the_gaps_between_observations():
+    """The published code integrates (-.01, +1.0, -.1, -.15, -.25) over these times."""
+    cell = Stopwatch()
+    encoder = ODERNNEncoder(1, 2, cell=cell).double()
+    encoder(_batch([[0.0, 0.1, 0.25, 0.5, 1.0]], [[True] * 5]))
+    gaps = torch.cat(cell.intervals)
+    torch.testing.assert_close(gaps, torch.tensor([-0.5, -0.25, -0.15, -0.1], dtype=torch.float64))
+
+
+def test_the_ode_rnn_flows_over_unobserved_rows_and_waits_for_longer_series():
+    cell = Stopwatch()
+    encoder = ODERNNEncoder(1, 2, cell=cell).double()
+    rows = _batch([[0.0, 1.0, 2.0, 4.0], [3.0, 5.0, 5.0, 5.0]], [[True, False, True, True], [True, True, False, False]])
+    encoder(rows)
+    gaps = torch.stack(cell.intervals, -1)
+    torch.testing.assert_close(gaps, torch.tensor([[-2.0, -2.0], [-2.0, 0.0]], dtype=torch.float64))
+    torch.testing.assert_close(gaps.sum(-1), torch.tensor([-4.0, -2.0], dtype=torch.float64))
+
+
+def test_the_gru_reads_gap_value_and_mask_backwards_from_the_last_observation():
+    encoder = GRUEncoder(1, 2, hidden_size=3).double()
+    read = []
+    encoder.gru.register_forward_pre_hook(lambda module, args: read.append(args[0]))
+    batch = _batch(
+        [[0.0, 1.0, 2.5, 4.0], [3.0, 5.0, 5.0, 5.0]], [[True, False, True, True], [True, True, False, False]]
+    )
+    encoder(batch)
+    first = torch.tensor([[0.0, 1.0, 1.0], [1.5, 1.0, 1.0], [2.5, 1.0, 1.0]], dtype=torch.float64)
+    second = torch.tensor([[0.0, 1.0, 1.0], [2.0, 1.0, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(read[0][0], first)
+    torch.testing.assert_close(read[0][1, :2], second)
+
+
+def test_the_order_of_observations_matters_to_both():
+    context = example_window(2).context
+    values = context.values.clone()
+    values[0] = torch.where(context.mask[0], -values[0], 0)
+    changed = IrregularBatch(context.times, values, context.mask)
+    for encoder in (GRUEncoder(2, 3).double(), ODERNNEncoder(2, 3).double()):
+        before, after = encoder(context).q0.mean, encoder(changed).q0.mean
+        assert (before[0] - after[0]).abs().max() > 1e-4
+        torch.testing.assert_close(before[1:], after[1:])
+
+
+def test_a_latent_state_starts_at_the_first_observation():
+    batch = _batch([[0.0, 1.0, 2.0], [3.0, 5.0, 5.0]], [[False, True, True], [False, False, False]])
+    assert start_time(batch).tolist() == [1.0, 3.0]
+
+
+def test_missing_covariates_are_refused_by_name():
+    context = example_window(2).context
+    with pytest.raises(ValueError, match="3 static covariates; the batch has 0"):
+        GRUEncoder(2, 3, static_size=3).double()(context)
+    with pytest.raises(ValueError, match="2 inputs; the batch has 0"):
+        GRUEncoder(2, 3, input_size=2).double()(context)
+    with pytest.raises(ValueError, match="no times"):
+        GRUEncoder(2, 3).double()(_batch([[]], [[]]).to(torch.float64))
