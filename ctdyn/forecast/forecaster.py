@@ -400,7 +400,7 @@ class Forecaster:
         return units.to_model(raw).to(self._dtype()).to(self._device())
 
     def _on_model_clock(self, units: Units, times: np.ndarray) -> Tensor:
-        ts = units.times_to_model(torch.as_tensor(np.asarray(times, dtype=np.float64))[None])
+        ts = units.times_to_model(torch.from_numpy(np.array(times, dtype=np.float64))[None])
         return ts.to(self._device(), self._dtype())
 
     def _dtype(self) -> torch.dtype:

@@ -14,7 +14,7 @@ from ..metrics import quantiles
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["Forecast"]
 
@@ -148,12 +148,15 @@ class Forecast:
         parts = (tuple(part[place] for place in places) for part in (self.times, self.samples, self.means))
         return Forecast(context, *parts)
 
-    def plot(self, truth: SeriesSet | None = None, **options: Any) -> Axes | Array:
+    def plot(self, truth: SeriesSet | None = None, **options: Any) -> Figure:
         """Draw the fan of quantiles, the observations and, where known, the truth (see `ctdyn.plot.plot_forecast`).
 
         Args:
             truth: what was observed later.
-            **options: passed on.
+            **options: what `plot_forecast` takes (`ids`, `channels`, `levels`, `max_panels`).
+
+        Returns:
+            A matplotlib figure.
         """
         from .. import plot
 

@@ -38,6 +38,7 @@ class SafetensorsIO(CheckpointIO):
 
     Example:
         >>> import tempfile
+        >>> import torch
         >>> folder = Path(tempfile.mkdtemp()) / "state"
         >>> SafetensorsIO().save_checkpoint({"step": 3, "state": {0: torch.ones(2)}}, folder)
         >>> SafetensorsIO().load_checkpoint(folder)

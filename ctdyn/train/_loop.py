@@ -90,6 +90,15 @@ def fit(
         ValueError: there is nothing to train on, or `dir` holds another training.
         CheckpointWriteError: `dir` cannot be written.
         NonFiniteError: ten batches in a row had no finite gradient.
+
+    Example:
+        >>> from ctdyn.data import Interpolate, Standardize, from_ragged, loader
+        >>> from ctdyn.models import LatentODE
+        >>> series = from_ragged([([0.0, 1.0, 2.5], [1.0, 3.0, 2.0])], channels=["x"])
+        >>> windows = loader(series, Interpolate(), Standardize().fit(series), batch_size=1)
+        >>> model = LatentODE(series.channels, latent_size=2, hidden=(4,), encoder_size=4)
+        >>> fit(model, windows, max_steps=2, enable_progress_bar=False)["step"].tolist()
+        [2]
     """
     _check_trainer_arguments(trainer)
     folder = None if dir is None else Path(dir)

@@ -11,7 +11,15 @@ __all__ = ["Cosine", "Exponential", "Schedule"]
 
 
 class Schedule(ABC):
-    """How the learning rate changes over training; an immutable description."""
+    """How the learning rate changes over training; an immutable description. Subclass it for a rule of your own.
+
+    Example:
+        >>> class Constant(Schedule):
+        ...     def rate(self, step, total):
+        ...         return 1e-3
+        >>> Constant().rate(step=7, total=100)
+        0.001
+    """
 
     @abstractmethod
     def rate(self, step: int, total: int) -> float:
