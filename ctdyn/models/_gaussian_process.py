@@ -106,23 +106,23 @@ def fit_hyperparameters(windows: Iterable[Window], num_channels: int) -> Hyperpa
     best = _scan(parts, num_channels)
     parameters = torch.stack([best.mean, *(value.log() for value in best[1:])])
     lower, upper = (torch.tensor(bounds, dtype=torch.float64).log().unsqueeze(-1) for bounds in (_LOWER, _UPPER))
-    parameters = parameters.to(jobs.times.device).requires_grad_()
+    parameters = parameters.to(jobs.times.device)
     lower, upper = lower.to(parameters.device), upper.to(parameters.device)
-    # Adam moves every number by its own gradient alone, so one optimiser fits all channels without mixing them.
-    optimizer = torch.optim.Adam([parameters], lr=0.1)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _STEPS, eta_min=0.005)
     least = torch.full((num_channels,), torch.inf, dtype=torch.float64, device=parameters.device)
-    found = parameters.detach().clone()
-    for _ in range(_STEPS):
-        optimizer.zero_grad()
-        loss = _backward(parts, parameters, num_channels)
+    found, first, second = parameters.detach().clone(), torch.zeros_like(parameters), torch.zeros_like(parameters)
+    # Adam moves every number by its own gradient alone, so one optimiser fits all channels without mixing them. It is
+    # written out because torch.optim takes seconds to import, longer than most of these fits.
+    for step in range(1, _STEPS + 1):
+        loss, gradient = _gradient(parts, parameters, num_channels)
         better = loss < least
         least = torch.where(better, loss, least)
-        found = torch.where(better, parameters.detach(), found)
-        optimizer.step()
-        schedule.step()
-        with torch.no_grad():
-            parameters[1:].clamp_(lower, upper)
+        found = torch.where(better, parameters, found)
+        first = torch.lerp(gradient, first, 0.9)
+        second = torch.lerp(gradient.square(), second, 0.99)
+        rate = 0.1 * (0.05 + 0.95 * math.cos(0.5 * math.pi * step / _STEPS) ** 2)
+        scale = (second / (1.0 - 0.99**step)).sqrt() + 1e-8
+        parameters = parameters - rate * (first / (1.0 - 0.9**step)) / scale
+        parameters = torch.cat([parameters[:1], torch.clamp(parameters[1:], lower, upper)])
     return Hyperparameters(found[0], *found[1:].exp())
 
 
@@ -271,18 +271,19 @@ def _channel_loss(parts: list[Jobs], hyper: Hyperparameters, num_channels: int) 
     return nats / count.clamp(min=1)
 
 
-def _backward(parts: list[Jobs], parameters: Tensor, num_channels: int) -> Tensor:
-    """The loss of each channel; gradients are added part by part, so that one graph is alive at a time."""
+def _gradient(parts: list[Jobs], parameters: Tensor, num_channels: int) -> tuple[Tensor, Tensor]:
+    """The loss of each channel and its gradient, summed part by part, so that one graph is alive at a time."""
     count = torch.zeros(num_channels, dtype=torch.float64, device=parameters.device)
     for part in parts:
         count = count.index_add(0, part.channel, part.present.sum(-1).double())
-    loss = torch.zeros_like(count)
+    loss, gradient = torch.zeros_like(count), torch.zeros_like(parameters)
     for part in parts:
-        hyper = Hyperparameters(parameters[0], *parameters[1:].exp())
-        share = _negative_log_likelihood(part, hyper) / count[part.channel]
-        share.sum().backward()
+        with torch.enable_grad():
+            leaf = parameters.detach().requires_grad_()
+            share = _negative_log_likelihood(part, Hyperparameters(leaf[0], *leaf[1:].exp())) / count[part.channel]
+            gradient = gradient + torch.autograd.grad(share.sum(), leaf)[0]
         loss = loss.index_add(0, part.channel, share.detach())
-    return loss
+    return loss, gradient
 
 
 def _kernel(distance: Tensor, hyper: Hyperparameters) -> Tensor:
