@@ -41,7 +41,8 @@ def rows_of(table: Tensor, index: Tensor) -> Tensor:
     series = torch.arange(batch.numel(), device=index.device).reshape(*batch, 1)
     flat = (index * batch.numel() + series).reshape(-1)
     # Whole rows: the backward pass is an addition of rows, far cheaper than a scatter of entries.
-    return table.reshape(-1, entry.numel()).index_select(0, flat).reshape(*index.shape, *entry)
+    rows = table.reshape(table.shape[0] * batch.numel(), entry.numel())
+    return rows.index_select(0, flat).reshape(*index.shape, *entry)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Trajectory:
         """
         y0 = torch.stack(starts)
         parts = torch.stack([part for interpolant in interpolants for part in interpolant])
-        parts = parts.reshape(len(interpolants), -1, *parts.shape[1:])
+        parts = parts.unflatten(0, (len(interpolants), len(interpolants[0])))
         coefficients = solver.coefficients(spans.to(y0.dtype).unsqueeze(-1), y0, parts)
         return cls(grid, torch.movedim(coefficients, 1, -2), rows)
 

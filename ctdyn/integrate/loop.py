@@ -82,7 +82,8 @@ def _fixed(term: Term, controller: GridController, clock: Clock, max_steps: int)
     zeros = torch.zeros_like(clock.t0, dtype=torch.int64)
     if controller.count(clock, knots) > max_steps + 1_000_000:
         # A grid this long would not fit into memory: nothing of it is built.
-        return StepPlan(clock.t0.detach()[None], zeros, zeros, zeros, torch.full_like(zeros, Status.MAX_STEPS))
+        start = clock.t0.detach()
+        return StepPlan(torch.stack([start, start]), zeros, zeros, zeros, torch.full_like(zeros, Status.MAX_STEPS))
     grid = controller.grid(clock, knots)
     steps = (grid.detach().diff(dim=0) != 0).sum(0)
     status = torch.where(steps > max_steps, int(Status.MAX_STEPS), int(Status.SUCCESS))

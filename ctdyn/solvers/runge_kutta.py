@@ -99,7 +99,7 @@ class RungeKutta(Solver, ABC):
         """The dense output of many steps, `(step, degree + 1, *batch, state)`."""
         weights = _matrix(self.tableau.polynomial, y0.dtype, y0.device)
         steps, parts = interpolants.shape[:2]
-        powers = torch.matmul(weights, interpolants.reshape(steps, parts, -1))
+        powers = torch.matmul(weights, interpolants.reshape(steps, parts, y0[0].numel()))
         powers = powers.reshape(steps, weights.shape[0], *y0.shape[1:]) * dt.unsqueeze(1)
         return torch.cat([y0.unsqueeze(1), powers], 1)
 

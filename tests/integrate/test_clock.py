@@ -30,7 +30,7 @@ def ask(ts, y0=None, **options):
 )
 def test_bad_times_are_refused_with_their_place(ts, fragments):
     times = torch.tensor(ts, dtype=F64)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=fragments[0]) as error:
         ask(times, torch.ones(*times.shape[:-1], 2, dtype=F64))
     for fragment in fragments:
         assert fragment in str(error.value)
