@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -34,9 +35,9 @@ class TorchDiffEq(Engine):
 
     .. math:: \frac{dy}{ds} = \dot t(s) \, f(t(s), y), \qquad t(k) = t_k, \quad t \text{ linear between}
 
-    and adaptive methods are told that the right-hand side jumps at every integer (without this the answers are silently
-    wrong). That costs one full step per observation; the union of all times, the other way, costs a backward pass
-    that is quadratic in the number of outputs. Adaptive methods control one error for the whole batch: an answer
+    and adaptive methods are told that the right-hand side jumps at every :math:`k` (without this the answers are
+    silently wrong). That costs one full step per observation; the union of all times, the other way, costs a backward
+    pass that is quadratic in the number of outputs. Adaptive methods control one error for the whole batch: an answer
     depends, within the tolerance, on the other series of the batch. Gradients are those of the discrete solve.
 
     On a shared clock `"dopri8"` and `"bosh3"` read outputs from an interpolant that is far less accurate than their
@@ -143,12 +144,12 @@ class TorchDiffEq(Engine):
                 "torchdiffeq integrates over the index of the times and they have no meaning. Leave them out."
             )
         gaps = clock.diff(dim=-1)
-        last = gaps.shape[-1] - 1
         options = dict(self.options)
-        index = torch.arange(last + 2, dtype=torch.float64, device=clock.device)
+        marks = _marks(gaps)
+        lengths, last = marks.diff().tolist(), gaps.shape[-1] - 1
         adaptive = self.method in _ADAPTIVE
         if adaptive:
-            options["jump_t"] = index[1:]
+            options["jump_t"] = marks[1:]
         else:
             step_size = options.pop("step_size", math.inf)
             num_steps = max(1, math.ceil(float(gaps.abs().max()) / step_size - 1e-9))
@@ -156,15 +157,17 @@ class TorchDiffEq(Engine):
             options["grid_constructor"] = lambda func, y, s: _subdivided(s, num_steps)
 
         def velocity(s: Tensor, y: Tensor) -> Tensor:
-            piece = min(max(math.floor(float(s.detach())), 0), last)
-            gap = gaps[..., piece]
-            t = clock[..., piece] + (s - piece) * gap
-            return gap.to(y.dtype)[..., None] * term.derivative(t, y)
+            # torchdiffeq rounds s to the state's dtype before it looks to one side of a mark: so must the marks.
+            found = int(torch.searchsorted(marks.to(s.dtype), s.detach(), right=True)) - 1
+            piece = min(max(found, 0), last)
+            pace = gaps[..., piece] / lengths[piece]
+            t = clock[..., piece] + (s - marks[piece]) * pace
+            return pace.to(y.dtype)[..., None] * term.derivative(t, y)
 
         counted = _Counted(velocity)
         # Fixed-step methods know no such callback, and warn about it.
-        found = self._integrate(_WithinIntervals(counted) if adaptive else counted, y0, index, options)
-        return found, counted.evaluations
+        guarded = _WithinIntervals(counted, marks.tolist()) if adaptive else counted
+        return self._integrate(guarded, y0, marks, options), counted.evaluations
 
     def _integrate(
         self, velocity: _Counted | _WithinIntervals, y0: State, s: Tensor, options: dict[str, Any]
@@ -194,10 +197,11 @@ class _Counted:
 
 
 class _WithinIntervals:
-    """A right-hand side over the index of the times, on which no accepted step may cross an integer."""
+    """A right-hand side over the index of the times, on which no accepted step may cross a mark."""
 
-    def __init__(self, velocity: _Counted) -> None:
+    def __init__(self, velocity: _Counted, marks: list[float]) -> None:
         self._velocity = velocity
+        self._marks = marks
 
     def __call__(self, s: Tensor, y: Tensor) -> Tensor:
         return self._velocity(s, y)
@@ -205,16 +209,28 @@ class _WithinIntervals:
     def callback_accept_step(self, s: Tensor, y: Tensor, ds: Tensor) -> None:
         """Called by torchdiffeq after every accepted step."""
         start, end = float(s.detach()), float((s + ds).detach())
-        # A step that ends on a jump by chance makes torchdiffeq 0.2.5 forget every jump after it.
-        if end > math.floor(start) + 1:
+        following = bisect.bisect_right(self._marks, start)
+        # The marks make this all but impossible; were it to happen, the answer would be wrong without a word.
+        if following < len(self._marks) and end > self._marks[following] + 1e-12 * end:
             raise SolveError(
-                f"torchdiffeq stepped across the observation with index {math.floor(start) + 1}; change rtol slightly, "
-                "or use a solver of ctdyn, for example Dopri5()."
+                f"torchdiffeq stepped across the time with index {following}; change rtol slightly, or use a solver of "
+                "ctdyn, for example Dopri5()."
             )
 
 
 def _needs_gradient(term: Term, y0: Tensor, ts: Tensor) -> bool:
     return any(tensor.requires_grad for tensor in (y0, ts, *term.parameters(), *term.tensors()))
+
+
+def _marks(gaps: Tensor) -> Tensor:
+    """The values of s at which the times of every series lie: nearly the integers, closer and closer together.
+
+    torchdiffeq 0.2.5 forgets all jumps after one on which a step ends by itself and not because it was cut. It keeps a
+    step that was just good enough, so on the integers (a step of 1, then the next of 1) that is common. Where every
+    interval is a little shorter than the one before, such a step is too long and is cut.
+    """
+    lengths = torch.pow(1 - 1e-6, torch.arange(gaps.shape[-1], dtype=torch.float64, device=gaps.device))
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
 
 
 def _equally_spaced(times: Tensor) -> bool:
@@ -231,7 +247,7 @@ def _equal_steps(t: Tensor, num_steps: int) -> Tensor:
 def _subdivided(s: Tensor, num_steps: int) -> Tensor:
     """The grid `s` with every interval cut into equal steps; the entries of `s` stay in it exactly."""
     parts = torch.arange(num_steps, dtype=s.dtype, device=s.device) / num_steps
-    return torch.cat([(s[:-1, None] + parts).reshape(-1), s[-1:]])
+    return torch.cat([(s[:-1, None] + parts * s.diff()[:, None]).reshape(-1), s[-1:]])
 
 
 def _explained(message: str, engine: TorchDiffEq) -> SolveError:
