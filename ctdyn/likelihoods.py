@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributions as td
 from torch.distributions import Distribution
+from torch.distributions.constraints import Constraint
 from torch.nn.functional import softplus
 
 from ._config import Configurable
@@ -343,8 +344,6 @@ class PerKind(Likelihood):
 class _SideBySide(Distribution):
     """Independent columns of several families as one distribution over `(..., channel)`."""
 
-    arg_constraints: dict[str, td.constraints.Constraint] = {}  # noqa: RUF012
-
     def __init__(self, parts: Sequence[Distribution], columns: Sequence[Sequence[int]]) -> None:
         self.parts = parts
         self.columns = columns
@@ -358,6 +357,10 @@ class _SideBySide(Distribution):
         return torch.cat([piece.expand(*lead, piece.shape[-1]) for piece in pieces], -1)[..., self.places]
 
     @property
+    def arg_constraints(self) -> dict[str, Constraint]:
+        return {}
+
+    @property
     def mean(self) -> Tensor:
         return self._join([part.mean for part in self.parts])
 
@@ -365,8 +368,8 @@ class _SideBySide(Distribution):
     def variance(self) -> Tensor:
         return self._join([part.variance for part in self.parts])
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        return self._join([part.sample(sample_shape) for part in self.parts])
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return self._join([part.sample(torch.Size(sample_shape)) for part in self.parts])
 
     def log_prob(self, value: Tensor) -> Tensor:
         pieces = [part.log_prob(value[..., columns]) for part, columns in zip(self.parts, self.columns, strict=True)]

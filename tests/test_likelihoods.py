@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import distributions as td
 
+from ctdyn import likelihoods
 from ctdyn.data.channels import Channel
 from ctdyn.likelihoods import (
     Bernoulli,
@@ -11,11 +12,37 @@ from ctdyn.likelihoods import (
     Gaussian,
     HeteroscedasticScale,
     LearnedScale,
+    Likelihood,
     PerKind,
     StudentT,
     entry_log_prob,
     masked_log_prob,
 )
+from ctdyn.testing import check_likelihood
+
+
+CHANNELS = [Channel("a"), Channel("on", kind="binary"), Channel("b")]
+PARTS = {
+    "Gaussian": [
+        lambda: Gaussian(3, 2),
+        lambda: Gaussian(3, 2, hidden=(4,), scale=FixedScale(0.3)),
+        lambda: Gaussian(3, 2, scale=HeteroscedasticScale(hidden=(4,))),
+    ],
+    "StudentT": [lambda: StudentT(3, 2), lambda: StudentT(3, 2, hidden=(4,), scale=HeteroscedasticScale())],
+    "Bernoulli": [lambda: Bernoulli(3, 2, hidden=(4,))],
+    "PerKind": [lambda: PerKind(CHANNELS, {"binary": Bernoulli(3, 1), "real": StudentT(3, 2)})],
+}
+
+
+def test_every_exported_likelihood_is_checked():
+    exported = {name: getattr(likelihoods, name) for name in likelihoods.__all__}
+    families = {name for name, x in exported.items() if isinstance(x, type) and issubclass(x, Likelihood)}
+    assert families - {"Likelihood"} == set(PARTS)
+
+
+@pytest.mark.parametrize("build", [build for builds in PARTS.values() for build in builds])
+def test_contract(build):
+    check_likelihood(build(), 3)
 
 
 def _states(num_times: int = 4, latent: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

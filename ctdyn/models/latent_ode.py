@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from torch import nn
+
 from ..data.channels import Channel
 from ..encoders import GRUEncoder
 from ..fields import MLPField
@@ -11,7 +13,7 @@ from ..processes import ODEProcess
 from ..solvers import RK4, Solver
 from ..structure import VectorField
 from .latent_vae import LatentVAE
-from .objectives import ELBO, Objective
+from .objectives import ELBO, Anneal, Objective
 
 
 __all__ = ["LatentODE"]
@@ -39,7 +41,7 @@ class LatentODE(LatentVAE):
         static_size: how many static covariates the encoder sees.
         field: your own dynamics, in place of a perceptron.
         likelihood: your own decoder and observation family.
-        objective: what is maximised; default: `ELBO()`.
+        objective: what is maximised; default: the ELBO, its divergence annealed over the first 200 steps.
         solver: the method; default: `RK4()`.
         controller: the step control; default: `ConstantStep(0.05)` on the model's clock, on which the median training
             window has length 1.
@@ -85,12 +87,25 @@ class LatentODE(LatentVAE):
                 len(channels), latent_size, encoder_size, input_size=input_size, static_size=static_size
             ),
             process=ODEProcess(
-                MLPField(latent_size, hidden, input_size=input_size) if field is None else field,
+                _perceptron(latent_size, hidden, input_size) if field is None else field,
                 latent_size,
                 solver=RK4() if solver is None else solver,
                 controller=ConstantStep(0.05) if controller is None else controller,
                 adjoint=adjoint,
             ),
             likelihood=PerKind.default(latent_size, channels, decoder_hidden) if likelihood is None else likelihood,
-            objective=ELBO() if objective is None else objective,
+            objective=ELBO(beta=Anneal(200)) if objective is None else objective,
         )
+
+
+def _perceptron(latent_size: int, hidden: Sequence[int], input_size: int) -> MLPField:
+    """A field that moves a standard normal state by about 1 per unit of time.
+
+    PyTorch's own initial weights move it by about 0.1: trajectories look constant, and training waits on a plateau.
+    """
+    field = MLPField(latent_size, hidden, input_size=input_size)
+    for module in field.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_normal_(module.weight)
+            nn.init.zeros_(module.bias)
+    return field

@@ -1,0 +1,49 @@
+"""Every exported model keeps the contract; a new export without a line here fails."""
+
+import inspect
+
+import pytest
+
+from ctdyn import models
+from ctdyn.data.channels import Channel
+from ctdyn.encoders import GRUEncoder
+from ctdyn.fields import MLPField
+from ctdyn.integrate import ConstantStep
+from ctdyn.likelihoods import Gaussian
+from ctdyn.models import HoldLast, LatentODE, LatentVAE, LinearInterpolation, MaternGP, Model, OwnMean
+from ctdyn.processes import ODEProcess
+from ctdyn.solvers import RK4
+from ctdyn.testing import check_model, example_window
+
+
+CHANNELS = (Channel("a"), Channel("b"))
+
+
+def _latent_vae() -> LatentVAE:
+    process = ODEProcess(MLPField(3, hidden=(8,)), 3, learned_prior=True, solver=RK4(), controller=ConstantStep(0.25))
+    return LatentVAE(CHANNELS, GRUEncoder(2, 3, 6), process, Gaussian(3, 2))
+
+
+MODELS = {
+    "HoldLast": lambda: HoldLast(CHANNELS),
+    "LatentODE": lambda: LatentODE(CHANNELS, 3, (8,), encoder_size=6, controller=ConstantStep(0.25)),
+    "LatentVAE": _latent_vae,
+    "LinearInterpolation": lambda: LinearInterpolation(CHANNELS),
+    "MaternGP": lambda: MaternGP(CHANNELS),
+    "OwnMean": lambda: OwnMean(CHANNELS),
+}
+
+
+def test_every_exported_model_is_checked():
+    exported = {name: getattr(models, name) for name in models.__all__}
+    concrete = {
+        name
+        for name, x in exported.items()
+        if isinstance(x, type) and issubclass(x, Model) and not inspect.isabstract(x)
+    }
+    assert concrete == set(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_contract(name):
+    check_model(MODELS[name](), example_window(2))
