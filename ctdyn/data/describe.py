@@ -224,7 +224,7 @@ def _notes(channels: tuple[ChannelSummary, ...], data: SeriesSet, collisions: fl
     return tuple(notes)
 
 
-def _triple(numbers: tuple[float, ...]) -> str:
+def _triple(numbers: tuple[float | int, ...]) -> str:
     return " / ".join(f"{number:.4g}" if isinstance(number, float) else str(number) for number in numbers)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -71,7 +70,7 @@ class Units:
             values=values,
             inputs=inputs,
             static=static,
-            noise=None if batch.noise is None else batch.noise / self.scale,
+            noise=None if batch.noise is None else torch.where(batch.mask, batch.noise / self.scale, 0.0),
             start=None if batch.start is None else self.times_to_model(batch.start),
         )
 
@@ -173,8 +172,8 @@ class Standardize(Scaler):
         tensor([[0.0000, 0.5000, 1.0000]], dtype=torch.float64)
     """
 
-    center: Literal["train", "context"] = "train"
-    origin: Literal["first", "shared", "given"] = "first"
+    center: str = "train"
+    origin: str = "first"
     time_scale: float | int | None = None
     statistics: Statistics | None = None
 
@@ -244,7 +243,7 @@ class Standardize(Scaler):
         loc = tensor(learnt.loc).expand(*context.batch_shape, -1)
         if self.center == "context":
             seen = context.mask.sum(-2)
-            mean = context.values.to(torch.float64).sum(-2) / seen.clamp(min=1)
+            mean = torch.where(context.mask, context.values, 0.0).to(torch.float64).sum(-2) / seen.clamp(min=1)
             real = ~torch.tensor(learnt.binary, device=loc.device)
             loc = torch.where((seen > 0) & real, mean, loc)
         origins = {

@@ -43,7 +43,8 @@ def test_nanoseconds_stay_over_a_short_span() -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "unit"), [("2020-01-01 00:05", "second"), ("2020-01-01 06:00", "minute"), ("2020-01-04", "hour"), ("2040-01-01", "day")]
+    ("end", "unit"),
+    [("2020-01-01 00:05", "second"), ("2020-01-01 06:00", "minute"), ("2020-01-04", "hour"), ("2040-01-01", "day")],
 )
 def test_the_unit_suits_the_span(end: str, unit: str) -> None:
     assert axis_of(["2020-01-01 00:00", end])[0].unit == unit

@@ -18,7 +18,9 @@ def test_the_unit_of_datetime64_is_read_from_the_dtype(unit: str) -> None:
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
 def test_pandas_columns_of_every_unit_agree(unit: str) -> None:
-    column = pd.Series(pd.to_datetime(["2021-03-01 12:00:01", None, "2021-03-02 00:00:00"])).astype(f"datetime64[{unit}]")
+    column = pd.Series(pd.to_datetime(["2021-03-01 12:00:01", None, "2021-03-02 00:00:00"])).astype(
+        f"datetime64[{unit}]"
+    )
     stamps = parse_times(column)
     assert isinstance(stamps, Stamps)
     assert stamps.missing.tolist() == [False, True, False]
