@@ -163,17 +163,8 @@ def _draw_panel(
     ax.plot(times, quantiles(samples, 0.5), color=_LINE, lw=1.6, marker=marker, label="median", zorder=3)
     if truth is not None:
         series, known, place = _observations(truth, id, channel.name)
-        size = _marker_size(known.sum())
-        ax.plot(
-            *(_drawable(axis, series.times[known]), series.values[known, place]),
-            *("o",),
-            ms=size,
-            mfc="white",
-            mec=_HIDDEN,
-            mew=0.9,
-            label="truth",
-            zorder=5,
-        )
+        x, y = _drawable(axis, series.times[known]), series.values[known, place]
+        ax.plot(x, y, "o", ms=_marker_size(x.size), mfc="white", mec=_HIDDEN, mew=0.9, label="truth", zorder=5)
     _draw_context(ax, forecast.context, id, channel.name)
     ax.set_title(f"{id} · {channel.name}", fontsize=10, loc="left")
     ax.set_ylabel(channel.unit or "")
@@ -186,7 +177,7 @@ def _draw_context(ax: Axes, context: SeriesSet, id: object, name: str) -> None:
     times, values = _drawable(context.axis, series.times[known]), series.values[known, place]
     if series.noise is not None:
         ax.errorbar(times, values, series.noise[known, place], fmt="none", ecolor=_SEEN, alpha=0.35, lw=0.8, zorder=2)
-    ax.plot(times, values, "o", ms=_marker_size(known.sum()), color=_SEEN, mew=0, label="observed", zorder=4)
+    ax.plot(times, values, "o", ms=_marker_size(values.size), color=_SEEN, mew=0, label="observed", zorder=4)
 
 
 def _marker_size(count: int) -> float:

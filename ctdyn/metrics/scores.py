@@ -33,7 +33,7 @@ MIN_COUNT = 50
 Array = NDArray[np.float64]
 
 
-def quantiles(samples: ArrayLike, levels: ArrayLike) -> Array:
+def quantiles(samples: ArrayLike, levels: ArrayLike | float) -> Array:
     r"""Quantiles from samples, unbiased in probability: the k-th of M ordered samples is the level :math:`k/(M+1)`.
 
     Levels beyond the outermost samples are held at them.
