@@ -64,9 +64,9 @@ def test_the_future_follows_the_learned_oscillation():
             parts.append(IrregularBatch(times[:, rows], part, torch.ones_like(part, dtype=torch.bool)))
         return Window(*parts)
 
-    model = LatentODE([Channel("wave")], latent_size=8, hidden=(32,), encoder_size=24)
+    model = LatentODE([Channel("wave")], latent_size=8, hidden=(32,), encoder_size=24, controller=ConstantStep(0.1))
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for step in range(150):
+    for step in range(120):
         batch = window(32)
         whole = IrregularBatch(
             torch.cat([batch.context.times, batch.target.times], -1),
