@@ -10,7 +10,8 @@ from torch import nn
 from .._config import Configurable
 from .._types import Inputs, State, Time
 from ..nn import MLP
-from .base import VectorField, check_arguments, check_sizes
+from ._arguments import check_arguments, check_sizes
+from .base import VectorField
 
 
 __all__ = ["MLPField"]

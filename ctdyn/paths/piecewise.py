@@ -28,6 +28,11 @@ class PiecewisePath(Path):
 
     Raises:
         ValueError: the shapes disagree, there is no knot, times decrease, or an entry is not finite.
+
+    Example:
+        >>> from ctdyn.paths import LinearPath
+        >>> LinearPath(torch.tensor([[0.0, 2.0]]), torch.tensor([[[0.0], [4.0]]])).knots()
+        tensor([[0., 2.]])
     """
 
     def __init__(self, ts: Tensor, xs: Tensor) -> None:

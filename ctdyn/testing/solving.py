@@ -290,7 +290,7 @@ def check_engine(engine: Engine, *, own_clocks: bool = True, tolerance: float = 
 
     * shared clocks, forward and backward, and own clocks are solved to the tolerance, or own clocks are refused;
     * padded times are harmless, and the gradient of the initial state is exact to the tolerance;
-    * `num_evaluations` is counted.
+    * `evaluations` is counted.
 
     Args:
         engine: the engine, set to be more accurate than `tolerance`.
@@ -329,9 +329,9 @@ def _check_trajectory(engine: Engine, t0: Tensor, y0: Tensor, ts: Tensor, tolera
     require(ys.requires_grad, f"on {clock} no gradient reaches the initial state")
     found, expected = (torch.autograd.grad((states * probe).sum(), start)[0] for states in (ys, exact))
     same(found, expected, 10 * tolerance, f"on {clock} the gradient of the initial state is wrong")
-    count = stats.get("num_evaluations", torch.zeros(0))
-    require(count.shape == t0.shape, "stats lack num_evaluations, one per series")
-    require(bool((count > 0).all()), "num_evaluations are not counted")
+    count = stats.get("evaluations", torch.zeros(0))
+    require(count.shape == t0.shape, "stats lack evaluations, one per series")
+    require(bool((count > 0).all()), "evaluations are not counted")
 
 
 def check_adjoint(adjoint: Adjoint, *, tolerance: float = 1e-8) -> None:

@@ -309,7 +309,7 @@ class OneClockEngine(Lazy):
         (Wrong, "states are wrong"),
         (Cut, "no gradient"),
         (HalfGradient, "gradient of the initial state is wrong"),
-        (Uncounted, "num_evaluations"),
+        (Uncounted, "evaluations"),
         (OneClockEngine, "own clocks"),
     ],
 )

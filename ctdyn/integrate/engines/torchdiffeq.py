@@ -103,7 +103,7 @@ class TorchDiffEq(Engine):
         else:
             ys, evaluations = self._on_own_clocks(term, y0, distinct)
         count = torch.full(y0.shape[:-1], evaluations, dtype=torch.int64, device=y0.device)
-        return ys[..., torch.cumsum(moves, 0), :], {"num_evaluations": count}
+        return ys[..., torch.cumsum(moves, 0), :], {"evaluations": count}
 
     def _on_shared_clock(self, term: Term, y0: State, clock: Tensor) -> tuple[States, int]:
         """All series at once, on the time since the start: a float32 state then costs the clock no precision."""
