@@ -29,7 +29,6 @@ from ..data import (
     loader,
     pad,
 )
-from ..metrics import evaluate
 from ..models import Encodes, ExactlyFitted, Generative, Model, Predictive
 from ..models.base import input_path
 from ..paths import Path as ControlPath
@@ -284,6 +283,8 @@ class Forecaster:
             ValueError: the Forecaster is not fitted.
             DataError: no series is long enough for the task.
         """
+        from ..metrics import evaluate
+
         context, truth = self.cut(self._checked(series), task)
         forecast, densities = self._ask(context, tuple(one.times for one in truth), truth, num_samples, truth)
         return evaluate(forecast, truth, log_density=densities, means=forecast.means, **options)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data import Channel, Series, SeriesSet
-from ..metrics import quantiles
 
 
 if TYPE_CHECKING:
@@ -163,6 +162,8 @@ class Forecast:
         return plot.plot_forecast(self, truth, **options)
 
     def _quantile_columns(self, levels: Sequence[float]) -> list[Array]:
+        from ..metrics import quantiles
+
         found = self._map(lambda x: quantiles(x, np.asarray(levels)))
         empty = np.zeros((len(levels), 0))
         return list(np.concatenate([empty, *[each.reshape(len(levels), -1) for each in found]], axis=1))

@@ -7,6 +7,7 @@ import torch
 
 from ctdyn.data import from_pandas, from_ragged
 from ctdyn.forecast import Forecaster
+from ctdyn.integrate import ConstantStep
 from ctdyn.models import LatentODE
 
 
@@ -29,7 +30,7 @@ def make_series(count=8, seed=0):
 
 def make_model(channels, **options):
     torch.manual_seed(0)
-    return LatentODE(channels, latent_size=3, hidden=(8,), encoder_size=8, **options)
+    return LatentODE(channels, latent_size=3, hidden=(8,), encoder_size=8, controller=ConstantStep(0.5), **options)
 
 
 @pytest.fixture(scope="session")

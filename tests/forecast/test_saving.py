@@ -13,6 +13,7 @@ import ctdyn._storage as storage
 from ctdyn._checks import CheckpointWriteError, DataError, VersionError
 from ctdyn.data import Extrapolate, Standardize
 from ctdyn.forecast import Forecaster, load
+from ctdyn.integrate import ConstantStep
 from ctdyn.models import ELBO, HoldLast, LatentODE, LinearInterpolation, MaternGP, OwnMean
 
 
@@ -103,7 +104,7 @@ def test_a_resumed_forecaster_is_the_one_that_was_never_interrupted(series, tmp_
 
     class Stop(pl.Callback):
         def on_train_batch_end(self, trainer, *args):
-            if trainer.global_step == 40:
+            if trainer.global_step == 27:
                 raise RuntimeError("the lights went out")
 
     train, validation = series.split(6)
@@ -111,10 +112,10 @@ def test_a_resumed_forecaster_is_the_one_that_was_never_interrupted(series, tmp_
     def forecaster():
         return Forecaster(build(series.channels))
 
-    whole = forecaster().fit(train, validation, max_steps=60, **QUIET)
+    whole = forecaster().fit(train, validation, max_steps=29, **QUIET)
     with pytest.raises(RuntimeError, match="lights"):
-        forecaster().fit(train, validation, max_steps=60, dir=tmp_path, callbacks=[Stop()], **QUIET)
-    resumed = forecaster().fit(train, validation, max_steps=60, dir=tmp_path, resume=True, **QUIET)
+        forecaster().fit(train, validation, max_steps=29, dir=tmp_path, callbacks=[Stop()], **QUIET)
+    resumed = forecaster().fit(train, validation, max_steps=29, dir=tmp_path, resume=True, **QUIET)
     same_answers(whole, resumed, series)
 
 
@@ -145,7 +146,7 @@ class Mine(LatentODE):
     """Not one of ctdyn's."""
 
     def __init__(self, channels, size=2):
-        super().__init__(channels, latent_size=size, hidden=(4,), encoder_size=4)
+        super().__init__(channels, latent_size=size, hidden=(4,), encoder_size=4, controller=ConstantStep(0.5))
 
 
 def test_a_model_of_ones_own_is_passed_in(series, tmp_path):
