@@ -94,7 +94,7 @@ def solve(
     solver = Tsit5() if solver is None else solver
     controller = _check_controller(solver, controller)
     adjoint = Direct() if adjoint is None else adjoint
-    _check_parts(solver, adjoint)
+    _check_adjoint(adjoint)
     ts = ts.expand(*shape, ts.shape[-1])
     if not shape.numel():
         return _empty(term, y0, ts)
@@ -110,7 +110,7 @@ def solve(
     else:
         ys, nodes, trajectory = adjoint.run(replay, y0)
     if isinstance(controller, GridController):
-        planned = _inspect(planned, replay, ys, nodes, y0, clock, solver, max_steps, throw)
+        planned = _inspect(planned, replay, ys, nodes, clock, max_steps, throw)
     if bool((planned.status != Status.SUCCESS).any()):
         ys = _blank(ys, planned, clock)
     return Solution(
@@ -238,7 +238,7 @@ def _check_controller(solver: Solver, controller: StepController | None) -> Step
     return controller
 
 
-def _check_parts(solver: Solver, adjoint: Adjoint) -> None:
+def _check_adjoint(adjoint: Adjoint) -> None:
     if not isinstance(adjoint, Adjoint):
         raise TypeError(f"adjoint must be an Adjoint object such as Direct(); got {adjoint!r}.")
 
@@ -304,9 +304,7 @@ def _inspect(
     replay: Replay,
     ys: States,
     nodes: list[Tensor],
-    y0: Tensor,
     clock: Clock,
-    solver: Solver,
     max_steps: int,
     throw: bool,
 ) -> StepPlan:
@@ -322,7 +320,7 @@ def _inspect(
             raise_failure(status, steps, reached, clock.t0, clock.end, state, max_steps)
     elif throw:
         raise_failure(planned.status, planned.steps, planned.reached, clock.t0, clock.end, nodes[-1], max_steps)
-    _warn_of_growth(nodes, solver)
+    _warn_of_growth(nodes, replay.solver)
     return planned
 
 
