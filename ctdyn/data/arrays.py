@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from .._checks import DataError, few
-from .assemble import Columns, Policy, assemble
+from ._assemble import Columns, Policy, assemble
+from ._stamps import BadTimeError
 from .channels import Channel, unique_channels
 from .clock import TimeAxis
 from .series_set import SeriesSet
-from .stamps import BadTimeError
 
 
 __all__ = ["from_padded", "from_ragged"]

@@ -116,6 +116,16 @@ class Window:
     Args:
         context: the observations that the model may condition on.
         target: the observations that the loss scores. Its batch axes are those of `context`.
+
+    Raises:
+        ValueError: the batch axes differ.
+
+    Example:
+        >>> def batch(*times: float) -> IrregularBatch:
+        ...     ones = torch.ones(1, len(times), 1)
+        ...     return IrregularBatch(torch.tensor([times]), ones, ones.bool())
+        >>> Window(batch(0.0, 1.0), batch(2.0)).target.times
+        tensor([[2.]])
     """
 
     context: IrregularBatch

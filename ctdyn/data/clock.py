@@ -9,7 +9,7 @@ import numpy as np
 
 from .._checks import DataError
 from ._pandas import DatetimeIndex
-from .stamps import Stamps, localized, looks_like_epoch, parse_times, refuse_packed_dates, unit_seconds
+from ._stamps import Stamps, localized, looks_like_epoch, parse_times, refuse_packed_dates, unit_seconds
 
 
 __all__ = ["TimeAxis"]

@@ -34,6 +34,11 @@ class ChannelSummary:
         max: the largest.
         constant: all values are the same, up to 1e-9 of the largest magnitude.
         sentinel: a repeated extreme value that stands apart from all others, as -1 or 9999, and may mean "missing".
+
+    Example:
+        >>> from .arrays import from_ragged
+        >>> from_ragged([(range(6), [60, 61, -1, 70, -1, 65])]).describe().channels[0].sentinel
+        -1.0
     """
 
     channel: Channel
@@ -66,6 +71,12 @@ class Description:
         channels: one summary per channel.
         intake: what was done to the rows on their way in.
         notes: what looks wrong, one sentence each.
+
+    Example:
+        >>> from .arrays import from_ragged
+        >>> report = from_ragged([([0, 1, 3], [5.0, 5.0, 5.0])]).describe()
+        >>> print(report.notes[0])
+        channel 'x' is constant (5): a model can learn nothing but its value.
     """
 
     series: int

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from .._checks import DataError, few
+from ._assemble import Columns, Policy, assemble
+from ._columns import Entries, numeric, pivoted
 from ._pandas import DataFrame
-from .assemble import Columns, Policy, assemble
+from ._stamps import BadTimeError
 from .channels import Channel, unique_channels
 from .clock import TimeAxis
-from .columns import Entries, numeric, pivoted
 from .series_set import SeriesSet
-from .stamps import BadTimeError
 
 
 __all__ = ["from_pandas", "to_long", "to_wide"]
@@ -132,6 +132,14 @@ def to_long(data: SeriesSet) -> DataFrame:
 
     Args:
         data: the series.
+
+    Example:
+        >>> from .arrays import from_ragged
+        >>> print(to_long(from_ragged([([0.0, 1.0], [[1.0, np.nan], [2.0, 3.0]])])).to_string(index=False))
+         id  time channel  value
+          0   0.0      x0    1.0
+          0   1.0      x0    2.0
+          0   1.0      x1    3.0
     """
     import pandas as pd
 
@@ -160,6 +168,13 @@ def to_wide(data: SeriesSet) -> DataFrame:
 
     Raises:
         DataError: two columns would have the same name.
+
+    Example:
+        >>> from .arrays import from_ragged
+        >>> print(to_wide(from_ragged([([0.0, 1.0], [[1.0, np.nan], [2.0, 3.0]])])).to_string(index=False))
+         id  time  x0  x1
+          0   0.0 1.0 NaN
+          0   1.0 2.0 3.0
     """
     import pandas as pd
 

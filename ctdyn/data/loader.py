@@ -37,6 +37,17 @@ class WindowLoader:
         shuffle: a new order and new windows in every epoch; False: the same ones in every epoch.
         dtype: what the model computes in.
         repeats: windows per series and epoch.
+
+    Example:
+        >>> from .arrays import from_ragged
+        >>> from .scaling import Standardize
+        >>> from .windows import Reconstruct
+        >>> data = from_ragged([([0.0, 1.0], [1.0, 2.0])] * 3)
+        >>> batches = WindowLoader(data, Reconstruct(), Standardize().fit(data), batch_size=2)
+        >>> iterator = iter(batches)
+        >>> window = next(iterator)
+        >>> batches.state_dict()
+        {'epoch': 0, 'position': 1}
     """
 
     def __init__(

@@ -98,7 +98,12 @@ class Units:
 
 
 class Scaler(ABC):
-    """Learns the units of a model from training series. A frozen dataclass of plain numbers, which can be saved."""
+    """Learns the units of a model from training series. A frozen dataclass of plain numbers, which can be saved.
+
+    Example:
+        >>> issubclass(Standardize, Scaler)
+        True
+    """
 
     @abstractmethod
     def fit(self, train: SeriesSet, windows: WindowMaker | None = None) -> Scaler:
@@ -129,6 +134,12 @@ class Statistics:
         input_scale: the standard deviation of each input.
         static_loc: the mean of each static covariate.
         static_scale: the standard deviation of each static covariate.
+
+    Example:
+        >>> from .arrays import from_ragged
+        >>> learnt = Standardize().fit(from_ragged([([0.0, 4.0], [1.0, 3.0])])).statistics
+        >>> learnt.loc, learnt.scale, learnt.time_scale
+        ((2.0,), (1.0,), 4.0)
     """
 
     channels: tuple[str, ...]

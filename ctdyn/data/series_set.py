@@ -33,6 +33,11 @@ class Intake:
         duplicates: observations that were merged into another of the same series, channel and time.
         near_duplicates: pairs of times that only rounding can tell apart.
         empty_series: ids that were dropped because nothing was observed in them.
+
+    Example:
+        >>> from .arrays import from_ragged
+        >>> from_ragged([([1.0, 0.0, 2.0], [1.0, 2.0, np.nan])]).intake
+        Intake(rows=3, empty_rows=1, unsorted=1, duplicates=0, near_duplicates=0, empty_series=0)
     """
 
     rows: int = 0

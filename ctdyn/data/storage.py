@@ -59,6 +59,13 @@ def read_frame(path: str | Path) -> tuple[DataFrame, dict[str, Any]]:
     Raises:
         DataError: the file is truncated or malformed, or its ending is unknown.
         FileNotFoundError: there is no such file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     frame, columns = read_frame(co2().to_parquet(Path(folder) / "co2.parquet"))
+        >>> list(frame.columns), columns["units"]
+        (['id', 'time', 'co2'], {'co2': 'ppm'})
     """
     path = Path(path)
     if not path.exists():
@@ -98,6 +105,12 @@ def write_csv(frame: DataFrame, path: str | Path) -> Path:
     Args:
         frame: the frame; its index is not written.
         path: where to.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_csv(co2().to_wide(), Path(folder) / "co2.csv").name
+        'co2.csv'
     """
     path = Path(path)
     with replacing(path) as temporary:
@@ -112,6 +125,13 @@ def write_parquet(frame: DataFrame, path: str | Path, **columns: Any) -> Path:
         frame: the frame; its index is not written.
         path: where to.
         **columns: the arguments of `from_pandas` with which `read` is to read it.
+
+    Example:
+        >>> import pandas as pd, tempfile
+        >>> frame = pd.DataFrame({"t": [0.0, 1.0], "hr": [60.0, 61.0]})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     read(write_parquet(frame, Path(folder) / "hr.parquet", time="t", units={"hr": "1/min"})).channels
+        (Channel(name='hr', unit='1/min', kind='real'),)
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -132,6 +152,12 @@ def write_set(data: SeriesSet, path: str | Path) -> Path:
     Args:
         data: the series.
         path: where to.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     read(write_set(co2(), Path(folder) / "co2.parquet")).channels
+        (Channel(name='co2', unit='ppm', kind='real'),)
     """
     columns: dict[str, Any] = {
         "id": "id",
@@ -158,6 +184,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Args:
         path: the file to write.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with replacing(Path(folder) / "note.txt") as temporary:
+        ...         _ = temporary.write_text("whole")
+        ...     os.listdir(folder)
+        ['note.txt']
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

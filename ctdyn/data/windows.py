@@ -21,7 +21,15 @@ _TRIES = 8
 
 
 class WindowMaker(ABC):
-    """Cuts one series into context and target."""
+    """Cuts one series into context and target.
+
+    Example:
+        >>> series = Series("a", np.arange(4.0), np.ones((4, 1)))
+        >>> maker: WindowMaker = OneStep()
+        >>> context, target = maker(series, np.random.default_rng(0))
+        >>> len(target)
+        1
+    """
 
     @abstractmethod
     def __call__(self, series: Series, rng: np.random.Generator) -> tuple[Series, Series] | None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ctdyn._checks import DataError
-from ctdyn.data.stamps import BadTimeError, Stamps, localized, looks_like_epoch, parse_times, unit_seconds
+from ctdyn.data._stamps import BadTimeError, Stamps, localized, looks_like_epoch, parse_times, unit_seconds
 
 
 @pytest.mark.parametrize("unit", ["D", "h", "s", "ms", "us", "ns"])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._checks import DataError, few
-from .assemble import Columns, Policy, backwards
+from ._assemble import Columns, Policy, backwards
 from .channels import unique_channels
 
 
