@@ -26,6 +26,12 @@ class Cell(nn.Module, Configurable, ABC):
     Args:
         num_channels: how many channels are observed.
         hidden_size: size of the hidden state.
+
+    Example:
+        >>> cell: Cell = ODERNNCell(num_channels=2, hidden_size=3)
+        >>> h = torch.ones(1, 3)
+        >>> torch.equal(cell.evolve(h, t0=torch.ones(1), t1=torch.ones(1)), h)
+        True
     """
 
     def __init__(self, num_channels: int, hidden_size: int) -> None:

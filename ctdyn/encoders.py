@@ -30,6 +30,11 @@ class Sites:
         mean: `(*batch, site, latent)`.
         precision: `(*batch, site, latent)`.
         mask: True where a site is real, `(*batch, site, latent)`.
+
+    Example:
+        >>> ones = torch.ones(1, 3, 2)
+        >>> Sites(torch.zeros(1, 3), mean=ones, precision=ones, mask=ones.bool()).times.shape
+        torch.Size([1, 3])
     """
 
     times: Times
@@ -48,6 +53,11 @@ class Encoding:
         context: a path that drives a posterior process.
         sites: Gaussian pseudo-observations.
         static: a description of the whole series, `(*batch, feature)`.
+
+    Example:
+        >>> encoding = Encoding(q0=Independent(Normal(torch.zeros(5, 2), 1.0), 1))
+        >>> encoding.q0.batch_shape, encoding.q0.event_shape
+        (torch.Size([5]), torch.Size([2]))
     """
 
     q0: Distribution | None = None
@@ -82,7 +92,19 @@ def start_time(batch: IrregularBatch) -> Time:
 
 
 class Encoder(nn.Module, Configurable, ABC):
-    """Reads the context of each series; padding and what stands under the mask must not matter."""
+    """Reads the context of each series; padding and what stands under the mask must not matter.
+
+    Example:
+        >>> class MeanEncoder(Encoder):
+        ...     provides = frozenset({"q0"})
+        ...
+        ...     def forward(self, batch):
+        ...         seen = torch.where(batch.mask, batch.values, 0).sum(-2)
+        ...         return Encoding(q0=Independent(Normal(seen / (1 + batch.mask.sum(-2)), 1.0), 1))
+        >>> batch = IrregularBatch(torch.zeros(1, 1), torch.ones(1, 1, 2), torch.ones(1, 1, 2, dtype=torch.bool))
+        >>> MeanEncoder()(batch).q0.mean
+        tensor([[0.5000, 0.5000]])
+    """
 
     #: The fields of `Encoding` that this encoder fills.
     provides: ClassVar[frozenset[str]]

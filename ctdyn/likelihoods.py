@@ -45,6 +45,11 @@ def entry_log_prob(distribution: Distribution, values: Values, mask: Mask) -> Te
 
     Returns:
         `(..., time, channel)`.
+
+    Example:
+        >>> mask = torch.tensor([[[True], [False]]])
+        >>> entry_log_prob(td.Normal(torch.zeros(1, 2, 1), 1.0), torch.zeros(1, 2, 1), mask).flatten()
+        tensor([-0.9189,  0.0000])
     """
     log_prob = distribution.log_prob(torch.where(mask, values, 0))
     return torch.where(mask, log_prob, 0)
@@ -85,7 +90,12 @@ def _check_floor(name: str, initial: float, floor: float) -> None:
 
 
 class Scale(ABC):
-    """How wide observations spread around the decoder's mean; an immutable description that a likelihood builds."""
+    """How wide observations spread around the decoder's mean; an immutable description that a likelihood builds.
+
+    Example:
+        >>> issubclass(LearnedScale, Scale)
+        True
+    """
 
     @abstractmethod
     def build(self, latent_size: int, num_channels: int) -> nn.Module:
@@ -98,6 +108,11 @@ class FixedScale(Scale):
 
     Args:
         value: standard deviation in model units, where 1 is the spread of the channel over the training series.
+
+    Example:
+        >>> likelihood = Gaussian(4, 2, scale=FixedScale(0.1))
+        >>> likelihood(torch.zeros(1, 1, 4), torch.zeros(1, 1)).stddev
+        tensor([[[0.1000, 0.1000]]])
     """
 
     value: float
@@ -119,6 +134,11 @@ class LearnedScale(Scale):
     Args:
         initial: where training starts, in model units (1 is the spread of the channel over the training series).
         floor: the smallest standard deviation that can be learned, in model units.
+
+    Example:
+        >>> likelihood = Gaussian(4, 2, scale=LearnedScale(initial=0.3))
+        >>> likelihood(torch.zeros(1, 1, 4), torch.zeros(1, 1)).stddev.detach()
+        tensor([[[0.3000, 0.3000]]])
     """
 
     initial: float = 0.5
@@ -142,6 +162,11 @@ class HeteroscedasticScale(Scale):
         hidden: hidden layers of the network `g`; empty for an affine map.
         initial: the scale at a latent state of zero before training, in model units.
         floor: the smallest standard deviation, in model units. Without one such a model collapses onto single points.
+
+    Example:
+        >>> likelihood = Gaussian(4, 2, scale=HeteroscedasticScale(hidden=(16,), floor=0.05))
+        >>> bool((likelihood(torch.randn(1, 9, 4), torch.zeros(1, 9)).stddev > 0.05).all())
+        True
     """
 
     hidden: Sequence[int] = ()
@@ -161,6 +186,11 @@ class Likelihood(nn.Module, Configurable, ABC):
 
     Args:
         num_channels: how many channels are observed.
+
+    Example:
+        >>> likelihood: Likelihood = Bernoulli(latent_size=4, num_channels=2)
+        >>> likelihood(torch.zeros(3, 7, 4), torch.zeros(3, 7)).batch_shape
+        torch.Size([3, 7, 2])
     """
 
     def __init__(self, num_channels: int) -> None:

@@ -33,6 +33,11 @@ class LatentSample:
         kl: by the same names, the Kullback-Leibler divergence in closed form, `(*batch,)`, where there is one.
         kl_by_dimension: the divergence of the initial state by latent dimension, `(*batch, latent)`, where the
             dimensions are independent; free bits need it.
+
+    Example:
+        >>> latent = LatentSample(torch.zeros(8, 3, 5, 2), log_terms={"z0": torch.zeros(8, 3)})
+        >>> latent.kl
+        {}
     """
 
     zs: Tensor
@@ -46,6 +51,10 @@ class LatentProcess(nn.Module, Configurable, ABC):
 
     Args:
         latent_size: size of the latent state.
+
+    Example:
+        >>> sorted(ODEProcess.requires)
+        ['q0']
     """
 
     #: The fields of `Encoding` that the posterior is made of.

@@ -27,6 +27,11 @@ class Loss:
     Args:
         total: the scalar to minimise: the mean over the series of the batch, in nats per series.
         parts: scalars worth logging, detached. Every model reports `nats_per_observation`; the rest are its own.
+
+    Example:
+        >>> loss = Loss(torch.tensor(2.0), {"nats_per_observation": torch.tensor(0.5)})
+        >>> sorted(loss.parts)
+        ['nats_per_observation']
     """
 
     total: Tensor
@@ -135,6 +140,12 @@ class Model(nn.Module, Configurable, ABC):
 
     Raises:
         TypeError: there is no channel, or something else than channels was given.
+
+    Example:
+        >>> from ctdyn.models import LatentODE
+        >>> model: Model = LatentODE([Channel("pulse")], latent_size=2)
+        >>> [channel.name for channel in model.channels]
+        ['pulse']
     """
 
     channels: tuple[Channel, ...]
@@ -178,7 +189,13 @@ class Model(nn.Module, Configurable, ABC):
 
 
 class Generative(ABC):
-    """Capability: makes new series without seeing any."""
+    """Capability: makes new series without seeing any.
+
+    Example:
+        >>> from ctdyn import models
+        >>> issubclass(models.LatentODE, models.Generative)
+        True
+    """
 
     @abstractmethod
     def sample(
@@ -193,7 +210,13 @@ class Generative(ABC):
 
 
 class Scorable(ABC):
-    """Capability: says how probable a target is, given its context."""
+    """Capability: says how probable a target is, given its context.
+
+    Example:
+        >>> from ctdyn import models
+        >>> issubclass(models.LatentODE, models.Scorable)
+        True
+    """
 
     @abstractmethod
     def log_prob(self, window: Window, *, num_samples: int = 100, generator: Generator | None = None) -> Tensor:
@@ -201,7 +224,13 @@ class Scorable(ABC):
 
 
 class Encodes(ABC):
-    """Capability: turns a series of any length into one vector."""
+    """Capability: turns a series of any length into one vector.
+
+    Example:
+        >>> from ctdyn import models
+        >>> issubclass(models.LatentODE, models.Encodes)
+        True
+    """
 
     @abstractmethod
     def encode(self, context: IrregularBatch) -> Tensor:
@@ -209,7 +238,13 @@ class Encodes(ABC):
 
 
 class ExactlyFitted(ABC):
-    """Capability: is fitted in closed form or by its own procedure, not by gradient steps on `loss`."""
+    """Capability: is fitted in closed form or by its own procedure, not by gradient steps on `loss`.
+
+    Example:
+        >>> from ctdyn import models
+        >>> issubclass(models.MaternGP, models.ExactlyFitted), issubclass(models.LatentODE, models.ExactlyFitted)
+        (True, False)
+    """
 
     @abstractmethod
     def fit_exact(self, windows: Iterable[Window]) -> None:
@@ -233,6 +268,12 @@ def input_path(context: IrregularBatch, target: IrregularBatch | None = None) ->
 
     Raises:
         ValueError: one part has inputs and the other has not.
+
+    Example:
+        >>> times, values = torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2, 1)
+        >>> batch = IrregularBatch(times, values, values.bool(), inputs=torch.tensor([[[3.0], [5.0]]]))
+        >>> input_path(batch).evaluate(torch.tensor([0.5]))
+        tensor([[4.]])
     """
     parts = [part for part in (context, target) if part is not None]
     if all(part.inputs is None for part in parts):

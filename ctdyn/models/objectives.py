@@ -47,7 +47,12 @@ class Anneal:
 
 
 class Objective(ABC):
-    """What is maximised, as a pure function of sampled latents and of the optimiser step."""
+    """What is maximised, as a pure function of sampled latents and of the optimiser step.
+
+    Example:
+        >>> isinstance(ELBO(), Objective), ELBO().num_samples
+        (True, 1)
+    """
 
     num_samples: int
 

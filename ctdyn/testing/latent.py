@@ -39,6 +39,11 @@ def example_window(
 
     Returns:
         A context of up to 6 times and a target of up to 5 later ones.
+
+    Example:
+        >>> window = example_window(2, static_size=1)
+        >>> window.context.values.shape, window.target.values.shape
+        (torch.Size([4, 6, 2]), torch.Size([4, 5, 2]))
     """
     generator = Generator().manual_seed(seed)
 
