@@ -25,6 +25,10 @@ class Clock:
         t0: time of the initial state, `(*batch,)`.
         direction: 1 where time runs forward, -1 where it runs backward, `(*batch,)`.
         from_first: the series begin at their first output time.
+
+    Example:
+        >>> Clock.create(torch.tensor([3.0, 1.0]), None, torch.Size([2]), torch.float64).direction
+        tensor([-1., -1.], dtype=torch.float64)
     """
 
     ts: Times
@@ -117,6 +121,11 @@ def landing_times(nodes: Times, clock: Clock, knots: Tensor | None) -> Tensor:
         nodes: monotone times in the direction of the clock, `(*batch, node)`; the first is t0, the last the end.
         clock: the clock of the batch.
         knots: times that no step may straddle, `(*batch, knot)`.
+
+    Example:
+        >>> clock = Clock.create(torch.tensor([0.0, 2.0]), None, torch.Size([]), torch.float64)
+        >>> landing_times(clock.ts, clock, torch.tensor([-1.0, 0.5, 2.0, 9.0]))
+        tensor([0.0000, 0.5000, 2.0000], dtype=torch.float64)
     """
     direction = clock.direction[..., None]
     if knots is not None:

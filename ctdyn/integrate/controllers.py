@@ -68,6 +68,13 @@ class Verdict(NamedTuple):
         factor: what to multiply the step by for the next attempt, `(*batch,)`.
         finite: False where the attempt was NaN or infinite, `(*batch,)`.
         memory: what the controller wants to see again.
+
+    Example:
+        >>> from ctdyn.solvers import Tsit5
+        >>> error, y = torch.full((1, 2), 1e-3), torch.ones(1, 2)
+        >>> control = PIDController(rtol=1e-4, atol=1e-6)
+        >>> control.next(Tsit5(), error, y, y, control.start(torch.zeros(1))).accept
+        tensor([False])
     """
 
     accept: Tensor

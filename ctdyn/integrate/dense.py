@@ -21,6 +21,10 @@ def locate(grid: Tensor, ts: Times, direction: Time) -> Tensor:
         grid: ends of the steps of each series, `(step + 1, *batch)`.
         ts: times within the grid of their series, `(*batch, time)`.
         direction: 1 forward, -1 backward, `(*batch,)`.
+
+    Example:
+        >>> locate(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([0.0, 0.5, 2.0]), torch.tensor(1.0))
+        tensor([0, 1, 2])
     """
     nodes = torch.movedim(grid.detach(), 0, -1) * direction[..., None]
     times = ts.detach() * direction[..., None]
@@ -36,6 +40,12 @@ def rows_of(table: Tensor, index: Tensor) -> Tensor:
 
     Returns:
         `(*batch, query, *entry)`.
+
+    Example:
+        >>> table = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]])
+        >>> rows_of(table, torch.tensor([[0, 1], [1, 1]])).squeeze(-1)
+        tensor([[1., 3.],
+                [4., 4.]])
     """
     batch, entry = index.shape[:-1], table.shape[index.dim() :]
     series = torch.arange(batch.numel(), device=index.device).reshape(*batch, 1)
@@ -53,6 +63,11 @@ class Trajectory:
         grid: ends of the steps, `(step + 1, *batch)`.
         coefficients: lowest power first, `(row, *batch, degree + 1, state)`.
         rows: which row holds each step, `(step, *batch)`; None where step k is row k.
+
+    Example:
+        >>> ramp = Trajectory(torch.tensor([0.0, 2.0]), torch.tensor([[[1.0], [3.0]]]))
+        >>> ramp.read(torch.tensor([1.0]), torch.tensor([1]))
+        tensor([[2.5000]])
     """
 
     grid: Tensor

@@ -36,6 +36,11 @@ class StepPlan:
         status: a `Status` per series, `(*batch,)`.
         final: the state at the last time reached, `(*batch, state)`; None where planning needed no state.
         taken: the steps as planned, where they were kept.
+
+    Example:
+        >>> count = torch.tensor(1)
+        >>> StepPlan(torch.tensor([0.0, 2.0]), count, count - 1, count, count - 1).reached
+        tensor(2.)
     """
 
     grid: Tensor
@@ -65,6 +70,14 @@ def plan(
         clock: times of the batch.
         max_steps: the most attempts of one series.
         keep: keep the steps of an adaptive plan, so that no replay is needed.
+
+    Example:
+        >>> from ctdyn.integrate.controllers import StepTo
+        >>> from ctdyn.solvers import RK4
+        >>> from ctdyn.terms import ODETerm
+        >>> clock = Clock.create(torch.tensor([0.0, 1.0]), None, torch.Size([]), torch.float64)
+        >>> plan(ODETerm(lambda t, y: -y), RK4(), StepTo(2), torch.ones(1), clock, 100, keep=False).grid
+        tensor([0.0000, 0.5000, 1.0000], dtype=torch.float64)
     """
     if isinstance(controller, GridController):
         return _fixed(term, controller, clock, max_steps)
@@ -205,6 +218,11 @@ class Segment:
         state: what the next step can use.
         trajectory: the dense output, where the replay is dense.
         nodes: the states at the ends of the steps, the start included.
+
+    Example:
+        >>> y = torch.ones(1)
+        >>> Segment(y[None], y, None, None, [y]).y1
+        tensor([1.])
     """
 
     ys: States
@@ -225,6 +243,14 @@ class Replay:
         ts: output times, `(*batch, time)`.
         node: the grid node at or beyond each output time, `(*batch, time)`.
         lands: every output time is a node.
+
+    Example:
+        >>> from ctdyn.solvers import Euler
+        >>> from ctdyn.terms import ODETerm
+        >>> grid = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+        >>> replay = Replay(ODETerm(lambda t, y: -y), Euler(), grid, grid[2:], torch.tensor([2]), lands=True)
+        >>> replay.run(torch.ones(1)).ys
+        tensor([[0.2500]])
     """
 
     term: Term

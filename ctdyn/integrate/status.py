@@ -61,6 +61,10 @@ def raise_failure(
 
     Raises:
         SolveError: of the kind of the first failure; it names the series, the time, the progress and the remedies.
+
+    Example:
+        >>> none, times, y = torch.zeros(2, dtype=torch.int64), torch.zeros(2), torch.ones(2, 1)
+        >>> raise_failure(none, none, times, times, times + 1, y, max_steps=10)
     """
     failed = torch.nonzero(status)
     if not len(failed):

@@ -25,6 +25,11 @@ class Step(NamedTuple):
         error: estimate of the local error, of the shape of `y1`; None where none was asked for.
         state: what the next step can use if it starts where this one ends and no knot lies there.
         interpolant: what `Solver.coefficients` needs to know of the step; empty where no dense output was asked for.
+
+    Example:
+        >>> import torch
+        >>> Step(torch.ones(1), None, None, ()).y1
+        tensor([1.])
     """
 
     y1: Tensor

@@ -35,6 +35,10 @@ class Tableau:
         error: weights of the error estimate, `b` minus the embedded method's, the last stage too; None without one.
         dense: for each stage, the last too, its coefficients of :math:`\theta, \theta^2, \dots`; None for the cubic
             Hermite polynomial through both ends.
+
+    Example:
+        >>> Tableau(c=(0.0, 2 / 3), a=((2 / 3,),), b=(1 / 4, 3 / 4)).b  # Ralston's method
+        (0.25, 0.75)
     """
 
     c: tuple[float, ...]
