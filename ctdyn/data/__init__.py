@@ -12,7 +12,7 @@ from .scaling import Scaler, Standardize, Statistics, Units
 from .series import Series
 from .series_set import Intake, SeriesSet
 from .storage import co2, read, write_csv, write_parquet
-from .windows import AnyOf, Extrapolate, Interpolate, OneStep, Reconstruct, WindowMaker
+from .windows import AnyOf, Extrapolate, Interpolate, OneStep, Reconstruct, TimeWarp, WindowMaker
 
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Standardize",
     "Statistics",
     "TimeAxis",
+    "TimeWarp",
     "Units",
     "Window",
     "WindowLoader",

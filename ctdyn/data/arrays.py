@@ -99,12 +99,12 @@ def from_padded(
     channels: Sequence[Channel | str] | None = None,
     ids: Sequence[Any] | None = None,
     noise: Any = None,
-    static: Any = None,
     time_unit: str | None = None,
-    duplicates: str = "error",
     drop_empty: bool = False,
 ) -> SeriesSet:
     """Irregular series from padded blocks. What the mask hides is never read, padded times included.
+
+    For inputs, static covariates, labels and a policy for duplicates, use `from_ragged`.
 
     Args:
         times: `(series, time)`, or `(time,)` where all share them.
@@ -114,9 +114,7 @@ def from_padded(
         channels: what the columns of the values are; default: "x", or "x0", "x1" and so on.
         ids: what the series are called; default: 0, 1, 2 and so on.
         noise: standard errors with the shape of `values`.
-        static: covariates per series, `(series, feature)`.
         time_unit: as in `from_pandas`.
-        duplicates: as in `from_pandas`.
         drop_empty: as in `from_pandas`.
 
     Returns:
@@ -143,7 +141,7 @@ def from_padded(
         )
     seen = _mask(mask, block)
     names = list(range(len(block))) if ids is None else list(ids)
-    _check_count(len(block), ids=names, noise=noise, static=static)
+    _check_count(len(block), ids=names, noise=noise)
     disagree = np.argwhere(seen & np.isnan(block))
     if len(disagree):
         series, row, channel = (int(i) for i in disagree[0])
@@ -165,10 +163,8 @@ def from_padded(
         values=np.where(seen, block, np.nan)[series, row],
         channels=_named(channels, block.shape[2]),
         noise=None if error is None else error[series, row],
-        static=None if static is None else _two_axes(static),
-        names=_numbered(static=static),
     )
-    return assemble(columns, Policy(duplicates, drop_empty=drop_empty))
+    return assemble(columns, Policy(drop_empty=drop_empty))
 
 
 def _mask(mask: Any, block: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ __all__ = ["Scaler", "Standardize", "Statistics", "Units"]
 
 _CONSTANT = 1e-9
 _SAMPLED_WINDOWS = 512
+_PULLS = np.array([0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])[:, None]
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class Statistics:
         time_scale: the length of the model's unit of time.
         first: the earliest time.
         binary: True for the channels that are left as they are.
+        pull: how many observations the training mean counts for in the centre of a context, per channel.
         input_loc: the mean of each input.
         input_scale: the standard deviation of each input.
         static_loc: the mean of each static covariate.
@@ -148,6 +150,7 @@ class Statistics:
     time_scale: float
     first: float
     binary: tuple[bool, ...]
+    pull: tuple[float, ...]
     input_loc: tuple[float, ...] = ()
     input_scale: tuple[float, ...] = ()
     static_loc: tuple[float, ...] = ()
@@ -163,8 +166,9 @@ class Standardize(Scaler):
 
     Args:
         center: what is subtracted from each channel: "train", its mean over the training series, or "context", the mean
-            of the series' own context (the training mean where it has none). "context" suits series that keep a level
-            of their own, or that drift away from it; the scale is then the spread around that level.
+            of the series' own context, pulled towards the training mean as far as that centres the training targets
+            better (the training mean where the context has none). "context" suits series that keep a level of their
+            own, or that drift away from it; the scale is then the spread around that level.
         origin: the instant 0 of the model's clock: "first", the first row of the context; "shared", the first training
             time, the same for all; "given", the 0 of the data's own clock.
         time_scale: the length of the model's unit of time, on the float clock of the data. None: the median length of
@@ -210,8 +214,9 @@ class Standardize(Scaler):
         loc = np.nanmean(values, axis=0)
         spread = np.nanstd(values, axis=0)
         constant = spread <= _CONSTANT * np.nanmax(np.abs(values), axis=0)
+        pull = np.zeros(len(loc))
         if self.center == "context":
-            own = _own_spread(pairs)
+            pull, own = _pull_and_spread(pairs, loc)
             spread = np.where(own > _CONSTANT * np.nanmax(np.abs(values), axis=0), own, spread)
         binary = np.array([channel.kind == "binary" for channel in train.channels])
         _warn_constant([train.channel_names[position] for position in np.flatnonzero(constant & ~binary)])
@@ -226,6 +231,7 @@ class Standardize(Scaler):
             time_scale=float(self.time_scale or span),
             first=float(min(one.times[0] for one in train if len(one))),
             binary=tuple(binary.tolist()),
+            pull=tuple(pull.tolist()),
             input_loc=inputs[0],
             input_scale=inputs[1],
             static_loc=static[0],
@@ -253,10 +259,10 @@ class Standardize(Scaler):
 
         loc = tensor(learnt.loc).expand(*context.batch_shape, -1)
         if self.center == "context":
-            seen = context.mask.sum(-2)
-            mean = torch.where(context.mask, context.values, 0.0).to(torch.float64).sum(-2) / seen.clamp(min=1)
+            seen, pull = context.mask.sum(-2), tensor(learnt.pull)
+            total = torch.where(context.mask, context.values, 0.0).to(torch.float64).sum(-2)
             real = ~torch.tensor(learnt.binary, device=loc.device)
-            loc = torch.where((seen > 0) & real, mean, loc)
+            loc = torch.where((seen > 0) & real, (total + pull * loc) / (seen + pull).clamp(min=1), loc)
         origins = {
             "first": context.times[..., 0].to(torch.float64),
             "shared": torch.full(context.batch_shape, learnt.first, dtype=torch.float64, device=context.times.device),
@@ -311,17 +317,24 @@ def _length(context: Series, target: Series) -> float:
     return float(max(time[-1] for time in times) - min(time[0] for time in times)) if times else 0.0
 
 
-def _own_spread(pairs: list[tuple[Series, Series]]) -> np.ndarray:
-    """Root mean square distance of context and target from the mean of the context, per channel."""
-    total, count = 0.0, 0
+def _pull_and_spread(pairs: list[tuple[Series, Series]], loc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pull towards the training mean that centres the targets best, per channel, and the spread that it leaves.
+
+    The mean of a few observations is a noisy level; how noisy depends on the channel, and the targets tell.
+    """
+    squared, count = np.zeros((len(_PULLS), len(loc))), np.zeros(len(loc))
+    within, seen = np.zeros((len(_PULLS), len(loc))), np.zeros(len(loc))
     for context, target in pairs:
-        seen = ~np.isnan(context.values)
-        mean = np.where(seen, context.values, 0.0).sum(axis=0) / np.where(seen.any(axis=0), seen.sum(axis=0), np.nan)
-        for part in {id(context): context, id(target): target}.values():
-            squared = (part.values - mean) ** 2
-            known = ~np.isnan(squared)
-            total, count = total + np.where(known, squared, 0.0).sum(axis=0), count + known.sum(axis=0)
-    return np.sqrt(total / np.maximum(count, 1))
+        observed = (~np.isnan(context.values)).sum(axis=0)
+        total = np.nansum(context.values, axis=0)
+        centre = np.where(observed > 0, (total + _PULLS * loc) / np.maximum(observed + _PULLS, 1.0), loc)
+        for part, into, counter in ((target, squared, count), (context, within, seen)):
+            known = ~np.isnan(part.values)
+            into += np.nansum((part.values[:, None] - centre) ** 2, axis=0)
+            counter += known.sum(axis=0)
+    best = squared.argmin(axis=0)
+    both = np.take_along_axis(squared + within, best[None], 0)[0] / np.maximum(count + seen, 1.0)
+    return _PULLS[best, 0], np.sqrt(both)
 
 
 def _moments(rows: list[np.ndarray | None]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -7,7 +7,7 @@ short for it. Its lengths are on the float clock of the series.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from .series import Series
 
 
-__all__ = ["AnyOf", "Extrapolate", "Interpolate", "OneStep", "Reconstruct", "WindowMaker"]
+__all__ = ["AnyOf", "Extrapolate", "Interpolate", "OneStep", "Reconstruct", "TimeWarp", "WindowMaker"]
 
 _TRIES = 8
 
@@ -264,6 +264,50 @@ class AnyOf(WindowMaker):
             if window is not None:
                 return window
         return None
+
+
+@dataclass(frozen=True)
+class TimeWarp(WindowMaker):
+    r"""The windows of another maker from series that run faster or slower: augmentation where speeds vary.
+
+    .. math:: t' = c\,t, \qquad \log c \sim U(\log a, \log b)
+
+    Few training series show few speeds; a model that saw more of them forecasts an unseen speed better. Nothing is
+    interpolated: the clock alone is stretched. For training only; validate and test with `maker` itself.
+
+    Args:
+        maker: cuts the warped series; its lengths are on the warped clock.
+        low: the smallest factor `a`; below 1 the series run faster.
+        high: the largest factor `b`; above 1 they run slower.
+
+    Raises:
+        ValueError: the factors are not positive and in order.
+
+    Example:
+        >>> series = Series("a", np.arange(3.0), np.arange(3.0)[:, None])
+        >>> context, _ = TimeWarp(Reconstruct(), 2.0, 2.0)(series, np.random.default_rng(0))
+        >>> context.times.tolist()
+        [0.0, 2.0, 4.0]
+    """
+
+    maker: WindowMaker
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.low <= self.high < np.inf:
+            raise ValueError(f"TimeWarp needs factors 0 < low <= high; got low={self.low} and high={self.high}.")
+
+    @property
+    def bounds(self) -> str:
+        """What the maker bounds, for series of all these speeds."""
+        return self.maker.bounds
+
+    def __call__(self, series: Series, rng: np.random.Generator) -> tuple[Series, Series] | None:
+        """See `WindowMaker`."""
+        factor = float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
+        start = None if series.start is None else series.start * factor
+        return self.maker(replace(series, times=series.times * factor, start=start), rng)
 
 
 def _stretch(series: Series, length: float | int | None, rng: np.random.Generator, *, min_rows: int) -> Series | None:
