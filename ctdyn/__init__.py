@@ -20,6 +20,8 @@ Example:
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
         plot,
         processes,
         solvers,
+        structure,
         systems,
         terms,
         testing,
@@ -70,6 +73,7 @@ __all__ = [
     "processes",
     "solve",
     "solvers",
+    "structure",
     "systems",
     "terms",
     "testing",
@@ -99,3 +103,15 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Importing the module `compare` binds it to the package; the name must stay that of the function."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _HOMES and isinstance(value, ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

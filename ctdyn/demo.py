@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 __all__ = ["Outage", "Result", "run"]
 
 #: Days, the unit of the record's clock.
-YEAR = 365.25
-CONTEXT, HORIZON, OUTAGE = 4 * YEAR, 5 * YEAR, YEAR / 2
+_YEAR = 365.25
+_CONTEXT, _HORIZON, _OUTAGE = 4 * _YEAR, 5 * _YEAR, _YEAR / 2
 #: The share of the weeks that is kept.
-KEPT = 0.35
+_KEPT = 0.35
 #: Nothing later is trained on; the forecasts that are scored start here and in the years after.
-SPLIT, ORIGINS = 1993, range(1993, 1998)
+_SPLIT, _ORIGINS = 1993, range(1993, 1998)
 #: The unit of the model's clock: a cycle of one year is then about one radian per unit, as the dynamics start out.
-UNIT = YEAR / 6
-LATENT = 8
+_UNIT = _YEAR / 6
+_LATENT = 8
 
-COLUMNS = {
+_COLUMNS = {
     "mse": "MSE",
     "mae": "MAE",
     "crps": "CRPS",
@@ -115,29 +115,29 @@ def run(*, seed: int = 0, quick: bool = False) -> Result:
         >>> result.figure.savefig("forecast.png")  # doctest: +SKIP
     """
     record = co2()
-    kept = np.random.default_rng(seed).random(len(record[0])) < KEPT
+    kept = np.random.default_rng(seed).random(len(record[0])) < _KEPT
     seen = replace(record, series=(record[0].take(kept),))
-    train = pieces(seen, {f"{start:.2f}": (start, CONTEXT + HORIZON) for start in starts()})
-    forecaster = fit(train, seed, steps=4 if quick else 900)
+    train = _pieces(seen, {f"{start:.2f}": (start, _CONTEXT + _HORIZON) for start in _starts()})
+    forecaster = _fit(train, seed, steps=4 if quick else 900)
 
-    ahead = pieces(seen, {f"from {year}": (year - CONTEXT / YEAR, CONTEXT + HORIZON) for year in ORIGINS})
-    inside = pieces(seen, {f"{year}": (year, CONTEXT) for year in (SPLIT, SPLIT + 2, SPLIT + 4)})
+    ahead = _pieces(seen, {f"from {year}": (year - _CONTEXT / _YEAR, _CONTEXT + _HORIZON) for year in _ORIGINS})
+    inside = _pieces(seen, {f"{year}": (year, _CONTEXT) for year in (_SPLIT, _SPLIT + 2, _SPLIT + 4)})
     tables = {
-        "Forecasts up to five years ahead, from four years of past": (ahead, Extrapolate(CONTEXT, HORIZON)),
-        "Half a year without any measurement, filled": (inside, Outage(OUTAGE)),
+        "Forecasts up to five years ahead, from four years of past": (ahead, Extrapolate(_CONTEXT, _HORIZON)),
+        "Half a year without any measurement, filled": (inside, Outage(_OUTAGE)),
         "Single weeks, filled": (inside, Interpolate(keep=0.5)),
     }
     scored = {
         title: compare({"latent ODE": forecaster}, train, test, task=task, seed=seed)
         for title, (test, task) in tables.items()
     }
-    shown, truth, times = panels(seen, record)
+    shown, truth, times = _panels(seen, record)
     forecast = forecaster.forecast(shown, at=times, num_samples=40 if quick else 400)
     figure = forecast.plot(truth=truth)
-    return Result(report(forecaster, len(seen[0]), scored), forecast.to_frame(), figure, forecaster)
+    return Result(_report(forecaster, len(seen[0]), scored), forecast.to_frame(), figure, forecaster)
 
 
-def fit(train: SeriesSet, seed: int, steps: int) -> Forecaster:
+def _fit(train: SeriesSet, seed: int, steps: int) -> Forecaster:
     """The latent ODE of the demonstration, fitted.
 
     Stretches are centred on their own past, because the level rises without end. The latent state follows a linear
@@ -147,45 +147,45 @@ def fit(train: SeriesSet, seed: int, steps: int) -> Forecaster:
         torch.manual_seed(seed)
         model = LatentODE(
             train.channels,
-            LATENT,
-            field=LinearField(LATENT),
+            _LATENT,
+            field=LinearField(_LATENT),
             objective=IWAE(4),
             controller=ConstantStep(0.5),
         )
     windows = AnyOf(
-        Interpolate(keep=0.5, length=3 * YEAR, include_context=True),
-        Extrapolate(CONTEXT, HORIZON, include_context=True),
+        Interpolate(keep=0.5, length=3 * _YEAR, include_context=True),
+        Extrapolate(_CONTEXT, _HORIZON, include_context=True),
     )
-    scaler = Standardize(center="context", time_scale=UNIT)
+    scaler = Standardize(center="context", time_scale=_UNIT)
     forecaster = Forecaster(model, scaler=scaler, windows=windows, seed=seed)
     return forecaster.fit(train, max_steps=steps, batch_size=32, lr=1e-2)
 
 
-def starts() -> list[float]:
+def _starts() -> list[float]:
     """Where the training stretches begin: four a year, the last one ending with the training data."""
-    return list(np.arange(1958.25, SPLIT - (CONTEXT + HORIZON) / YEAR + 0.01, 0.25))
+    return list(np.arange(1958.25, _SPLIT - (_CONTEXT + _HORIZON) / _YEAR + 0.01, 0.25))
 
 
-def pieces(record: SeriesSet, spans: dict[str, tuple[float, float]]) -> SeriesSet:
+def _pieces(record: SeriesSet, spans: dict[str, tuple[float, float]]) -> SeriesSet:
     """Stretches of the one series as series of their own: by name, the first year and the length in days."""
     (whole,) = record
     cut = []
     for name, (year, length) in spans.items():
-        start = record.axis.instant(np.datetime64(f"{int(year)}-01-01")) + (year % 1) * YEAR
+        start = record.axis.instant(np.datetime64(f"{int(year)}-01-01")) + (year % 1) * _YEAR
         cut.append(replace(whole.between(start, start + length), id=name))
     return replace(record, series=tuple(cut))
 
 
-def panels(seen: SeriesSet, record: SeriesSet) -> tuple[SeriesSet, SeriesSet, dict[Any, np.ndarray]]:
+def _panels(seen: SeriesSet, record: SeriesSet) -> tuple[SeriesSet, SeriesSet, dict[Any, np.ndarray]]:
     """What the figure shows: the observations given to the model, those that were hidden from it, and weekly times."""
     spans = {
-        "the gap of 1964, filled": (1962, CONTEXT, CONTEXT),
-        f"forecast from {SPLIT}": (SPLIT - 4, CONTEXT, CONTEXT + HORIZON),
-        "forecast from 1997": (1997 - 4, CONTEXT, CONTEXT + HORIZON),
-        "forecast beyond the record": (1998, CONTEXT, CONTEXT + HORIZON),
+        "the gap of 1964, filled": (1962, _CONTEXT, _CONTEXT),
+        f"forecast from {_SPLIT}": (_SPLIT - 4, _CONTEXT, _CONTEXT + _HORIZON),
+        "forecast from 1997": (1997 - 4, _CONTEXT, _CONTEXT + _HORIZON),
+        "forecast beyond the record": (1998, _CONTEXT, _CONTEXT + _HORIZON),
     }
-    context = pieces(seen, {name: (year, past) for name, (year, past, _) in spans.items()})
-    whole = pieces(record, {name: (year, shown) for name, (year, _, shown) in spans.items()})
+    context = _pieces(seen, {name: (year, past) for name, (year, past, _) in spans.items()})
+    whole = _pieces(record, {name: (year, shown) for name, (year, _, shown) in spans.items()})
     hidden = tuple(every.take(~np.isin(every.times, given.times)) for every, given in zip(whole, context, strict=True))
     times = {
         one.id: one.times[0] + np.arange(0.0, shown, 7.0)
@@ -194,21 +194,21 @@ def panels(seen: SeriesSet, record: SeriesSet) -> tuple[SeriesSet, SeriesSet, di
     return context, replace(whole, series=hidden), times
 
 
-def report(forecaster: Forecaster, count: int, tables: dict[str, pd.DataFrame]) -> str:
+def _report(forecaster: Forecaster, count: int, tables: dict[str, pd.DataFrame]) -> str:
     """The tables, and what the dynamics turned out to be."""
     steps, seconds = forecaster.history_.iloc[-1][["step", "seconds"]]
     lines = [
-        f"Weekly CO2 at Mauna Loa, {count} of 2225 weeks kept at random; fitted to what came before {SPLIT} "
+        f"Weekly CO2 at Mauna Loa, {count} of 2225 weeks kept at random; fitted to what came before {_SPLIT} "
         f"({steps:.0f} steps, {seconds:.0f} s).",
-        f"Cycles that the latent ODE found by itself: {', '.join(f'{period:.2f}' for period in periods(forecaster))} "
+        f"Cycles that the latent ODE found by itself: {', '.join(f'{period:.2f}' for period in _periods(forecaster))} "
         "years.",
     ]
     for title, table in tables.items():
-        shown = table[list(COLUMNS)].rename(columns=COLUMNS)
+        shown = table[list(_COLUMNS)].set_axis(list(_COLUMNS.values()), axis="columns")
         lines += ["", f"{title} (ppm)", shown.map("{:.2f}".format).rename_axis(None).to_string()]
     lines += [
         "",
-        f"All scores are of {SPLIT} and later, which no row was fitted to. CRPS and interval score (of 90 %) are "
+        f"All scores are of {_SPLIT} and later, which no row was fitted to. CRPS and interval score (of 90 %) are "
         "better when small;",
         "'in 90 %' is the share of the measurements inside of the 90 % interval: 0.90 is right. Seasons make single "
         "weeks easy",
@@ -217,11 +217,11 @@ def report(forecaster: Forecaster, count: int, tables: dict[str, pd.DataFrame]) 
     return "\n".join(lines)
 
 
-def periods(forecaster: Forecaster) -> list[float]:
+def _periods(forecaster: Forecaster) -> list[float]:
     r"""The periods of the undamped modes, in years: an eigenvalue :math:`i \omega` turns in :math:`2 \pi / \omega`."""
     model = forecaster.model
     field = model.process.field if isinstance(model, LatentODE) else None
     if not isinstance(field, LinearField):
         return []
-    values = torch.linalg.eigvals(field.A.detach()) * (YEAR / UNIT)
+    values = torch.linalg.eigvals(field.A.detach()) * (_YEAR / _UNIT)
     return sorted({round(2 * math.pi / float(value.imag), 2) for value in values if float(value.imag) > 1.0})

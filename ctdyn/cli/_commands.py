@@ -17,7 +17,7 @@ from ._files import (
     number_or_text,
     read_table,
     read_times,
-    replacing,
+    replacing_folder,
     write_figure,
     write_forecast,
     write_frame,
@@ -70,7 +70,7 @@ def fit_command(
     series = read_table(data, table)
     train, validation = split_series(series, training.validation, training.seed)
     forecaster = train_model(make_model(model, architecture, series), training, train, validation)
-    with replacing(folder) as target:
+    with replacing_folder(folder) as target:
         forecaster.save(target)
         (target / TABLE).write_text(json.dumps(asdict(table), indent=1), encoding="utf-8")
         for name, baseline in make_baselines(series).items():
@@ -159,8 +159,8 @@ def evaluate_command(
     if out is not None:
         write_frame(scores, out)
     else:
-        shown = scores[["model", *(name for name in SHOWN if name in scores)]]
-        print(shown.to_string(index=False, float_format="{:.4g}".format))
+        shown = scores.set_index("model")[[name for name in SHOWN if name in scores]]
+        print(shown.map("{:.4g}".format).to_string())
 
 
 def demo_command(out: str = ".", seed: int = 0, quick: bool = False) -> None:

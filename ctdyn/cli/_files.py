@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ __all__ = [
     "number_or_text",
     "read_table",
     "read_times",
-    "replacing",
+    "replacing_folder",
     "write_figure",
     "write_forecast",
     "write_frame",
@@ -37,18 +36,19 @@ __all__ = [
 
 #: Where a run remembers how its files are laid out.
 TABLE = "table.json"
-#: How many series a plot shows.
-PANELS = 6
 
 
 def read_table(path: str, table: Table) -> SeriesSet:
     """The series of a file."""
     from ..data import read
 
-    options = asdict(table)
+    # What is left at its default is not said at all: a parquet file of ours knows its columns by itself.
+    given = {field.name: getattr(table, field.name) for field in fields(table)}
+    given = {field.name: given[field.name] for field in fields(table) if given[field.name] != field.default}
     for name in ("values", "noise", "inputs", "static"):
-        options[name] = split_names(options[name])
-    return read(path, **options)
+        if name in given:
+            given[name] = split_names(given[name])
+    return read(path, **given)
 
 
 def split_names(names: Names) -> list[str] | None:
@@ -73,9 +73,9 @@ def read_times(at: str | float | None, table: Table, series: SeriesSet) -> Any:
     path = Path(str(at))
     if path.suffix not in (".csv", ".parquet"):
         return [number_or_text(word) for word in str(at).split(",")]
-    import pandas as pd
+    from ..data.storage import read_frame
 
-    frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    frame, _ = read_frame(path)
     for column in (table.time, table.id):
         if column is not None and column not in frame:
             raise ValueError(
@@ -105,31 +105,36 @@ def check_run_folder(folder: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Somewhere to write; what was written takes its place at once, or, after an error, not at all."""
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Somewhere to write a folder; it takes its place at once when the block ends well, and else not at all."""
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
     try:
         yield scratch / path.name
         if path.is_dir():
             path.rename(scratch / "replaced")
-        os.replace(scratch / path.name, path)
+        (scratch / path.name).rename(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def write_frame(frame: DataFrame, out: str | None) -> None:
     """A table into a file by its suffix, or as CSV on standard output."""
+    from ..data.storage import write_csv, write_parquet
+
     if out is None:
         frame.to_csv(sys.stdout, index=False)
-        return
-    with replacing(Path(out)) as target:
-        frame.to_csv(target, index=False) if target.suffix == ".csv" else frame.to_parquet(target, index=False)
+    elif out.endswith(".csv"):
+        write_csv(frame, out)
+    else:
+        write_parquet(frame, out)
 
 
 def write_figure(figure: Any, path: str) -> None:
     """A figure into a PNG file."""
+    from ..data.storage import replacing
+
     with replacing(Path(path)) as target:
-        figure.savefig(target, dpi=150, bbox_inches="tight")
+        figure.savefig(target, format="png", dpi=150)
 
 
 def check_output(output: Output) -> list[float]:
@@ -149,10 +154,7 @@ def check_output(output: Output) -> list[float]:
 
 
 def write_forecast(forecast: Forecast, levels: list[float], output: Output) -> None:
-    """The mean, the spread and the quantiles as a table, and the plot of the first few series."""
+    """The mean, the spread and the quantiles as a table, and the plot."""
     if output.plot is not None:
-        import numpy as np
-
-        axes = forecast.select(forecast.ids[:PANELS]).plot()
-        write_figure(np.atleast_1d(np.asarray(axes)).flat[0].figure, output.plot)
+        write_figure(forecast.plot(), output.plot)
     write_frame(forecast.to_frame(levels), output.out)

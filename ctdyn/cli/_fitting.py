@@ -46,7 +46,7 @@ def make_model(name: ModelName, architecture: Architecture, series: SeriesSet) -
 
 def make_baselines(series: SeriesSet) -> dict[str, Model]:
     """The baselines by the names that the shell knows."""
-    from ..models import HoldLast, LinearInterpolation, MaternGP, OwnMean
+    from ..models.baselines import HoldLast, LinearInterpolation, MaternGP, OwnMean
 
     return {
         "hold-last": HoldLast(series.channels),

@@ -119,7 +119,7 @@ def groups(function: Callable[..., None]) -> dict[str, Any]:
 def normalize(argv: Sequence[str]) -> list[str]:
     """`--max-steps 3` as `--max_steps 3`, and a bare `--overwrite` as `--overwrite=true`: either will do."""
     words = []
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+    for word, following in zip(argv, [*argv, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         if name.startswith("--"):
             name = "--" + name[2:].replace("-", "_")
