@@ -169,8 +169,8 @@ def _check_noise(columns: Columns) -> None:
         row, channel = (int(i) for i in bad[0])
         raise DataError(
             f"{columns.where(row)}: the noise of column {columns.channels[channel].name!r} is "
-            f"{columns.noise[row, channel]} "
-            f"({len(bad)} such entries); a standard error is a finite number, not negative. Use 0 where it is exact."
+            f"{columns.noise[row, channel]} ({len(bad)} such entries); a standard error is a finite number, not "
+            "negative. Use 0 where it is exact."
         )
 
 
@@ -182,8 +182,8 @@ def _check_inputs(columns: Columns) -> None:
         row, column = (int(i) for i in bad[0])
         raise DataError(
             f"{columns.where(row)}: the input {columns.names['inputs'][column]!r} is {columns.inputs[row, column]} "
-            f"({len(bad)} such entries); inputs are known at every row. Fill them in (df.ffill()), or make "
-            "it a channel."
+            f"({len(bad)} such entries); inputs are known at every row. Fill them in (df.ffill()), or make it a "
+            "channel."
         )
 
 
@@ -203,9 +203,8 @@ def _without_empty_series(columns: Columns, policy: Policy) -> tuple[Columns, in
         return columns, 0
     if not policy.drop_empty or len(empty) == len(columns.ids):
         raise DataError(
-            f"series {few([columns.ids[code] for code in empty], 3)}: no observations in any channel "
-            f"({len(empty)} such "
-            "series); drop them (drop_empty=True), or check the columns of values."
+            f"series {few([columns.ids[code] for code in empty], 3)}: no observations in any channel ({len(empty)} "
+            "such series); drop them (drop_empty=True), or check the columns of values."
         )
     kept = np.flatnonzero(counts > 0)
     columns = columns.rows(np.flatnonzero(counts[columns.codes] > 0))
@@ -235,9 +234,8 @@ def _in_order(columns: Columns, policy: Policy) -> tuple[Columns, int]:
     unsorted = len(np.unique(codes[back]))
     if unsorted and not policy.sort:
         raise DataError(
-            f"{columns.where(int(back.min()))}: the times go backwards here (in {unsorted} series); sort the "
-            "rows, or use "
-            "sort=True."
+            f"{columns.where(int(back.min()))}: the times go backwards here (in {unsorted} series); sort the rows, or "
+            "use sort=True."
         )
     if not unsorted and bool((np.diff(codes) >= 0).all()):
         return columns, 0
@@ -263,8 +261,8 @@ def _merged(columns: Columns, policy: Policy) -> tuple[Columns, int]:
         repeated = int(np.flatnonzero(count > 1)[0])
         name = columns.channels[repeated % width].name
         raise DataError(
-            f"{columns.where(int(first[repeated // width]))}, column {name!r}: {int(count[repeated])} "
-            "observations at the "
+            f"{columns.where(int(first[repeated // width]))}, column {name!r}: {int(count[repeated])} observations at "
+            "the "
             f'same time ({merged} duplicates in all); use duplicates="mean", "first" or "last", or repair the times.'
         )
     _check_agreeing_inputs(columns, group, first)
@@ -324,9 +322,8 @@ def _near_duplicates(columns: Columns) -> int:
     near = np.flatnonzero((np.diff(codes) == 0) & (np.diff(times) < least[codes[1:]]))
     if len(near):
         warnings.warn(
-            f"{columns.where(int(near[0]))}: {len(near)} near-duplicate times, closer to the next than "
-            f"{_NEAR:g} of the span; "
-            "they are kept as they are. Round the times if they are meant to be the same.",
+            f"{columns.where(int(near[0]))}: {len(near)} near-duplicate times, closer to the next than {_NEAR:g} of "
+            "the span; they are kept as they are. Round the times if they are meant to be the same.",
             DataWarning,
             stacklevel=4,
         )

@@ -109,9 +109,8 @@ def refuse_packed_dates(times: np.ndarray) -> None:
     else:
         what, cure = f"an epoch in {packed}", f'pandas.to_datetime(column, unit="{packed}")'
     raise DataError(
-        f"times are numbers that look like {what}, the first being {times.flat[0]:.0f}; convert them with "
-        f"{cure}. If they "
-        "are plain numbers, subtract the first one, or pass them as floats."
+        f"times are numbers that look like {what}, the first being {times.flat[0]:.0f}; convert them with {cure}. If "
+        "they are plain numbers, subtract the first one, or pass them as floats."
     )
 
 
@@ -247,9 +246,8 @@ def _parse_objects(series: Any) -> np.ndarray | Stamps:
     if aware.any() and not aware.all():
         row = int(np.flatnonzero(series.notna())[np.argmin(aware)])
         raise BadTimeError(
-            f"times mix naive datetimes with ones that have a time zone ({series.iloc[row]!r} has none); "
-            "bring them to one "
-            "zone with tz_localize before the data are read.",
+            f"times mix naive datetimes with ones that have a time zone ({series.iloc[row]!r} has none); bring them "
+            "to one zone with tz_localize before the data are read.",
             row,
         )
     try:

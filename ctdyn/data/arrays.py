@@ -67,9 +67,8 @@ def from_ragged(
     for name, (times, values) in zip(names, listed, strict=True):
         if len(times) != len(values) or (len(values) and values.shape[1] != width):
             raise DataError(
-                f"series {name!r}: values must be (time, channel) with {width} channels on {len(times)} "
-                "times; got shape "
-                f"{values.shape}."
+                f"series {name!r}: values must be (time, channel) with {width} channels on {len(times)} times; got "
+                f"shape {values.shape}."
             )
     codes = np.repeat(np.arange(len(listed)), [len(times) for times, _ in listed])
     axis, times = _read_times([times for times, _ in listed], codes, names, time_unit)
@@ -135,9 +134,8 @@ def from_padded(
     clock = np.broadcast_to(clock, (len(block), len(clock))) if clock.ndim == 1 else clock
     if block.ndim != 3 or clock.shape != block.shape[:2]:
         raise DataError(
-            "values must be (series, time, channel) on times (series, time); got values of shape "
-            f"{np.shape(values)} and "
-            f"times of shape {np.shape(times)}."
+            f"values must be (series, time, channel) on times (series, time); got values of shape {np.shape(values)} "
+            f"and times of shape {np.shape(times)}."
         )
     seen = _mask(mask, block)
     names = list(range(len(block))) if ids is None else list(ids)
@@ -146,14 +144,13 @@ def from_padded(
     if len(disagree):
         series, row, channel = (int(i) for i in disagree[0])
         raise DataError(
-            f"series {names[series]!r}, time index {row}, channel {channel}: the mask says observed, but the "
-            "value is NaN "
-            f"({len(disagree)} such entries). Use mask & ~np.isnan(values)."
+            f"series {names[series]!r}, time index {row}, channel {channel}: the mask says observed, but the value is "
+            f"NaN ({len(disagree)} such entries). Use mask & ~np.isnan(values)."
         )
     series, row = np.nonzero(seen.any(axis=2))
-    error = (
-        None if noise is None else np.asarray(noise, dtype=np.float64).reshape(np.shape(values)).reshape(block.shape)
-    )
+    error = None if noise is None else np.asarray(noise, dtype=np.float64)
+    if error is not None and error.shape != np.shape(values):
+        raise DataError(f"noise must have the shape of values {np.shape(values)}; got shape {error.shape}.")
     axis, floats = _read_times([clock[series, row]], series, names, time_unit)
     columns = Columns(
         ids=names,
@@ -162,7 +159,7 @@ def from_padded(
         times=floats,
         values=np.where(seen, block, np.nan)[series, row],
         channels=_named(channels, block.shape[2]),
-        noise=None if error is None else error[series, row],
+        noise=None if error is None else error.reshape(block.shape)[series, row],
     )
     return assemble(columns, Policy(drop_empty=drop_empty))
 

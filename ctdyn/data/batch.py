@@ -57,8 +57,8 @@ class IrregularBatch:
             )
         if self.mask.shape != self.values.shape or self.mask.dtype != torch.bool:
             raise ValueError(
-                f"mask must be boolean and have the shape of values {value_shape}; got shape {tuple(self.mask.shape)}, "
-                f"dtype {self.mask.dtype}. Use mask=~values.isnan()."
+                f"mask must be boolean and have the shape of values {value_shape}; got shape "
+                f"{tuple(self.mask.shape)}, dtype {self.mask.dtype}. Use mask=~values.isnan()."
             )
         if self.noise is not None and self.noise.shape != self.values.shape:
             raise ValueError(f"noise must have the shape of values {value_shape}; got {tuple(self.noise.shape)}.")
@@ -134,8 +134,8 @@ class Window:
     def __post_init__(self) -> None:
         if self.context.batch_shape != self.target.batch_shape:
             raise ValueError(
-                f"context and target must hold the same series; got batch shapes {tuple(self.context.batch_shape)} and "
-                f"{tuple(self.target.batch_shape)}."
+                f"context and target must hold the same series; got batch shapes {tuple(self.context.batch_shape)} "
+                f"and {tuple(self.target.batch_shape)}."
             )
 
     def to(self, *args: object, **kwargs: object) -> Window:

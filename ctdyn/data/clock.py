@@ -109,9 +109,8 @@ class TimeAxis:
         else:
             if self.is_datetime and looks_like_epoch(parsed):
                 raise DataError(
-                    f"the times of these data are {self}, but {parsed.flat[0]} was given, which looks like a "
-                    "packed date. "
-                    f"Give datetimes, or numbers of {self.unit}s since {self.origin}."
+                    f"the times of these data are {self}, but {parsed.flat[0]} was given, which looks like a packed "
+                    f"date. Give datetimes, or numbers of {self.unit}s since {self.origin}."
                 )
             floats = parsed.astype(np.float64)
         if not np.isfinite(floats).all():
@@ -146,9 +145,8 @@ class TimeAxis:
         seconds = unit_seconds(self.unit)
         if seconds is None:
             raise DataError(
-                f"{length!r} is a length of time with a unit, but the times of these data are {self}. Give a "
-                "number, or say "
-                "what the numbers are where the data are read (time_unit='hour')."
+                f"{length!r} is a length of time with a unit, but the times of these data are {self}. Give a number, "
+                "or say what the numbers are where the data are read (time_unit='hour')."
             )
         try:
             delta = float(pd.to_timedelta([length]).total_seconds()[0])

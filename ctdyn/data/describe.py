@@ -217,18 +217,16 @@ def _notes(channels: tuple[ChannelSummary, ...], data: SeriesSet, collisions: fl
             notes.append(f"channel {name!r} is constant ({one.mean:g}): a model can learn nothing but its value.")
         if one.sentinel is not None:
             notes.append(
-                f"channel {name!r} holds {one.sentinel:g} again and again, far from all else: if it means "
-                "'missing', replace "
-                "it by NaN."
+                f"channel {name!r} holds {one.sentinel:g} again and again, far from all else: if it means 'missing', "
+                "replace it by NaN."
             )
     single = sum(int(one.observed.sum()) == 1 for one in data)
     if single:
         notes.append(f"{single} series have a single observation: no gap to learn from.")
     if collisions:
         notes.append(
-            f"{100 * collisions:.2g} % of the gaps would vanish in float32: keep the times in float64 until "
-            "an origin is "
-            "subtracted (the library does)."
+            f"{100 * collisions:.2g} % of the gaps would vanish in float32: keep the times in float64 until an origin "
+            "is subtracted (the library does)."
         )
     if data.intake.near_duplicates:
         notes.append(f"{data.intake.near_duplicates} near-duplicate times: only rounding tells them apart.")

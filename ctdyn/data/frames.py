@@ -368,8 +368,7 @@ def _per_series(
     if len(differs):
         row, column = (int(i) for i in differs[0])
         raise DataError(
-            f"{where(row)}, column {names[column]!r}: a static covariate or label must be constant within a "
-            "series; got "
-            f"{held[row, column]} and {matrix[row, column]}. Make it a channel or an input if it changes."
+            f"{where(row)}, column {names[column]!r}: a static covariate or label must be constant within a series; "
+            f"got {held[row, column]} and {matrix[row, column]}. Make it a channel or an input if it changes."
         )
     return matrix[first]

@@ -70,8 +70,8 @@ class WindowLoader:
         fits = [index for index in range(len(series_set)) if self._window(index, 0, 0) is not None]
         if not fits:
             raise DataError(
-                f"none of the {len(series_set)} series is long enough for {windows}; use shorter windows or "
-                "longer series."
+                f"none of the {len(series_set)} series is long enough for {windows}; use shorter windows or longer "
+                "series."
             )
         self.too_short = len(series_set) - len(fits)
         self._items = np.array([(index, repeat) for index in fits for repeat in range(repeats)])

@@ -285,9 +285,8 @@ def _check_observed(values: np.ndarray, channels: tuple[Channel, ...]) -> None:
     names = [channels[position].name for position in np.flatnonzero(never)]
     if names:
         raise DataError(
-            f"channel {few(names)} is never observed in the training series, so it has no scale; leave it "
-            "out of values=, "
-            "or train on series that have it."
+            f"channel {few(names)} is never observed in the training series, so it has no scale; leave it out of "
+            "values=, or train on series that have it."
         )
 
 

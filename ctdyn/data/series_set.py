@@ -214,9 +214,8 @@ class SeriesSet(Sequence[Series]):
         counts = np.diff(ends, prepend=0)
         if (counts == 0).any():
             raise DataError(
-                f"splitting {total} series by {sizes} leaves an empty part (sizes {counts.tolist()}); use "
-                "other sizes, more "
-                "series, or split_time(time) for a split along the clock."
+                f"splitting {total} series by {sizes} leaves an empty part (sizes {counts.tolist()}); use other "
+                "sizes, more series, or split_time(time) for a split along the clock."
             )
         order = np.random.default_rng(seed).permutation(total)
         return tuple(self[np.sort(part)] for part in np.split(order, ends[:-1]))

@@ -291,9 +291,8 @@ def _find_broken_line(path: Path) -> None:
         for row in rows:
             if row and len(row) != len(header):
                 raise DataError(
-                    f"{path}: line {rows.line_num} has {len(row)} fields, but the header has {len(header)}; "
-                    "the file is "
-                    "truncated or malformed there. Repair or remove the line, or write the file again."
+                    f"{path}: line {rows.line_num} has {len(row)} fields, but the header has {len(header)}; the file "
+                    "is truncated or malformed there. Repair or remove the line, or write the file again."
                 )
 
 
@@ -311,9 +310,8 @@ def _check_last_line(path: Path) -> None:
     where = f"{path}: the last line has no end"
     if cut:
         raise DataError(
-            f"{where} and its last field is {'empty' if not last else 'shorter than all others'}; the file "
-            "is truncated. "
-            "Write it again, or end the line if it is complete."
+            f"{where} and its last field is {'empty' if not last else 'shorter than all others'}; the file is "
+            "truncated. Write it again, or end the line if it is complete."
         )
     warnings.warn(f"{where}; if the file is truncated, its last value is wrong.", DataWarning, stacklevel=5)
 
