@@ -120,5 +120,7 @@ def test_bad_masks(mask: np.ndarray, message: str) -> None:
 def test_bad_blocks() -> None:
     with pytest.raises(DataError, match=r"values of shape \(2, 3, 1\) and times of shape \(2, 2\)"):
         from_padded(np.zeros((2, 2)), np.zeros((2, 3, 1)))
+    with pytest.raises(DataError, match=r"noise must have the shape of values \(2, 1\); got shape \(2, 2\)"):
+        from_padded([0.0], [[1.0], [2.0]], noise=np.zeros((2, 2)))
     with pytest.raises(DataError, match="series 1: no observations"):
         from_padded([0.0], [[1.0], [np.nan]])
