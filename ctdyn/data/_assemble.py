@@ -262,7 +262,7 @@ def _merged(columns: Columns, policy: Policy) -> tuple[Columns, int]:
         name = columns.channels[repeated % width].name
         raise DataError(
             f"{columns.where(int(first[repeated // width]))}, column {name!r}: {int(count[repeated])} observations at "
-            f'the same time ({merged} duplicates in all); use duplicates="mean", "first" or "last", or repair the times.'
+            f'the same time ({merged} duplicates in all); use duplicates="mean", "first" or "last", or mend the times.'
         )
     _check_agreeing_inputs(columns, group, first)
     pick = {"mean": _mean, "first": _first, "last": _last}.get(policy.duplicates, _mean)
