@@ -144,8 +144,8 @@ def evaluate(
     Pooled over all entries: mse (of the mean), mae (of the median), nll (nats per observation), crps, pit_mean (0.5 if
     unbiased), pit_distance (Kolmogorov's distance of the PIT from uniform, 0 if calibrated), and at each level of .5,
     .8 and .9 interval_score and coverage. mse and mae also by the two other protocols of this literature, "per series
-    and channel" and "per channel"; coverage also for the "worst channel" among those with at least 50 entries. Rows
-    with protocol "channel" give one channel each.
+    and channel" and "per channel"; coverage also for the "worst channel" among those with at least 50 entries that are
+    not all the same. Rows with protocol "channel" give one channel each.
     Binary channels count in mse, mae, nll and crps; intervals and PIT of a yes or no say nothing.
 
     Args:
@@ -293,12 +293,19 @@ def _summary_rows(entries: Columns, distance: str) -> list[Row]:
         }
         rows += [(metric, np.nan, name, "all", distance, value, errors.size) for name, value in averages.items()]
     rows += _proper_rows(entries, "pooled", "all", distance)
-    real = _select(entries, entries["kind"] != "binary")
+    real = _varying(_select(entries, entries["kind"] != "binary"))
     for level in LEVELS:
         value, name = worst_coverage(real[f"covered {level:g}"], real["channel"], level)
         count = int(np.sum(real["channel"] == name))
         rows.append(("coverage", level, "worst channel", name or "all", distance, value, count))
     return rows
+
+
+def _varying(entries: Columns) -> Columns:
+    """The entries of channels whose truth varies: intervals of a constant one cover all of it or nothing."""
+    channel, truth = entries["channel"], entries["truth"]
+    constant = [name for name in set(channel.tolist()) if np.ptp(truth[channel == name]) == 0]
+    return _select(entries, ~np.isin(channel, constant))
 
 
 def _channel_rows(entries: Columns, name: str) -> list[Row]:

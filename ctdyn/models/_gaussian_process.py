@@ -1,7 +1,7 @@
 """Exact Gaussian processes for many short series at once: batched Cholesky factors with padding, in float64."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -46,20 +46,27 @@ class Hyperparameters(NamedTuple):
 
 
 class Jobs(NamedTuple):
-    """One row per series and channel: its observations, packed to the front and padded."""
+    """One row per series and channel: its observations, packed to the front; those of the context are `given`."""
 
     times: Tensor
     values: Tensor
     noise: Tensor
     present: Tensor
+    given: Tensor
     channel: Tensor
     series: Tensor
 
     def take(self, rows: Tensor) -> "Jobs":
         """Some rows, cut to the longest of them."""
         longest = int(self.present[rows].sum(-1).max()) if len(rows) else 0
-        packed = (self.times[rows, :longest], self.values[rows, :longest], self.noise[rows, :longest])
-        return Jobs(*packed, self.present[rows, :longest], self.channel[rows], self.series[rows])
+        return self.map(lambda value: value[rows, :longest])._replace(
+            channel=self.channel[rows], series=self.series[rows]
+        )
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Jobs":
+        """Something done to everything that has a time axis."""
+        times, values, noise, present, given = (change(value) for value in self[:5])
+        return Jobs(times, values, noise, present, given, self.channel, self.series)
 
 
 def posterior(context: IrregularBatch, ts: Times, hyper: Hyperparameters) -> tuple[Tensor, Tensor]:
@@ -89,10 +96,14 @@ def posterior(context: IrregularBatch, ts: Times, hyper: Hyperparameters) -> tup
 
 
 def fit_hyperparameters(windows: Iterable[Window], num_channels: int) -> Hyperparameters:
-    """The hyper-parameters of each channel that make the windows most probable (type II maximum likelihood).
+    r"""The hyper-parameters of each channel that predict every target entry best, given the context of its series.
+
+    .. math:: \max_\theta \sum_s \sum_{i \in \mathrm{target}_s} \log p_\theta(x_i \mid \mathrm{context}_s)
+
+    A channel that has no target apart from its contexts (`Reconstruct`) is fitted to the marginal likelihood of these.
 
     Args:
-        windows: batches of windows in model units; context and target count as one series.
+        windows: batches of windows in model units.
         num_channels: how many channels there are.
 
     Returns:
@@ -101,10 +112,11 @@ def fit_hyperparameters(windows: Iterable[Window], num_channels: int) -> Hyperpa
     Raises:
         ValueError: there are no windows, or nothing was observed in them.
     """
-    jobs = _select([pack(_union(window)) for window in windows], num_channels)
+    jobs = _select([pack(*_union(window)) for window in windows], num_channels)
     parts = [jobs.take(rows) for rows in _chunks(jobs.present.sum(-1), 0)]
     best = _scan(parts, num_channels)
-    parameters = torch.stack([best.mean, *(value.log() for value in best[1:])])
+    # The mean stays that of the training values: a dense context says nothing about it, and it would drift.
+    parameters = torch.stack([value.log() for value in best[1:]])
     lower, upper = (torch.tensor(bounds, dtype=torch.float64).log().unsqueeze(-1) for bounds in (_LOWER, _UPPER))
     parameters = parameters.to(jobs.times.device)
     lower, upper = lower.to(parameters.device), upper.to(parameters.device)
@@ -113,7 +125,7 @@ def fit_hyperparameters(windows: Iterable[Window], num_channels: int) -> Hyperpa
     # Adam moves every number by its own gradient alone, so one optimiser fits all channels without mixing them. It is
     # written out because torch.optim takes seconds to import, longer than most of these fits.
     for step in range(1, _STEPS + 1):
-        loss, gradient = _gradient(parts, parameters, num_channels)
+        loss, gradient = _gradient(parts, best.mean, parameters)
         better = loss < least
         least = torch.where(better, loss, least)
         found = torch.where(better, parameters, found)
@@ -122,12 +134,17 @@ def fit_hyperparameters(windows: Iterable[Window], num_channels: int) -> Hyperpa
         rate = 0.1 * (0.05 + 0.95 * math.cos(0.5 * math.pi * step / _STEPS) ** 2)
         scale = (second / (1.0 - 0.99**step)).sqrt() + 1e-8
         parameters = parameters - rate * (first / (1.0 - 0.9**step)) / scale
-        parameters = torch.cat([parameters[:1], torch.clamp(parameters[1:], lower, upper)])
-    return Hyperparameters(found[0], *found[1:].exp())
+        parameters = torch.clamp(parameters, lower, upper)
+    return Hyperparameters(best.mean, *found.exp())
 
 
-def pack(batch: IrregularBatch) -> Jobs:
-    """One job per series and channel, series first: what was observed, moved to the front."""
+def pack(batch: IrregularBatch, given: Tensor | None = None) -> Jobs:
+    """One job per series and channel, series first: what was observed, moved to the front.
+
+    Args:
+        batch: the observations.
+        given: True for those that are not scored but conditioned on, `(*batch, time, channel)`; default: none.
+    """
     batch = with_row(batch)
     shape = batch.values.shape
     mask = batch.mask.reshape(-1, *shape[-2:]).transpose(1, 2)
@@ -139,10 +156,13 @@ def pack(batch: IrregularBatch) -> Jobs:
     noise = torch.zeros_like(values)
     if batch.noise is not None:
         noise = batch.noise.reshape(-1, *shape[-2:]).transpose(1, 2).double().gather(-1, order)
+    known = torch.zeros_like(present)
+    if given is not None:
+        known = given.reshape(-1, *shape[-2:]).transpose(1, 2).gather(-1, order) & present
     times, values, noise = (torch.where(present, value, 0.0).flatten(0, 1) for value in (times, values, noise))
     job = torch.arange(len(times), device=mask.device)
     count = max(shape[-1], 1)
-    return Jobs(times, values, noise, present.flatten(0, 1), job % count, job // count)
+    return Jobs(times, values, noise, present.flatten(0, 1), known.flatten(0, 1), job % count, job // count)
 
 
 def with_row(batch: IrregularBatch) -> IrregularBatch:
@@ -154,8 +174,8 @@ def with_row(batch: IrregularBatch) -> IrregularBatch:
     return IrregularBatch(times, values, torch.zeros_like(values, dtype=torch.bool))
 
 
-def _union(window: Window) -> IrregularBatch:
-    """Context and target as one series; an observation that stands in both counts once."""
+def _union(window: Window) -> tuple[IrregularBatch, Tensor]:
+    """Context and target as one series, and which of its entries are context; one that stands in both counts once."""
     parts = (window.context, window.target)
     times, order = torch.cat([part.times.double() for part in parts], -1).sort(dim=-1, stable=True)
     rows = order.unsqueeze(-1).expand(*order.shape, window.context.values.shape[-1])
@@ -170,7 +190,9 @@ def _union(window: Window) -> IrregularBatch:
     seen = mask.cumsum(-2)
     first = torch.searchsorted(times.contiguous(), times.contiguous(), right=False).unsqueeze(-1).expand(rows.shape)
     earlier = (seen - mask.long()).gather(-2, first)
-    return IrregularBatch(times, values, mask & (seen - earlier == 1), noise=noise)
+    # The sort is stable, so that of an observation in both parts it is the one in the context that stays.
+    given = (order < window.context.times.shape[-1]).unsqueeze(-1).expand(mask.shape)
+    return IrregularBatch(times, values, mask & (seen - earlier == 1), noise=noise), given
 
 
 def _select(packed: list[Jobs], num_channels: int) -> Jobs:
@@ -178,32 +200,34 @@ def _select(packed: list[Jobs], num_channels: int) -> Jobs:
     longest = max((min(jobs.times.shape[-1], _MAX_OBSERVATIONS) for jobs in packed), default=0)
     if not longest:
         raise ValueError("MaternGP.fit_exact got no observation; the training series may be too short for the windows.")
-    rng = torch.Generator().manual_seed(0)
-    packed = [_shorten(jobs, longest, rng) for jobs in packed]
+    packed = [_shorten(jobs, longest) for jobs in packed]
     jobs = Jobs(*(torch.cat(column) for column in zip(*packed, strict=True)))
+    scored = (jobs.present & ~jobs.given).any(-1)
+    predicted = torch.zeros(num_channels, dtype=torch.bool, device=scored.device)
+    predicted[jobs.channel[scored]] = True
+    jobs = jobs._replace(given=torch.where(predicted[jobs.channel].unsqueeze(-1), jobs.given, jobs.present))
+    usable = torch.where(predicted[jobs.channel], scored, jobs.present.any(-1)).cpu()
     counts, channel = jobs.present.sum(-1).cpu(), jobs.channel.cpu()
-    shuffled = torch.randperm(len(counts), generator=rng)
+    shuffled = torch.randperm(len(counts), generator=torch.Generator().manual_seed(0))
     rows = []
     for index in range(num_channels):
-        own = shuffled[(channel[shuffled] == index) & (counts[shuffled] > 0)][:_MAX_JOBS]
+        own = shuffled[(channel[shuffled] == index) & usable[shuffled]][:_MAX_JOBS]
         work = counts[own].double().pow(3).cumsum(0)
         rows.append(own[: max(1, int((work <= _WORK / num_channels).sum()))])
     return jobs.take(torch.cat(rows).to(jobs.times.device))
 
 
-def _shorten(jobs: Jobs, longest: int, rng: torch.Generator) -> Jobs:
-    """Each job cut to neighbouring observations that fit, starting anywhere; shorter ones padded."""
+def _shorten(jobs: Jobs, longest: int) -> Jobs:
+    """Each job cut to neighbouring observations around its first target; shorter ones padded."""
     width = jobs.times.shape[-1]
+    if width < longest:
+        pad = (0, longest - width)
+        return jobs.map(lambda value: torch.nn.functional.pad(value, pad))
     room = (jobs.present.sum(-1) - longest).clamp(min=0)
-    start = (torch.rand(len(room), generator=rng).to(room.device) * (room + 1)).long()
+    first = (jobs.present & ~jobs.given).to(torch.uint8).argmax(-1)
+    start = torch.minimum((first - longest // 2).clamp(min=0), room)
     place = start.unsqueeze(-1) + torch.arange(longest, device=room.device)
-    inside = place < width
-    place = place.clamp(max=max(width - 1, 0))
-    if not width:
-        empty = torch.zeros(len(room), longest, dtype=torch.float64, device=room.device)
-        return Jobs(empty, empty, empty, empty.bool(), jobs.channel, jobs.series)
-    times, values, noise = (value.gather(-1, place) for value in (jobs.times, jobs.values, jobs.noise))
-    return Jobs(times, values, noise, jobs.present.gather(-1, place) & inside, jobs.channel, jobs.series)
+    return jobs.map(lambda value: value.gather(-1, place))
 
 
 def _chunks(counts: Tensor, queries: int) -> Iterator[Tensor]:
@@ -262,28 +286,33 @@ def _scan(parts: list[Jobs], num_channels: int) -> Hyperparameters:
 
 
 def _channel_loss(parts: list[Jobs], hyper: Hyperparameters, num_channels: int) -> Tensor:
-    """Negative log marginal likelihood per observation of each channel, `(channel,)`."""
+    """Negative log likelihood per scored observation of each channel, `(channel,)`."""
     nats = torch.zeros(num_channels, dtype=torch.float64, device=hyper.mean.device)
-    count = torch.zeros_like(nats)
     for part in parts:
         nats = nats.index_add(0, part.channel, _negative_log_likelihood(part, hyper))
-        count = count.index_add(0, part.channel, part.present.sum(-1).double())
-    return nats / count.clamp(min=1)
+    return nats / _count(parts, nats).clamp(min=1)
 
 
-def _gradient(parts: list[Jobs], parameters: Tensor, num_channels: int) -> tuple[Tensor, Tensor]:
+def _gradient(parts: list[Jobs], mean: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
     """The loss of each channel and its gradient, summed part by part, so that one graph is alive at a time."""
-    count = torch.zeros(num_channels, dtype=torch.float64, device=parameters.device)
-    for part in parts:
-        count = count.index_add(0, part.channel, part.present.sum(-1).double())
-    loss, gradient = torch.zeros_like(count), torch.zeros_like(parameters)
+    loss, gradient = torch.zeros_like(parameters[0]), torch.zeros_like(parameters)
+    count = _count(parts, loss)
     for part in parts:
         with torch.enable_grad():
             leaf = parameters.detach().requires_grad_()
-            share = _negative_log_likelihood(part, Hyperparameters(leaf[0], *leaf[1:].exp())) / count[part.channel]
+            share = _negative_log_likelihood(part, Hyperparameters(mean, *leaf.exp())) / count[part.channel]
             gradient = gradient + torch.autograd.grad(share.sum(), leaf)[0]
         loss = loss.index_add(0, part.channel, share.detach())
     return loss, gradient
+
+
+def _count(parts: list[Jobs], like: Tensor) -> Tensor:
+    """How many entries of each channel are scored."""
+    count = torch.zeros_like(like)
+    for part in parts:
+        scored = (part.present & ~part.given).sum(-1)
+        count = count.index_add(0, part.channel, torch.where(scored > 0, scored, part.present.sum(-1)).double())
+    return count
 
 
 def _kernel(distance: Tensor, hyper: Hyperparameters) -> Tensor:
@@ -305,22 +334,33 @@ def _factor(jobs: Jobs, hyper: Hyperparameters) -> tuple[Tensor, Tensor]:
 
 
 def _negative_log_likelihood(jobs: Jobs, hyper: Hyperparameters) -> Tensor:
-    factor, white = _factor(jobs, hyper.take(jobs.channel))
-    determinant = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return 0.5 * white.square().sum(-1) + determinant + 0.5 * math.log(2.0 * math.pi) * jobs.present.sum(-1)
+    """Of each target entry given the context, summed; of the context together where there is no target. `(job,)`."""
+    scored = jobs.present & ~jobs.given
+    own = hyper.take(jobs.channel)
+    factor, white = _factor(jobs._replace(present=jobs.given), own)
+    cross = _kernel((jobs.times.unsqueeze(-1) - jobs.times.unsqueeze(-2)).abs(), own)
+    weights = torch.linalg.solve_triangular(factor, torch.where(jobs.given.unsqueeze(-1), cross, 0.0), upper=False)
+    mean, variance = _moments(weights, white, own)
+    variance = torch.where(scored, variance + jobs.noise.square(), 1.0)
+    residual = torch.where(scored, jobs.values - mean, 0.0)
+    entries = 0.5 * (residual.square() / variance + variance.log() + math.log(2.0 * math.pi) * scored.double()).sum(-1)
+    logarithms = factor.diagonal(dim1=-2, dim2=-1).log() + 0.5 * math.log(2.0 * math.pi) * jobs.given.double()
+    return torch.where(scored.any(-1), entries, 0.5 * white.square().sum(-1) + logarithms.sum(-1))
+
+
+def _moments(weights: Tensor, white: Tensor, hyper: Hyperparameters) -> tuple[Tensor, Tensor]:
+    """Mean and variance of new observations from the whitened cross-covariances and observations."""
+    prior = hyper.offset.square() + hyper.amplitude.square() + hyper.noise.square()
+    # Rounding can take a variance slightly below the noise, which is its floor.
+    variance = torch.maximum(prior - weights.square().sum(-2), hyper.noise.square())
+    return hyper.mean + (weights * white.unsqueeze(-1)).sum(-2), variance
 
 
 def _condition(jobs: Jobs, queries: Tensor, hyper: Hyperparameters) -> tuple[Tensor, Tensor]:
     """Mean and variance of new observations at the queries, `(job, time)` each."""
     own = hyper.take(jobs.channel)
-    prior = own.offset.square() + own.amplitude.square() + own.noise.square()
-    if not jobs.times.shape[-1]:
-        return own.mean.expand(queries.shape), prior.expand(queries.shape)
     factor, white = _factor(jobs, own)
     cross = _kernel((jobs.times.unsqueeze(-1) - queries.unsqueeze(-2)).abs(), own)
-    cross = torch.where(jobs.present.unsqueeze(-1), cross, 0.0)
-    weights = torch.linalg.solve_triangular(factor, cross, upper=False)
-    mean = own.mean + (weights * white.unsqueeze(-1)).sum(-2)
-    # Rounding can take a variance slightly below the noise, which is its floor.
-    variance = torch.maximum(prior - weights.square().sum(-2), own.noise.square())
-    return mean, variance
+    weights = torch.linalg.solve_triangular(factor, torch.where(jobs.present.unsqueeze(-1), cross, 0.0), upper=False)
+    mean, variance = _moments(weights, white, own)
+    return mean.expand(queries.shape), variance.expand(queries.shape)

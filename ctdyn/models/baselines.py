@@ -266,15 +266,15 @@ class MaternGP(Baseline):
 
     with :math:`\varepsilon_i \sim N(0, \sigma_d^2 + \mathrm{noise}_i^2)`, where noise is the standard error of an
     observation if known. The constant :math:`c_d` lets every series have a level of its own. The hyper-parameters of a
-    channel are shared by all series and found by `fit_exact` through maximum marginal likelihood; the prediction is the
-    exact posterior, including :math:`\sigma_d`. Channels do not inform each other. Arithmetic is in float64.
+    channel are shared by all series and found by `fit_exact`, by maximum likelihood; the prediction is the exact
+    posterior, including :math:`\sigma_d`. Channels do not inform each other. Arithmetic is in float64.
 
     Args:
         channels: what is observed, in the order of the last axis of the values.
 
     Reference:
         Gaussian Processes for Machine Learning (Rasmussen & Williams, 2006, http://gaussianprocess.org/gpml), sections
-        2.2, 4.2.1 and 5.4.1.
+        2.2, 4.2.1 and 5.4.
 
     Example:
         >>> from ctdyn.data import Channel
@@ -308,10 +308,13 @@ class MaternGP(Baseline):
         return Normal(mean.to(dtype).unsqueeze(0), variance.sqrt().to(dtype).unsqueeze(0), validate_args=False)
 
     def fit_exact(self, windows: Iterable[Window]) -> None:
-        """Maximise the marginal likelihood of the windows, context and target together, channel by channel.
+        """Maximise the predictive likelihood of each target entry given its context, channel by channel.
 
-        At most a few hundred series per channel are used, and at most 512 neighbouring observations of each: the
-        hyper-parameters are few, and an exact process costs the cube of the observations.
+        It asks of the hyper-parameters what will be asked of the process, as the loss of every other model does; the
+        marginal likelihood would be taken up with the short range. Windows without a target of their own
+        (`Reconstruct`) are fitted by marginal likelihood. At most 256 windows per channel are used, and at most 512
+        neighbouring observations of each: the hyper-parameters are few, and an exact process costs the cube of the
+        observations. The mean is that of the training values.
 
         Args:
             windows: batches of windows in model units.

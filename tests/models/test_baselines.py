@@ -10,7 +10,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from ctdyn.data import Channel, IrregularBatch, Window
-from ctdyn.models._gaussian_process import fit_hyperparameters, pack
+from ctdyn.models._gaussian_process import _negative_log_likelihood, _union, fit_hyperparameters, pack
 from ctdyn.models._residuals import Residuals, residual_quantiles
 from ctdyn.models.baselines import HoldLast, LinearInterpolation, MaternGP, OwnMean
 
@@ -358,7 +358,8 @@ def test_fit_finds_the_hyperparameters_of_each_channel():
     blank = np.full_like(first, np.nan)
     values = np.stack([np.concatenate([first, blank], 1), np.concatenate([blank, second], 1)], -1)
     values = np.take_along_axis(values, order[..., None], 1)
-    window = Window(batch(union[:, :30], values[:, :30]), batch(union[:, 30:], values[:, 30:]))
+    whole = batch(union, values)
+    window = Window(whole, whole)
     model = MaternGP((Channel("a"), Channel("b")))
     model.fit_exact([window])
     for channel, (mean, offset, amplitude, lengthscale, noise) in enumerate(truth):
@@ -385,12 +386,27 @@ def test_fit_reaches_the_likelihood_of_scikit_learn():
 def test_an_observation_in_context_and_target_counts_once():
     rng = np.random.default_rng(1)
     times, values = draw_process(rng, 20, 20, 0.0, 0.5, 1.0, 0.7, 0.3)
-    whole, half = batch(times, values[..., None]), batch(times[:, ::2], values[:, ::2, None])
-    expected = fit_hyperparameters([Window(whole, whole)], 1)
-    for context in (half, whole):
-        actual = fit_hyperparameters([Window(context, whole)], 1)
-        for one, other in zip(actual, expected, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+    whole, half, rest = (batch(times[:, part], values[:, part, None]) for part in np.s_[:, ::2, 1::2])
+    first, second = (fit_hyperparameters([Window(half, target)], 1) for target in (whole, rest))
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_fit_minimises_the_loss_of_the_model():
+    rng = np.random.default_rng(2)
+    times, values = np.sort(rng.uniform(0, 4, (5, 20)), axis=1), rng.normal(size=(5, 20, 3))
+    values = np.where(rng.random(values.shape) < 0.6, values, np.nan)
+    pair = Window(batch(times[:, :12], values[:, :12]), batch(times[:, 12:] + 1.0, values[:, 12:]))
+    model = MaternGP(CHANNELS)
+    hyper = ([0.3, -1.0, 0.0], [0.5, 0.1, 2.0], [1.0, 0.4, 2.0], [0.7, 2.0, 0.1], [0.1, 0.5, 0.05])
+    set_hyperparameters(model, *hyper)
+    jobs = pack(*_union(pair))
+    jobs = jobs.take(torch.nonzero((jobs.present & ~jobs.given).any(-1)).squeeze(-1))
+    expected = float(_negative_log_likelihood(jobs, model.hyperparameters).sum()) / 5
+    assert float(model.loss(pair).total) == pytest.approx(expected, rel=1e-9)
+    before = float(model.loss(pair).total)
+    model.fit_exact([pair])
+    assert float(model.loss(pair).total) < before
 
 
 def test_gp_intervals_are_calibrated_on_its_own_draws():
