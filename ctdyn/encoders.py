@@ -131,6 +131,9 @@ class GRUEncoder(Encoder):
         input_size: how many inputs are read beside the values.
         static_size: how many static covariates the head sees.
         reads_noise: whether the known standard errors of the observations are read as well.
+        reads_rates: whether the rate of change of each channel to its next observation is read as well, as
+            :math:`\operatorname{arsinh}(\Delta x / \Delta t)`; it helps where a context is short and dense, so that
+            the values hardly differ.
         min_std: floor of the standard deviation of `q0`.
 
     References:
@@ -156,12 +159,14 @@ class GRUEncoder(Encoder):
         input_size: int = 0,
         static_size: int = 0,
         reads_noise: bool = False,
+        reads_rates: bool = False,
         min_std: float = 1e-3,
     ) -> None:
         super().__init__()
         self.reads_noise = reads_noise
+        self.reads_rates = reads_rates
         self.input_size = input_size
-        feature_size = 1 + (3 if reads_noise else 2) * num_channels + input_size
+        feature_size = 1 + (2 + reads_noise + reads_rates) * num_channels + input_size
         self.gru = nn.GRU(feature_size, hidden_size, batch_first=True)
         self.h0 = nn.Parameter(torch.zeros(hidden_size))
         self.head = _NormalHead(hidden_size, latent_size, head_hidden, static_size, min_std)
@@ -175,6 +180,8 @@ class GRUEncoder(Encoder):
         features = [gaps.unsqueeze(-1), *_values(batch, rows)]
         if self.reads_noise:
             features.append(_noise(batch, rows))
+        if self.reads_rates:
+            features.append(_rates(times, *_values(batch, rows)))
         if self.input_size:
             features.append(_inputs(batch, rows, self.input_size))
         read = torch.cat(features, -1).flatten(0, -3)
@@ -289,6 +296,19 @@ def _rows(x: Tensor, rows: Tensor) -> Tensor:
 def _values(batch: IrregularBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
     mask = _rows(batch.mask, rows)
     return torch.where(mask, _rows(batch.values, rows), 0), mask.to(batch.values.dtype)
+
+
+def _rates(times: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """How fast each channel moves towards its next observation, the one that was read before; 0 where there is none."""
+    number = torch.arange(times.shape[-1], device=times.device).unsqueeze(-1)
+    latest = torch.where(mask.bool(), number, -1).cummax(-2).values
+    before = torch.nn.functional.pad(latest, (0, 0, 1, 0), value=-1)[..., :-1, :]
+    known = mask.bool() & (before >= 0)
+    at = before.clamp(min=0)
+    gaps = times.unsqueeze(-1).expand_as(values).gather(-2, at) - times.unsqueeze(-1)
+    known = known & (gaps > 0)
+    rates = (values.gather(-2, at) - values) / torch.where(known, gaps, 1)
+    return torch.where(known, rates, 0).asinh()
 
 
 def _noise(batch: IrregularBatch, rows: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from ctdyn.testing import check_encoder, example_window
 PARTS = {
     "GRUEncoder": [
         lambda: GRUEncoder(2, 3, hidden_size=5, head_hidden=(4,)),
-        lambda: GRUEncoder(2, 3, hidden_size=5, input_size=2, static_size=3, reads_noise=True),
+        lambda: GRUEncoder(2, 3, hidden_size=5, input_size=2, static_size=3, reads_noise=True, reads_rates=True),
     ],
     "ODERNNEncoder": [
         lambda: ODERNNEncoder(2, 3, hidden_size=5),
@@ -114,3 +114,17 @@ def test_missing_covariates_are_refused_by_name():
         GRUEncoder(2, 3, input_size=2).double()(context)
     with pytest.raises(ValueError, match="no times"):
         GRUEncoder(2, 3).double()(_batch([[]], [[]]).to(torch.float64))
+
+
+def test_rates_are_slopes_between_the_observations_of_one_channel():
+    encoder = GRUEncoder(2, 3, hidden_size=5, reads_rates=True).double()
+    seen = []
+    encoder.gru.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    times = torch.tensor([[0.0, 0.5, 2.0]], dtype=torch.float64)
+    values = torch.tensor([[[1.0, 5.0], [2.0, 0.0], [8.0, 3.0]]], dtype=torch.float64)
+    mask = torch.tensor([[[True, True], [True, False], [True, True]]])
+    encoder(IrregularBatch(times, values, mask))
+    slopes = seen[0][0, :, -2:].sinh()
+    # Latest row first; the second channel jumps over the row in which it is missing.
+    expected = torch.tensor([[0.0, 0.0], [6.0 / 1.5, 0.0], [1.0 / 0.5, -2.0 / 2.0]], dtype=torch.float64)
+    torch.testing.assert_close(slopes, expected)

@@ -216,3 +216,23 @@ def test_misuse() -> None:
     with pytest.raises(DataError, match="expected 1 channels 'x'; got 2"):
         scaler.units(batch)
     assert isinstance(Standardize().fit(random_set()).units(batch), Units)
+
+
+def test_the_centre_of_a_context_is_pulled_as_far_as_its_noise_asks() -> None:
+    """Levels of spread 1 seen through noise of spread 2: the best linear guess counts the mean as 4 observations."""
+    rng = np.random.default_rng(0)
+    levels = 10.0 + rng.normal(size=400)
+    data = from_ragged(
+        [(np.arange(4.0), np.stack([level + 2.0 * rng.normal(size=4), np.repeat(level, 4)], 1)) for level in levels],
+        channels=["noisy", "exact"],
+    )
+    scaler = Standardize(center="context").fit(data, Extrapolate(cut=2.0))
+    assert scaler.statistics is not None
+    assert scaler.statistics.pull[0] in (2.0, 4.0, 8.0)
+    assert scaler.statistics.pull[1] == 0.0
+    context = data[:1].before(2.0).batch()
+    units = scaler.units(context)
+    pull, loc = scaler.statistics.pull[0], scaler.statistics.loc[0]
+    expected = (float(context.values[0, :, 0].sum()) + pull * loc) / (2 + pull)
+    assert float(units.loc[0, 0]) == pytest.approx(expected, abs=1e-9)
+    assert float(units.loc[0, 1]) == pytest.approx(levels[0], abs=1e-9)

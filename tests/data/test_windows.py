@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctdyn._config import from_config, to_config
-from ctdyn.data import AnyOf, Extrapolate, Interpolate, OneStep, Reconstruct, Series, WindowMaker
+from ctdyn.data import AnyOf, Extrapolate, Interpolate, OneStep, Reconstruct, Series, TimeWarp, WindowMaker
 
 
 MAKERS = [
@@ -22,8 +22,9 @@ MAKERS = [
     Reconstruct(),
     Reconstruct(length=3.0),
     AnyOf(Interpolate(), Extrapolate(context=2.0)),
+    TimeWarp(Extrapolate(context=2.0), 1.0, 1.0),
 ]
-CLASSES = {maker.__name__: maker for maker in (AnyOf, Extrapolate, Interpolate, OneStep, Reconstruct)}
+CLASSES = {maker.__name__: maker for maker in (AnyOf, Extrapolate, Interpolate, OneStep, Reconstruct, TimeWarp)}
 
 
 def series(count: int, *, hidden: float = 0.3, seed: int = 0) -> Series:
@@ -149,3 +150,24 @@ def test_bad_arguments(maker: type, options: dict[str, float]) -> None:
 @pytest.mark.parametrize("maker", MAKERS, ids=str)
 def test_makers_are_plain_data(maker: WindowMaker) -> None:
     assert from_config(to_config(maker), CLASSES) == maker
+
+
+def test_a_warp_stretches_the_clock_and_nothing_else() -> None:
+    one = series(30)
+    rng = np.random.default_rng(0)
+    factors = []
+    for _ in range(200):
+        context, _ = TimeWarp(Reconstruct(), 0.5, 2.0)(one, rng)  # pyright: ignore[reportGeneralTypeIssues]
+        np.testing.assert_array_equal(context.values, one.values)
+        ratio = context.times / one.times
+        assert np.ptp(ratio) < 1e-12
+        factors.append(ratio[0])
+    assert 0.5 <= min(factors) < 0.6
+    assert 1.7 < max(factors) <= 2.0
+    assert np.mean(np.log(factors)) == pytest.approx(0.0, abs=0.1)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (2.0, 1.0), (1.0, np.inf), (-1.0, 1.0)])
+def test_a_warp_needs_factors_in_order(low: float, high: float) -> None:
+    with pytest.raises(ValueError, match="0 < low <= high"):
+        TimeWarp(Reconstruct(), low, high)
