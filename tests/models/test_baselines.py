@@ -13,6 +13,8 @@ from ctdyn.data import Channel, IrregularBatch, Window
 from ctdyn.models._gaussian_process import _negative_log_likelihood, _union, fit_hyperparameters, pack
 from ctdyn.models._residuals import Residuals, residual_quantiles
 from ctdyn.models.baselines import HoldLast, LinearInterpolation, MaternGP, OwnMean
+from ctdyn.testing.latent import example_window
+from ctdyn.testing.modelling import check_model
 
 
 CHANNELS = (Channel("a"), Channel("b"), Channel("c"))
@@ -248,6 +250,15 @@ def test_half_precision_context_gives_answers_in_kind(kind):
     assert bool(predictive.log_prob(window.target.values, window.target.mask).isfinite().all())
 
 
+@pytest.mark.parametrize("kind", ALL)
+def test_contract_of_a_model(kind):
+    window = example_window(2)
+    model = kind((Channel("a"), Channel("b")))
+    check_model(model, window)
+    model.fit_exact([window])
+    check_model(model, window)
+
+
 # -- the residual distribution
 
 
@@ -370,6 +381,7 @@ def test_fit_finds_the_hyperparameters_of_each_channel():
         assert found[4] == pytest.approx(noise, rel=0.1)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_fit_reaches_the_likelihood_of_scikit_learn():
     rng = np.random.default_rng(3)
     times, values = draw_process(rng, 1, 80, 0.0, 0.0, 1.0, 0.7, 0.3)
