@@ -53,6 +53,7 @@ def fit_command(
     model: ModelName = "latent-ode",
     out: str = "run",
     overwrite: bool = False,
+    baselines: bool = True,
 ) -> None:
     """Fit a model to the series of a file and save it, with the baselines beside it, in a folder.
 
@@ -64,6 +65,7 @@ def fit_command(
         model: what to fit; latent-ode, or one of the baselines.
         out: the folder of the run.
         overwrite: replace the folder if there is one.
+        baselines: fit the baselines too, for ctdyn evaluate; false saves their time.
     """
     folder = Path(out)
     check_run_folder(folder, overwrite)
@@ -73,7 +75,7 @@ def fit_command(
     with replacing_folder(folder) as target:
         forecaster.save(target)
         (target / TABLE).write_text(json.dumps(asdict(table), indent=1), encoding="utf-8")
-        for name, baseline in make_baselines(series).items():
+        for name, baseline in make_baselines(series).items() if baselines else ():
             train_model(baseline, training, train, None).save(target / BASELINES / name)
     held_out = f", {len(validation)} held out to decide when to stop" if validation is not None else ""
     print(

@@ -123,7 +123,7 @@ def normalize(argv: Sequence[str]) -> list[str]:
         name, equals, value = word.partition("=")
         if name.startswith("--"):
             name = "--" + name[2:].replace("-", "_")
-        bare = name in ("--overwrite", "--quick") and not equals and following not in ("true", "false")
+        bare = name in ("--overwrite", "--baselines", "--quick") and not equals and following not in ("true", "false")
         words.append(f"{name}=true" if bare else f"{name}{equals}{value}")
     return words
 
