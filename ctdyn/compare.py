@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
 
-from ._checks import few
-from .data import Series, SeriesSet, WindowMaker
+from ._checks import DataWarning, few
+from .data import Series, SeriesSet, Standardize, WindowMaker
 from .forecast import Forecaster
 from .metrics import summarize
 from .models import Model
@@ -41,7 +42,7 @@ _FIRST = (
     "worst coverage 0.9",
 )
 
-#: Windows that the residuals of a baseline should come from, where the training series are few.
+#: Windows that the residuals of a baseline come from at least, where the training series are few.
 _WINDOWS = 128
 
 
@@ -53,6 +54,7 @@ def compare(
     *,
     task: WindowMaker,
     windows: WindowMaker | None = None,
+    scale: Mapping[str, float] | None = None,
     seed: int = 0,
     **fit: Any,
 ) -> pd.DataFrame:
@@ -71,6 +73,7 @@ def compare(
         task: what is asked: how each test series is cut into context and target, as `Extrapolate(cut=24.0)`.
         windows: how training series are cut for the baselines and for bare models. None: as the task does; give one
             where the training series are too short for the task.
+        scale: what to divide the errors of each channel by; default: as below.
         seed: seed of the fits, and of the windows where the task draws them at random.
         **fit: passed on to `Forecaster.fit` (`max_steps`, `batch_size`, `lr` ...).
 
@@ -90,10 +93,10 @@ def compare(
         raise ValueError(f"{few(taken)} is the name of a baseline, which every table has; choose another name.")
     windows = task if windows is None else windows
     forecasters = {name: _fitted(model, train, validation, windows, seed, fit) for name, model in models.items()}
-    repeated = _repeated(train, windows)
     for name, kind in BASELINES.items():
-        forecasters[name] = Forecaster(kind(train.channels), windows=windows, seed=seed).fit(repeated)
-    scale = _scale(train) if len(train.channels) > 1 else None
+        forecasters[name] = Forecaster(kind(train.channels), windows=windows, seed=seed).fit(train, batch_size=_WINDOWS)
+    if scale is None and len(train.channels) > 1:
+        scale = _scale(train)
     same = _SameCut(task, seed)
     rows = {name: summarize(one.score(test, same, scale=scale)) for name, one in forecasters.items()}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
@@ -133,26 +136,9 @@ def _fitted(
     return model if model.fitted else model.fit(train, validation, **options)
 
 
-def _repeated(train: SeriesSet, windows: WindowMaker) -> SeriesSet:
-    """Copies of few series, so that the residuals of a baseline come from many windows and not from one of each."""
-    copies = _WINDOWS // max(len(train), 1)
-    if copies < 2 or not any(_is_random(windows, one) for one in train):
-        return train
-    return replace(train, series=tuple(replace(one, id=(one.id, copy)) for one in train for copy in range(copies)))
-
-
-def _is_random(windows: WindowMaker, series: Series) -> bool:
-    """Whether another draw cuts the series in another way."""
-    pairs = [windows(series, np.random.default_rng(seed)) for seed in range(3)]
-    times = {tuple(part.times.tobytes() for part in pair) for pair in pairs if pair is not None}
-    return len(times) > 1
-
-
 def _scale(train: SeriesSet) -> dict[str, float]:
-    """The standard deviation of each channel; 1 for a binary channel, a constant one, and one that is never seen."""
-    scale = {}
-    for column, channel in enumerate(train.channels):
-        values = np.concatenate([one.values[:, column] for one in train])
-        spread = float(np.std(values[~np.isnan(values)])) if np.any(~np.isnan(values)) else 0.0
-        scale[channel.name] = spread if spread > 0 and channel.kind != "binary" else 1.0
-    return scale
+    """What a standardising scaler divides each channel by: 1 for a binary channel and a constant one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        learnt = Standardize().fit(train).statistics
+    return {} if learnt is None else dict(zip(learnt.channels, learnt.scale, strict=True))

@@ -20,7 +20,7 @@ from .windows import WindowMaker
 
 __all__ = ["Scaler", "Standardize", "Statistics", "Units"]
 
-_CONSTANT = 1e-9
+_CONSTANT = 1e-8
 _SAMPLED_WINDOWS = 512
 _PULLS = np.array([0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])[:, None]
 
@@ -161,7 +161,7 @@ class Statistics:
 class Standardize(Scaler):
     r"""Mean 0 and standard deviation 1 per channel, over a unit of time as long as a series; the default scaler.
 
-    Binary channels are left as they are. A channel whose standard deviation is below 1e-9 of its largest magnitude is
+    Binary channels are left as they are. A channel whose standard deviation is below 1e-8 of its largest magnitude is
     constant: its scale is 1, and a warning names it.
 
     Args:

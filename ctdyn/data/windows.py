@@ -41,6 +41,16 @@ class WindowMaker(ABC):
         """
 
     @property
+    def plain(self) -> WindowMaker:
+        """The same without augmentation: what the scaler is fitted to, and what a validation asks."""
+        return self
+
+    @property
+    def varies(self) -> bool:
+        """Whether another draw cuts the same series in another way."""
+        return True
+
+    @property
     @abstractmethod
     def bounds(self) -> str:
         """The quantity that an evidence lower bound over these windows bounds from below."""
@@ -76,6 +86,11 @@ class Extrapolate(WindowMaker):
 
     def __post_init__(self) -> None:
         _check_positive(context=self.context, horizon=self.horizon)
+
+    @property
+    def varies(self) -> bool:
+        """Only where the cut is drawn."""
+        return self.cut is None
 
     @property
     def bounds(self) -> str:
@@ -219,6 +234,11 @@ class Reconstruct(WindowMaker):
         _check_positive(length=self.length)
 
     @property
+    def varies(self) -> bool:
+        """Only where a stretch is drawn."""
+        return self.length is not None
+
+    @property
     def bounds(self) -> str:
         """The context, which is the target."""
         return "log p(context)"
@@ -253,6 +273,16 @@ class AnyOf(WindowMaker):
             raise ValueError("AnyOf needs at least one window maker, as AnyOf(Interpolate(), Extrapolate()).")
 
     @property
+    def plain(self) -> AnyOf:
+        """The makers without their augmentation."""
+        return AnyOf(*(maker.plain for maker in self.makers))
+
+    @property
+    def varies(self) -> bool:
+        """Unless there is but one maker, and it does not."""
+        return len(self.makers) > 1 or self.makers[0].varies
+
+    @property
     def bounds(self) -> str:
         """What the makers bound, each named once."""
         return " or ".join(dict.fromkeys(maker.bounds for maker in self.makers))
@@ -273,7 +303,7 @@ class TimeWarp(WindowMaker):
     .. math:: t' = c\,t, \qquad \log c \sim U(\log a, \log b)
 
     Few training series show few speeds; a model that saw more of them forecasts an unseen speed better. Nothing is
-    interpolated: the clock alone is stretched. For training only; validate and test with `maker` itself.
+    interpolated: the clock alone is stretched. Scalers are fitted to, and models validated on, the windows of `maker`.
 
     Args:
         maker: cuts the warped series; its lengths are on the warped clock.
@@ -297,6 +327,11 @@ class TimeWarp(WindowMaker):
     def __post_init__(self) -> None:
         if not 0.0 < self.low <= self.high < np.inf:
             raise ValueError(f"TimeWarp needs factors 0 < low <= high; got low={self.low} and high={self.high}.")
+
+    @property
+    def plain(self) -> WindowMaker:
+        """The maker by itself."""
+        return self.maker.plain
 
     @property
     def bounds(self) -> str:

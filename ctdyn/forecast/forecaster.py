@@ -105,7 +105,7 @@ class Forecaster:
             validation: other series, for early stopping and to choose the best weights; None keeps the last weights.
             max_steps: optimiser steps; None with `max_epochs` None means 2,000.
             max_epochs: passes over the training series.
-            batch_size: series per step.
+            batch_size: windows per step; where there are fewer series each gives several.
             **options: what `ctdyn.train.fit` takes (`lr`, `weight_decay`, `patience`, `dir`, `resume`); anything else
                 goes to Lightning's Trainer (`accelerator`, `callbacks`, `logger`, `enable_progress_bar` ...).
 
@@ -124,12 +124,15 @@ class Forecaster:
             _clock(train.axis, validation.axis)
         self.fitted = False
         self.model.load_state_dict(self._unfitted)
-        self.scaler_ = self.scaler.fit(train, self.windows)
+        self.scaler_ = self.scaler.fit(train, self.windows.plain)
         self.axis_, self.gap_ = train.axis, typical_gap(train)
 
         def cut(series: SeriesSet, shuffle: bool) -> Any:
+            # Few series give many windows each, so that a batch is one however few there are.
+            repeats = max(1, batch_size // max(len(series), 1)) if self.windows.varies else 1
             settings = {"batch_size": batch_size, "seed": self.seed, "shuffle": shuffle, "dtype": self._dtype()}
-            return loader(series, self.windows, self.scaler_, **settings)
+            settings["repeats"] = repeats
+            return loader(series, self.windows if shuffle else self.windows.plain, self.scaler_, **settings)
 
         if isinstance(self.model, ExactlyFitted):
             self.model.fit_exact(cut(train, False))

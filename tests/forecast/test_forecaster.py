@@ -8,7 +8,17 @@ import pytest
 import torch
 
 from ctdyn._checks import DataError, UnknownIdError
-from ctdyn.data import Channel, Extrapolate, Interpolate, Series, SeriesSet, Standardize, TimeAxis, from_pandas
+from ctdyn.data import (
+    Channel,
+    Extrapolate,
+    Interpolate,
+    Series,
+    SeriesSet,
+    Standardize,
+    TimeAxis,
+    from_pandas,
+    from_ragged,
+)
 from ctdyn.forecast import Forecaster
 from ctdyn.integrate import ConstantStep
 from ctdyn.models import HoldLast, LatentODE, OwnMean
@@ -364,3 +374,20 @@ def test_a_model_of_ones_own_fits_and_answers(series):
         series, max_steps=2, **QUIET
     )
     assert np.isfinite(arrays(forecaster.forecast(series, horizon=1.0, num_samples=3))).all()
+
+
+class _Counted(OwnMean):
+    """Counts the windows that it is fitted to."""
+
+    def fit_exact(self, windows):
+        self.count = sum(len(window.target.times) for window in windows)
+        super().fit_exact(windows)
+
+
+@pytest.mark.parametrize(("windows", "expected"), [(Extrapolate(), 8), (Extrapolate(cut=20.0), 1)])
+def test_one_series_gives_a_batch_of_windows_where_they_differ(windows, expected):
+    times = np.arange(40.0)
+    series = from_ragged([(times, np.sin(times))], channels=["x"])
+    model = _Counted(series.channels)
+    Forecaster(model, windows=windows).fit(series, batch_size=8)
+    assert model.count == expected
