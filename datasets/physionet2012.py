@@ -17,8 +17,9 @@ Out: one row per observation: id, time (hours since admission), variable, value;
 Height, ICUType and AdmissionWeight (NaN where unknown) and the label Died are repeated in every row of a stay.
 Traps: -1 means missing; 3,744 observations of set a stand twice at one minute with different values, and are averaged
 here; 2,403 rows of set c name no parameter; 12 stays have nothing but the general descriptors, which are rows at
-00:00 (the weight among them), and are left out; a temperature of -17.8 is 0 F, an entry of nothing, and is left in;
-MechVent is 1 or absent, so it is constant. Published errors use three different averages and two scalings: see
+00:00 (the weight among them), and are left out; a pH outside of 6 to 8.5 (735 for 7.35) and a
+temperature outside of 20 to 45 (-17.8 is 0 F, an entry of nothing) are dropped; MechVent is 1 or absent, so it is
+constant. Published errors use three different averages and two scalings: see
 ctdyn.metrics.
 """
 
@@ -46,6 +47,9 @@ SHA256 = {
 }
 STATIC = ["Age", "Gender", "Height", "ICUType"]
 MISSING = -1.0
+#: What no living patient has: a lost decimal point (a pH of 735), a thermometer that was not there (-17.8 C is 0 F).
+#: One pH of 735 outweighs everything else in a mean squared error.
+POSSIBLE = {"pH": (6.0, 8.5), "Temp": (20.0, 45.0)}
 
 
 def convert(root: Path, out: Path, sets: str = "abc") -> dict[str, int]:
@@ -57,7 +61,8 @@ def convert(root: Path, out: Path, sets: str = "abc") -> dict[str, int]:
     missing = rows["value"].isna() | (rows["value"] == MISSING)
     stays = rows["id"].unique()
     static = _static(rows[~missing], stays)
-    series = rows[~missing & ~rows["variable"].isin(STATIC)]
+    impossible = _impossible(rows) & ~missing
+    series = rows[~missing & ~impossible & ~rows["variable"].isin(STATIC)]
     at_admission = (series["variable"] == "Weight") & (series["minutes"] == 0)
     series = series[series["id"].isin(series["id"][~at_admission].unique())]
     table = series.groupby(["id", "minutes", "variable"], as_index=False, sort=True, observed=True)["value"].mean()
@@ -85,9 +90,16 @@ def convert(root: Path, out: Path, sets: str = "abc") -> dict[str, int]:
         "observations": len(table),
         "duplicates_averaged": len(series) - len(table),
         "missing_dropped": int(missing.sum()),
+        "impossible_dropped": int(impossible.sum()),
         "unnamed_dropped": int(unnamed.sum()),
         "channels": len(names),
     }
+
+
+def _impossible(rows: pd.DataFrame) -> pd.Series:
+    limits = pd.DataFrame.from_dict(POSSIBLE, orient="index", columns=["low", "high"])
+    low, high = (rows["variable"].map(limits[side]) for side in ("low", "high"))
+    return (rows["value"] < low) | (rows["value"] > high)
 
 
 def _rows(folder: Path, name: str) -> pd.DataFrame:

@@ -15,7 +15,7 @@ STAYS = {
     "00:07,HR,73\n00:07,HR,75\n00:37,HR,77\n00:37,Temp,35.6\n48:00,HR,80\n",
     132540: "00:00,RecordID,132540\n00:00,Age,76\n00:00,Gender,1\n00:00,Height,175.3\n00:00,ICUType,2\n"
     "00:00,Weight,81.6\n"
-    "01:11,HR,88\n01:11,,3\n02:00,Weight,82\n",
+    "01:11,HR,88\n01:11,,3\n02:00,Weight,82\n03:00,Temp,-17.8\n03:00,pH,735\n",
     140501: "00:00,RecordID,140501\n00:00,Age,70\n00:00,Gender,-1\n00:00,Height,-1\n00:00,ICUType,1\n00:00,Weight,60\n",
 }
 COUNTS = {
@@ -24,6 +24,7 @@ COUNTS = {
     "observations": 8 - 1,
     "duplicates_averaged": 1,
     "missing_dropped": 4,
+    "impossible_dropped": 2,
     "unnamed_dropped": 1,
     "channels": 3,
 }
