@@ -171,7 +171,7 @@ def demo_command(out: str = ".", seed: int = 0, quick: bool = False) -> None:
     Args:
         out: folder for forecast.csv and forecast.png.
         seed: seed of everything random.
-        quick: a few steps only, to see that it runs.
+        quick: a few steps and one table only, to see that it runs.
     """
     from ..demo import run
 
