@@ -173,6 +173,8 @@ class Standardize(Scaler):
             time, the same for all; "given", the 0 of the data's own clock.
         time_scale: the length of the model's unit of time, on the float clock of the data. None: the median length of
             the training windows, or series.
+        common: one scale, the root mean square of all, for all real channels: where they share a unit, so that the
+            small ones are small because they matter less (coordinates, principal components).
         statistics: what was learnt; set by `fit`.
 
     Raises:
@@ -190,6 +192,7 @@ class Standardize(Scaler):
     center: str = "train"
     origin: str = "first"
     time_scale: float | int | None = None
+    common: bool = False
     statistics: Statistics | None = None
 
     def __post_init__(self) -> None:
@@ -219,6 +222,9 @@ class Standardize(Scaler):
             pull, own = _pull_and_spread(pairs, loc)
             spread = np.where(own > _CONSTANT * np.nanmax(np.abs(values), axis=0), own, spread)
         binary = np.array([channel.kind == "binary" for channel in train.channels])
+        if self.common and not (binary | constant).all():
+            spread = np.full(len(spread), np.sqrt(np.mean(spread[~binary & ~constant] ** 2)))
+            constant = np.zeros_like(constant)
         _warn_constant([train.channel_names[position] for position in np.flatnonzero(constant & ~binary)])
         spans = [_length(context, target) for context, target in pairs]
         span = float(np.median([span for span in spans if span > 0] or [1.0]))

@@ -236,3 +236,13 @@ def test_the_centre_of_a_context_is_pulled_as_far_as_its_noise_asks() -> None:
     expected = (float(context.values[0, :, 0].sum()) + pull * loc) / (2 + pull)
     assert float(units.loc[0, 0]) == pytest.approx(expected, abs=1e-9)
     assert float(units.loc[0, 1]) == pytest.approx(levels[0], abs=1e-9)
+
+
+def test_a_common_scale_keeps_the_proportions_of_the_channels() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(200, 3)) * [3.0, 4.0, 0.0] + [0.0, 100.0, 5.0]
+    data = from_ragged([(np.arange(200.0), values)], channels=["a", "b", "still"])
+    scaler = Standardize(common=True).fit(data)
+    assert scaler.statistics is not None
+    assert len(set(scaler.statistics.scale)) == 1
+    assert scaler.statistics.scale[0] == pytest.approx(np.sqrt(np.mean(values[:, :2].var(axis=0))), rel=1e-12)
