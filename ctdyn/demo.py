@@ -143,7 +143,8 @@ def _fit(train: SeriesSet, seed: int, steps: int) -> Forecaster:
     """The latent ODE of the demonstration, fitted.
 
     Stretches are centred on their own past, because the level rises without end. The latent state follows a linear
-    equation, which can rise and swing for ever; the importance-weighted bound keeps its uncertainty honest.
+    equation, which can rise and swing for ever; the importance-weighted bound keeps its uncertainty honest. Steps,
+    weight decay and latent size were chosen on forecasts of 1984 to 1993 by models fitted to what came before 1984.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -160,7 +161,7 @@ def _fit(train: SeriesSet, seed: int, steps: int) -> Forecaster:
     )
     scaler = Standardize(center="context", time_scale=_UNIT)
     forecaster = Forecaster(model, scaler=scaler, windows=windows, seed=seed)
-    return forecaster.fit(train, max_steps=steps, batch_size=32, lr=1e-2)
+    return forecaster.fit(train, max_steps=steps, batch_size=32, lr=1e-2, weight_decay=0.1)
 
 
 def _stretches(seen: SeriesSet, length: float) -> SeriesSet:
