@@ -280,7 +280,7 @@ class AnyOf(WindowMaker):
     @property
     def varies(self) -> bool:
         """Unless there is but one maker, and it does not."""
-        return len(self.makers) > 1 or self.makers[0].varies
+        return len(self.makers) > 1 or any(maker.varies for maker in self.makers)
 
     @property
     def bounds(self) -> str:
