@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["describe"])
         2
     """
-    # The models are small: a second thread brings little on an idle machine, and on a busy one costs tenfold. Torch reads
-    # this when a command imports it; whoever sets it knows better.
+    # The models are small: a second thread brings little on an idle machine, and on a busy one costs tenfold. Torch
+    # reads this when a command imports it; whoever has set it knows better.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         name, arguments = parse(sys.argv[1:] if argv is None else list(argv))
