@@ -212,10 +212,10 @@ def _report(forecaster: Forecaster, count: int, tables: dict[str, pd.DataFrame])
         lines += ["", f"{title} (ppm)", shown.map("{:.2f}".format).rename_axis(None).to_string()]
     lines += [
         "",
-        f"What is scored lies in {_SPLIT} or later, where nothing was fitted. Errors, CRPS and interval score (of 90 %)",
-        "are better if smaller; 'in 90 %' is the share of measurements inside of the 90 % interval, 0.90 if it is honest.",
-        "Between one week and the next a line or a Gaussian process is hard to beat; half a year or years away only a",
-        "model that has learnt the cycle and the rise can follow.",
+        f"What is scored lies in {_SPLIT} or later, where nothing was fitted. Errors, CRPS and interval score",
+        "(of 90 %): less is better. 'in 90 %': the share of measurements in the 90 % interval, 0.90 if it is honest.",
+        "Between one week and the next a line or a Gaussian process is hard to beat; half a year or years away",
+        "only a model that has learnt the cycle and the rise can follow.",
     ]
     return "\n".join(lines)
 
