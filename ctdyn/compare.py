@@ -87,6 +87,13 @@ def compare(
         ValueError: a name is that of a baseline.
         TypeError: a row is neither a model nor a Forecaster.
         DataError: no test series is long enough for the task, or no training series is for `windows`.
+
+    Example:
+        >>> from ctdyn.data import Extrapolate, from_ragged
+        >>> series = from_ragged([([0.0, 1.0, 2.0, 3.0], [1.0, 3.0, 2.0, 2.5])] * 4, channels=["x"])
+        >>> table = compare({}, series, series, task=Extrapolate(cut=2.5))
+        >>> table["mse"].round(2).head(3).to_dict()
+        {'hold last': 0.25, 'linear interpolation': 0.25, 'own mean': 0.25}
     """
     taken = [name for name in models if name in BASELINES]
     if taken:

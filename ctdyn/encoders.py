@@ -20,6 +20,9 @@ from .paths import Path
 
 __all__ = ["Encoder", "Encoding", "GRUEncoder", "ODERNNEncoder", "Sites", "start_time"]
 
+#: The narrowest `q0`: without a floor a confident encoder ends in infinite densities.
+_MIN_STD = 1e-3
+
 
 @dataclass(frozen=True)
 class Sites:
@@ -134,7 +137,6 @@ class GRUEncoder(Encoder):
         reads_rates: whether the rate of change of each channel to its next observation is read as well, as
             :math:`\operatorname{arsinh}(\Delta x / \Delta t)`; it helps where a context is short and dense, so that
             the values hardly differ.
-        min_std: floor of the standard deviation of `q0`.
 
     References:
         Neural Ordinary Differential Equations, Chen, Rubanova, Bettencourt, Duvenaud, 2018.
@@ -160,7 +162,6 @@ class GRUEncoder(Encoder):
         static_size: int = 0,
         reads_noise: bool = False,
         reads_rates: bool = False,
-        min_std: float = 1e-3,
     ) -> None:
         super().__init__()
         self.reads_noise = reads_noise
@@ -169,7 +170,7 @@ class GRUEncoder(Encoder):
         feature_size = 1 + (2 + reads_noise + reads_rates) * num_channels + input_size
         self.gru = nn.GRU(feature_size, hidden_size, batch_first=True)
         self.h0 = nn.Parameter(torch.zeros(hidden_size))
-        self.head = _NormalHead(hidden_size, latent_size, head_hidden, static_size, min_std)
+        self.head = _NormalHead(hidden_size, latent_size, head_hidden, static_size)
 
     def forward(self, batch: IrregularBatch) -> Encoding:
         """See `Encoder.forward`."""
@@ -205,7 +206,6 @@ class ODERNNEncoder(Encoder):
         head_hidden: hidden layers of the head that maps the last hidden state to the mean and scale of `q0`.
         cell: what flows and jumps; default: `ODERNNCell(num_channels, hidden_size)`.
         static_size: how many static covariates the head sees.
-        min_std: floor of the standard deviation of `q0`.
 
     References:
         Latent ODEs for Irregularly-Sampled Time Series, Rubanova, Chen, Duvenaud, 2019.
@@ -229,12 +229,11 @@ class ODERNNEncoder(Encoder):
         *,
         cell: Cell | None = None,
         static_size: int = 0,
-        min_std: float = 1e-3,
     ) -> None:
         super().__init__()
         self.cell = ODERNNCell(num_channels, hidden_size) if cell is None else cell
         self.h0 = nn.Parameter(torch.zeros(self.cell.hidden_size))
-        self.head = _NormalHead(self.cell.hidden_size, latent_size, head_hidden, static_size, min_std)
+        self.head = _NormalHead(self.cell.hidden_size, latent_size, head_hidden, static_size)
 
     def forward(self, batch: IrregularBatch) -> Encoding:
         """See `Encoder.forward`."""
@@ -256,10 +255,9 @@ class ODERNNEncoder(Encoder):
 class _NormalHead(nn.Module):
     """A hidden state and static covariates to a diagonal normal distribution."""
 
-    def __init__(self, in_size: int, latent_size: int, hidden: Sequence[int], static_size: int, min_std: float) -> None:
+    def __init__(self, in_size: int, latent_size: int, hidden: Sequence[int], static_size: int) -> None:
         super().__init__()
         self.static_size = static_size
-        self.min_std = min_std
         self.net = MLP(in_size + static_size, 2 * latent_size, hidden)
 
     def forward(self, h: Tensor, static: Tensor | None) -> Distribution:
@@ -272,9 +270,7 @@ class _NormalHead(nn.Module):
             h = torch.cat([h, static], -1)
         mean, raw = self.net(h).chunk(2, -1)
         # Starting below the prior's width keeps the first gradients of the decoder from drowning in noise.
-        return Independent(
-            Normal(mean, self.min_std + softplus(raw - 1.0), validate_args=False), 1, validate_args=False
-        )
+        return Independent(Normal(mean, _MIN_STD + softplus(raw - 1.0), validate_args=False), 1, validate_args=False)
 
 
 def _backwards(batch: IrregularBatch) -> tuple[Tensor, Tensor]:

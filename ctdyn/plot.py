@@ -56,6 +56,16 @@ def plot_forecast(
 
     Raises:
         DataError: an id or a channel is not in the forecast.
+
+    Example:
+        >>> from ctdyn import Forecaster
+        >>> from ctdyn.data import from_ragged
+        >>> from ctdyn.models import OwnMean
+        >>> series = from_ragged([([0.0, 1.0, 2.0, 3.0], [1.0, 3.0, 2.0, 2.5])] * 4, channels=["x"])
+        >>> forecaster = Forecaster(OwnMean(series.channels)).fit(series)
+        >>> forecast = forecaster.forecast(series.before(2.5), at=[3.0])
+        >>> len(plot_forecast(forecast, truth=series).axes)
+        4
     """
     known_ids, known_channels = list(forecast.ids), [channel.name for channel in forecast.channels]
     rows, columns = _positions(ids, known_ids, "series"), _positions(channels, known_channels, "channel")
@@ -84,6 +94,17 @@ def plot_calibration(entries: pd.DataFrame, *, num_bins: int = 8) -> Figure:
 
     Returns:
         A matplotlib figure of three panels; a calibrated forecast is flat, on the diagonal, and flat again.
+
+    Example:
+        >>> from ctdyn.metrics import score_entries
+        >>> from ctdyn import Forecaster
+        >>> from ctdyn.data import from_ragged
+        >>> from ctdyn.models import OwnMean
+        >>> series = from_ragged([([0.0, 1.0, 2.0, 3.0], [1.0, 3.0, 2.0, 2.5])] * 4, channels=["x"])
+        >>> forecaster = Forecaster(OwnMean(series.channels)).fit(series)
+        >>> forecast = forecaster.forecast(series.before(2.5), at=[3.0])
+        >>> len(plot_calibration(score_entries(forecast, series)).axes)
+        3
     """
     real = np.asarray(entries["kind"] != "binary")
     pit, distance = np.asarray(entries["pit"])[real], np.asarray(entries["distance"])[real]

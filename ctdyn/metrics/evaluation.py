@@ -36,6 +36,11 @@ class Forecasted(Protocol):
 
     `times` holds one `(time,)` array per series on the float clock of `context`, `samples` one
     `(sample, time, channel)` array per series in data units, `context` the observations conditioned on.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> isinstance(SimpleNamespace(ids=[], channels=[], times=[], samples=[], context=None), Forecasted)
+        True
     """
 
     @property
@@ -91,6 +96,17 @@ def score_entries(
 
     Raises:
         DataError: a forecast series is not in the truth, a channel is missing from it, or no entry is left to score.
+
+    Example:
+        >>> from ctdyn import Forecaster
+        >>> from ctdyn.data import from_ragged
+        >>> from ctdyn.models import OwnMean
+        >>> series = from_ragged([([0.0, 1.0, 2.0, 3.0], [1.0, 3.0, 2.0, 2.5])] * 4, channels=["x"])
+        >>> forecaster = Forecaster(OwnMean(series.channels)).fit(series)
+        >>> forecast = forecaster.forecast(series.before(2.5), at=[3.0])
+        >>> entries = score_entries(forecast, series, means=forecast.means)
+        >>> entries["distance"].tolist(), entries["squared_error"].round(6).tolist()
+        ([1.0, 1.0, 1.0, 1.0], [0.25, 0.25, 0.25, 0.25])
     """
     names = [channel.name for channel in forecast.channels]
     factors = _factors(names, scale)
@@ -164,6 +180,17 @@ def evaluate(
     Raises:
         DataError: see `score_entries`.
         ValueError: `by_distance` gives fewer than two edges, or a number of bins below one.
+
+    Example:
+        >>> from ctdyn import Forecaster
+        >>> from ctdyn.data import from_ragged
+        >>> from ctdyn.models import OwnMean
+        >>> series = from_ragged([([0.0, 1.0, 2.0, 3.0], [1.0, 3.0, 2.0, 2.5])] * 4, channels=["x"])
+        >>> forecaster = Forecaster(OwnMean(series.channels)).fit(series)
+        >>> forecast = forecaster.forecast(series.before(2.5), at=[3.0])
+        >>> table = evaluate(forecast, series, means=forecast.means)
+        >>> table.loc[table["metric"] == "mse", "value"].round(6).tolist()  # pooled, and by the other protocols
+        [0.25, 0.25, 0.25, 0.25]
     """
     entries = score_entries(forecast, truth, log_density=log_density, means=means, scale=scale)
     columns = {str(name): np.asarray(entries[name]) for name in entries.columns}
@@ -186,6 +213,16 @@ def summarize(table: pd.DataFrame) -> dict[str, float]:
 
     Returns:
         Value by column name, for example "mse", "mse per channel", "crps", "coverage 0.9", "worst coverage 0.9".
+
+    Example:
+        >>> from ctdyn import Forecaster
+        >>> from ctdyn.data import from_ragged
+        >>> from ctdyn.models import OwnMean
+        >>> series = from_ragged([([0.0, 1.0, 2.0, 3.0], [1.0, 3.0, 2.0, 2.5])] * 4, channels=["x"])
+        >>> forecaster = Forecaster(OwnMean(series.channels)).fit(series)
+        >>> forecast = forecaster.forecast(series.before(2.5), at=[3.0])
+        >>> round(summarize(evaluate(forecast, series, means=forecast.means))["mse"], 6)
+        0.25
     """
     columns = {name: np.asarray(table[name]) for name in ("metric", "level", "protocol", "distance", "value")}
     overall = _select(columns, (columns["distance"] == "all") & (columns["protocol"] != "channel"))

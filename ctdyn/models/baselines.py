@@ -17,7 +17,7 @@ from ._residuals import NUM_LEVELS, Residuals, residual_quantiles
 from .base import ExactlyFitted, Loss, Model, Predictive
 
 
-__all__ = ["Baseline", "HoldLast", "LinearInterpolation", "MaternGP", "OwnMean", "PointBaseline"]
+__all__ = ["Baseline", "Guess", "HoldLast", "LinearInterpolation", "MaternGP", "OwnMean", "PointBaseline"]
 
 #: Distance bins per channel, and the least number of training residuals in each.
 NUM_BINS = 16
@@ -41,7 +41,12 @@ class _Entries(NamedTuple):
 
 
 class Baseline(Model, ExactlyFitted):
-    """A predictor without a latent state: its predictive distribution has a single component."""
+    """A predictor without a latent state: its predictive distribution has a single component.
+
+    Example:
+        >>> issubclass(HoldLast, Baseline) and issubclass(MaternGP, Baseline)
+        True
+    """
 
     @abstractmethod
     def distribution(self, context: IrregularBatch, ts: Times) -> Distribution:
@@ -89,6 +94,10 @@ class PointBaseline(Baseline):
 
     Args:
         channels: what is observed, in the order of the last axis of the values.
+
+    Example:
+        >>> issubclass(HoldLast, PointBaseline), issubclass(MaternGP, PointBaseline)
+        (True, False)
     """
 
     mean: Tensor
