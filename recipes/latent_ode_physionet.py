@@ -3,16 +3,26 @@ r"""A latent ODE on intensive care stays (PhysioNet 2012): the first 24 hours se
     python datasets/physionet2012.py --root RAW --sets a --out physionet2012.parquet
     python recipes/latent_ode_physionet.py physionet2012.parquet --quick --seed 0
 
-Expect EXPECTED
+Expect, with --quick and seeds 0, 1, 2 (one thread each, one to two minutes of training):
+
+| test, seeds 0 / 1 / 2 | pooled MSE         | CRPS               | coverage of .5, .8, .9 intervals (mean) |
+|-----------------------|--------------------|--------------------|-----------------------------------------|
+| latent ODE            | .531 / .601 / .592 | .365 / .377 / .376 | .518, .793, .886                        |
+| hold last             | .607 / .770 / .675 | .381 / .409 / .397 | .53, .81, .91                           |
+| own mean              | .605 / .657 / .670 | .390 / .401 / .407 | .52, .81, .90                           |
+| Matern GP             | .513 / .561 / .557 | .369 / .370 / .367 | .61, .85, .91                           |
+
+The latent ODE beats hold last and own mean on both scores in every split. It does not beat the Gaussian process on the
+mean squared error, which is 3 to 7 % lower there, nor on the CRPS but for seed 0; its intervals are better calibrated.
 
 --quick takes the first 1,000 stays by id; without it all stays of the file are used. They are split at random by the
 seed into 64 % to learn from, 16 % to stop at the best loss, and 20 % to test. Errors are in units of the standard
 deviation of each channel over the training stays, pooled over all observed entries.
 
-What matters here: most channels are seen a few times a day, so the level of a patient is the better half of a forecast.
-`Standardize(center="context")` takes it from the context, pulled towards the mean of all patients as far as the training
-stays say; the model learns what happens around it. Outliers are common, hence Student's t, with a scale that depends on
-the latent state.
+What matters here: most channels are seen a few times a day, so the level of a patient is the better half of a
+forecast. `Standardize(center="context")` takes it from the context, pulled towards the mean of all patients as far as
+the training stays say; the model learns what happens around it. Outliers are common, hence Student's t, with a scale
+that depends on the latent state.
 """
 
 from __future__ import annotations

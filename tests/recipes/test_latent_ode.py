@@ -29,7 +29,7 @@ def run(name: str, arguments: list[str], capsys: pytest.CaptureFixture[str], mon
 def test_mocap(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     frames = np.arange(30.0)
     walks = [
-        pd.DataFrame({"id": f"{part}-{i:02d}", "time": frames, "a": np.sin(frames / 5 + i), "b": np.cos(frames / 5 + i)})
+        pd.DataFrame({"id": f"{part}-{i:02d}", "time": frames, "a": np.sin(frames / 5 + i), "b": np.cos(frames / 5)})
         for part, count in (("train", 3), ("validation", 1), ("test", 2))
         for i in range(count)
     ]
