@@ -214,7 +214,7 @@ def _drawable(axis: TimeAxis, times: np.ndarray) -> np.ndarray:
 
 def _label_time(ax: Axes, axis: TimeAxis) -> None:
     if axis.is_datetime:
-        locator = AutoDateLocator(maxticks=8)
+        locator = AutoDateLocator(minticks=3, maxticks=8)
         ax.xaxis.set_major_locator(locator)
         ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
         ax.set_xlabel(f"time ({axis.zone})" if axis.zone else "")
