@@ -122,7 +122,7 @@ def test_every_module_is_reachable_from_the_top() -> None:
     assert modules - {"cli"} <= set(ctdyn.__all__), "a public module is missing from ctdyn.__all__"
 
 
-@pytest.mark.parametrize("module", public_modules(), ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", list(public_modules()), ids=lambda module: module.__name__)
 def test_all_is_honest(module: types.ModuleType) -> None:
     assert module.__doc__, f"{module.__name__} has no docstring"
     names = module.__all__
