@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -267,21 +268,14 @@ def _scan(parts: list[Jobs], num_channels: int) -> Hyperparameters:
     span = float(spans.max()) or 1.0
     initial = Hyperparameters.initial(num_channels)
     best, least = initial, torch.full((num_channels,), torch.inf, dtype=torch.float64, device=device)
-    for length in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0):
-        for noise in (0.05, 0.3, 0.7):
-            shares = (noise, (1.0 - noise) / 2.0)
-            trial = Hyperparameters(
-                mean,
-                spread * math.sqrt(shares[1]),
-                spread * math.sqrt(shares[1]),
-                torch.full_like(spread, span * length),
-                spread * math.sqrt(shares[0]),
-            )
-            with torch.no_grad():
-                loss = _channel_loss(parts, trial, num_channels)
-            better = (loss < least) & (count > 0)
-            least = torch.where(better, loss, least)
-            best = Hyperparameters(*(torch.where(better, a, b.to(device)) for a, b in zip(trial, best, strict=True)))
+    # There are several optima: a rough process with little noise is one, a smooth one with much noise another.
+    for length, size, noise in product((0.01, 0.03, 0.1, 0.3, 1.0, 3.0), (0.1, 0.3, 1.0, 3.0), (0.02, 0.1, 0.5)):
+        trial = Hyperparameters(mean, spread, spread * size, torch.full_like(spread, span * length), spread * noise)
+        with torch.no_grad():
+            loss = _channel_loss(parts, trial, num_channels)
+        better = (loss < least) & (count > 0)
+        least = torch.where(better, loss, least)
+        best = Hyperparameters(*(torch.where(better, a, b.to(device)) for a, b in zip(trial, best, strict=True)))
     return best
 
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from scipy import stats
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-from ctdyn.data import Channel, IrregularBatch, Window
-from ctdyn.models._gaussian_process import _negative_log_likelihood, _union, fit_hyperparameters, pack
+from ctdyn.data import Channel, IrregularBatch, Window, co2, collate
+from ctdyn.models._gaussian_process import _negative_log_likelihood, _union, fit_hyperparameters, pack, posterior
 from ctdyn.models._residuals import Residuals, residual_quantiles
 from ctdyn.models.baselines import HoldLast, LinearInterpolation, MaternGP, OwnMean
 from ctdyn.testing.latent import example_window
@@ -451,3 +452,36 @@ def test_nothing_to_fit_is_said():
     for given_windows in ([], [Window(blank, blank)]):
         with pytest.raises(ValueError, match="no observation"):
             MaternGP((Channel("x"),)).fit_exact(given_windows)
+
+
+def test_no_point_of_a_grid_predicts_better_than_what_the_gaussian_process_has_found():
+    """Half a year of CO2 hidden: the likelihood has an optimum that takes the seasons for noise, and a better one."""
+    record = co2()[0]
+    rng = np.random.default_rng(0)
+    record = record.take(rng.random(len(record)) < 0.35)
+    windows = []
+    for start in np.arange(365.0, 12000.0, 700.0):
+        stretch = record.between(start, start + 1461.0)
+        hidden = (stretch.times > start + 500.0) & (stretch.times < start + 682.0)
+        scaled = replace(stretch, times=(stretch.times - start) / 1461.0, values=(stretch.values - 334.0) / 11.6)
+        windows.append(collate([(scaled.take(~hidden), scaled.take(hidden))]))
+    found = fit_hyperparameters(windows, 1)
+
+    def nats(hyper):
+        scores = []
+        for window in windows:
+            mean, variance = posterior(window.context, window.target.times, hyper)
+            scores.append(((window.target.values - mean).square() / variance + variance.log())[window.target.mask])
+        return float(torch.cat(scores).mean() / 2)
+
+    grid = [
+        found._replace(
+            lengthscale=torch.full_like(found.lengthscale, length),
+            amplitude=torch.full_like(found.amplitude, amplitude),
+            noise=torch.full_like(found.noise, noise),
+        )
+        for length in (0.03, 0.1, 0.3, 1.0)
+        for amplitude in (0.1, 0.3, 1.0, 3.0)
+        for noise in (0.02, 0.1)
+    ]
+    assert nats(found) <= min(map(nats, grid)) + 0.01
