@@ -46,14 +46,16 @@ def numeric(column: Any, name: str, where: Callable[[int], str]) -> np.ndarray:
             f"{where(0)}, column {name!r} holds {dtype}, not numbers; name the columns that are (values=[...])."
         )
     text = column.astype(object)
-    bad = np.array([isinstance(entry, str) for entry in text]) & present
     numbers = np.asarray(pd.to_numeric(text, errors="coerce"), dtype=np.float64)
-    bad |= np.isnan(numbers) & present
+    written = np.array([isinstance(entry, str) for entry in text]) & present
+    words = np.isnan(numbers) & present
+    # One word makes a whole column text: what to name is the word, and not the numbers around it.
+    bad, fault = (words, "is not a number") if words.any() else (written, "is not a number but text")
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise DataError(
-            f"{where(row)}, column {name!r}: {text.iloc[row]!r} is not a number ({int(bad.sum())} such entries). Use "
-            f"pandas.to_numeric(df[{name!r}], errors='coerce') to make them missing, or leave the column out."
+            f"{where(row)}, column {name!r}: {text.iloc[row]!r} {fault} ({int(bad.sum())} such entries). Use "
+            f"pandas.to_numeric(df[{name!r}], errors='coerce') to make words missing, or leave the column out."
         )
     return numbers
 

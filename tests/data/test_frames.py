@@ -366,3 +366,9 @@ def test_a_million_long_rows_in_seconds() -> None:
     data = from_pandas(frame, id="id", variable="name", value="v", duplicates="mean")
     assert time.perf_counter() - start < 30
     assert len(data) == 4000
+
+
+def test_the_word_in_a_column_of_text_is_named_and_not_the_numbers_around_it() -> None:
+    frame = pd.DataFrame({"id": "a", "time": [0.0, 1.0, 2.0], "hr": ["70", "high", "72"]})
+    with pytest.raises(DataError, match=r"'high' is not a number \(1 such entries\)"):
+        from_pandas(frame, id="id", time="time")
