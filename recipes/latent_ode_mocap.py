@@ -24,8 +24,8 @@ error on a new walk is mostly a phase that drifts, and the spread over the seeds
 
 Selection: the windows, the learning rate and the batch size by the error on the three validation walks, from contexts
 that start at every 15th frame up to the 150th, averaged geometrically over the walks (8.6 for these settings; the three
-first frames alone are too few to choose by). The stretch was chosen in earlier trials that showed the test error too:
-without it (--stretch 1) seed 0 ends at 8.6. One validation walk is slower than all others, and its error stays above 20.
+first frames alone are too few to choose by). The stretch was chosen in earlier trials that showed the test error too;
+without it (--stretch 1) seed 0 ends at 8.6. One validation walk is slower than all others: its error stays above 20.
 """
 
 from __future__ import annotations
