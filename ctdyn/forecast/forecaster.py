@@ -128,11 +128,11 @@ class Forecaster:
         self.axis_, self.gap_ = train.axis, typical_gap(train)
 
         def cut(series: SeriesSet, shuffle: bool) -> Any:
+            windows = self.windows if shuffle else self.windows.plain
             # Few series give many windows each, so that a batch is one however few there are.
-            repeats = max(1, batch_size // max(len(series), 1)) if self.windows.varies else 1
-            settings = {"batch_size": batch_size, "seed": self.seed, "shuffle": shuffle, "dtype": self._dtype()}
-            settings["repeats"] = repeats
-            return loader(series, self.windows if shuffle else self.windows.plain, self.scaler_, **settings)
+            repeats = max(1, batch_size // max(len(series), 1)) if windows.varies else 1
+            settings = {"batch_size": batch_size, "seed": self.seed, "shuffle": shuffle, "repeats": repeats}
+            return loader(series, windows, self.scaler_, dtype=self._dtype(), **settings)
 
         if isinstance(self.model, ExactlyFitted):
             self.model.fit_exact(cut(train, False))
