@@ -98,16 +98,6 @@ class Series:
         """
         return self._rows(rows)
 
-    def hide(self, rows: Any) -> Series:
-        """The same rows with nothing observed at some of them: their times and inputs stay, their values become NaN.
-
-        Args:
-            rows: a boolean mask `(n,)`, a slice, or row numbers.
-        """
-        values = self.values.copy()
-        values[rows] = np.nan
-        return replace(self, values=values)
-
     def _rows(self, index: Any) -> Series:
         def cut(value: np.ndarray | None) -> np.ndarray | None:
             return None if value is None else value[index]
