@@ -1,0 +1,1 @@
+"""Exact linear dynamics between any two times, and scans over whole series."""
