@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .._types import State, States
 from ..solvers.base import StepState
-from .dense import Trajectory
+from .dense import Record
 from .loop import Replay
 
 
@@ -29,7 +29,7 @@ class Adjoint(ABC):
     """
 
     @abstractmethod
-    def run(self, replay: Replay, y0: State) -> tuple[States, list[Tensor], Trajectory | None]:
+    def run(self, replay: Replay, y0: State) -> tuple[States, list[Tensor], Record | None]:
         """The states at the output times, the states at the nodes that were kept, and the dense output where kept."""
 
 
@@ -42,10 +42,10 @@ class Direct(Adjoint):
         Direct()
     """
 
-    def run(self, replay: Replay, y0: State) -> tuple[States, list[Tensor], Trajectory | None]:
+    def run(self, replay: Replay, y0: State) -> tuple[States, list[Tensor], Record | None]:
         """The replay as it stands."""
         segment = replay.run(y0)
-        return segment.ys, segment.nodes, segment.trajectory
+        return segment.ys, segment.nodes, segment.record
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Checkpoint(Adjoint):
         if self.segments is not None and self.segments < 1:
             raise ValueError(f"segments must be at least 1; got {self.segments}.")
 
-    def run(self, replay: Replay, y0: State) -> tuple[States, list[Tensor], Trajectory | None]:
+    def run(self, replay: Replay, y0: State) -> tuple[States, list[Tensor], Record | None]:
         """The replay in segments; each reads the output times that fall into it."""
         total = replay.num_steps
         segments = min(math.isqrt(total) if self.segments is None else self.segments, total) or 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor
 
 from .._types import States, Time, Times
 from ..solvers.base import Solver
+from ..terms import Term
 
 
-__all__ = ["Trajectory", "locate", "rows_of"]
+__all__ = ["Record", "Trajectory", "locate", "rows_of"]
 
 
 def locate(grid: Tensor, ts: Times, direction: Time) -> Tensor:
@@ -66,7 +68,7 @@ class Trajectory:
 
     Example:
         >>> ramp = Trajectory(torch.tensor([0.0, 2.0]), torch.tensor([[[1.0], [3.0]]]))
-        >>> ramp.read(torch.tensor([1.0]), torch.tensor([1]))
+        >>> ramp.read(torch.tensor([1.0]), torch.tensor([0]))
         tensor([[2.5000]])
     """
 
@@ -74,31 +76,84 @@ class Trajectory:
     coefficients: Tensor
     rows: Tensor | None = None
 
+    def read(self, ts: Times, step: Tensor, row: Tensor | None = None) -> States:
+        """The states at `ts`, `(*batch, time, state)`.
+
+        Args:
+            ts: times, `(*batch, time)`.
+            step: the number of the step that holds each time, `(*batch, time)`.
+            row: the row that holds that step's polynomial, where it is known.
+        """
+        start, end = rows_of(self.grid, step), rows_of(self.grid, step + 1)
+        span = end - start
+        theta = ((ts - start) / torch.where(span == 0, 1.0, span)).clamp(0.0, 1.0)
+        if row is None:
+            row = step if self.rows is None else rows_of(self.rows, step)
+        polynomial = rows_of(self.coefficients, row)
+        theta = theta.to(polynomial.dtype).unsqueeze(-1)
+        *lower, value = polynomial.unbind(-2)
+        for coefficient in reversed(lower):
+            value = torch.addcmul(coefficient, value, theta)
+        return value
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the steps of a solve left behind, before anything is interpolated.
+
+    Args:
+        term: the equation.
+        solver: the method that took the steps.
+        grid: ends of the steps, `(step + 1, *batch)`.
+        t0: start of each recorded step, `(row, *batch)`.
+        t1: its end.
+        y0: state at its start, `(row, *batch, state)`.
+        parts: what `Step.interpolant` said, `(row, part, *batch, state)`.
+        rows: which row holds each step, `(step, *batch)`; None where step k is row k.
+
+    Example:
+        >>> from ctdyn.solvers import Euler
+        >>> from ctdyn.terms import ODETerm
+        >>> grid, y0, slopes = torch.tensor([[0.0], [2.0]]), torch.ones(1, 1, 1), torch.full((1, 2, 1, 1), 3.0)
+        >>> record = Record(ODETerm(lambda t, y: 3 + 0 * y), Euler(), grid, grid[:1], grid[1:], y0, slopes)
+        >>> record.read(torch.tensor([[1.0]]), torch.tensor([[1]]))
+        tensor([[[4.]]])
+    """
+
+    term: Term
+    solver: Solver
+    grid: Tensor
+    t0: Tensor
+    t1: Tensor
+    y0: Tensor
+    parts: Tensor
+    rows: Tensor | None = None
+
     @classmethod
     def create(
         cls,
+        term: Term,
         solver: Solver,
         grid: Tensor,
-        spans: Tensor,
+        spans: tuple[Tensor, Tensor],
         starts: list[Tensor],
         interpolants: list[tuple[Tensor, ...]],
         rows: Tensor | None = None,
-    ) -> Trajectory:
+    ) -> Record:
         """Stack what the steps left behind.
 
         Args:
+            term: the equation.
             solver: the method that took the steps.
             grid: ends of the steps, `(step + 1, *batch)`.
-            spans: signed length of each row's step, `(row, *batch)`.
+            spans: starts and ends of each row's step, `(row, *batch)` each.
             starts: states at the beginnings, one `(*batch, state)` per row.
             interpolants: what `Step.interpolant` said, one per row.
             rows: which row holds each step.
         """
-        y0 = torch.stack(starts)
         parts = torch.stack([part for interpolant in interpolants for part in interpolant])
         parts = parts.unflatten(0, (len(interpolants), len(interpolants[0])))
-        coefficients = solver.coefficients(spans.to(y0.dtype).unsqueeze(-1), y0, parts)
-        return cls(grid, torch.movedim(coefficients, 1, -2), rows)
+        return cls(term, solver, grid, *spans, torch.stack(starts), parts, rows)
 
     def read(self, ts: Times, node: Tensor) -> States:
         """The states at `ts`, `(*batch, time, state)`.
@@ -108,13 +163,39 @@ class Trajectory:
             node: the node at the end of the step of each time, as `locate` finds it.
         """
         step = (node - 1).clamp(min=0)
-        start, end = rows_of(self.grid, step), rows_of(self.grid, step + 1)
-        span = end - start
-        theta = ((ts - start) / torch.where(span == 0, 1.0, span)).clamp(0.0, 1.0)
-        row = step if self.rows is None else rows_of(self.rows, step)
-        polynomial = rows_of(self.coefficients, row)
-        theta = theta.to(polynomial.dtype).unsqueeze(-1)
-        *lower, value = polynomial.unbind(-2)
-        for coefficient in reversed(lower):
-            value = torch.addcmul(coefficient, value, theta)
-        return value
+        if not self.solver.extra_stages:
+            return self._trajectory.read(ts, step)
+        held, place = _distinct(step)
+        held = held if self.rows is None else self.rows.gather(0, held)
+        return Trajectory(self.grid, self._polynomials(held)).read(ts, step, place)
+
+    @functools.cached_property
+    def _trajectory(self) -> Trajectory:
+        return Trajectory(self.grid, self._polynomials(None), self.rows)
+
+    def trajectory(self) -> Trajectory:
+        """The dense output of every step."""
+        if self.rows is None or not self.solver.extra_stages:
+            return self._trajectory
+        return Trajectory(self.grid, self._polynomials(self.rows))
+
+    def _polynomials(self, rows: Tensor | None) -> Tensor:
+        """The polynomials of all recorded steps, or of those that are named, `(row, *batch, degree + 1, state)`."""
+        t0, t1, y0, parts = self.t0, self.t1, self.y0, self.parts
+        if rows is not None:
+            t0, t1 = t0.gather(0, rows), t1.gather(0, rows)
+            y0 = y0.gather(0, rows[..., None].expand(*rows.shape, y0.shape[-1]))
+            index = rows[:, None, ..., None].expand(-1, parts.shape[1], *parts.shape[2:])
+            parts = parts.gather(0, index)
+        term = self.term if self.term.knots() is None else self.term.restrict(t0, t1)
+        return torch.movedim(self.solver.coefficients(term, t0, t1, y0, parts), 1, -2)
+
+
+def _distinct(step: Tensor) -> tuple[Tensor, Tensor]:
+    """The steps that hold an output, each once, `(held, *batch)`, and where each output's step stands among them."""
+    new = torch.ones_like(step)
+    new[..., 1:] = step.diff(dim=-1) != 0
+    place = new.cumsum(-1) - 1
+    width = int(place[..., -1].amax()) + 1
+    held = step.new_zeros(*step.shape[:-1], width).scatter(-1, place, step)
+    return torch.movedim(held, -1, 0), place

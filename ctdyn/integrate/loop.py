@@ -6,6 +6,7 @@ gradient ever passes through the choice of a step.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,15 +14,15 @@ import torch
 from torch import Tensor
 
 from .._types import State, States, Time, Times
-from ..solvers.base import Solver, StepState
+from ..solvers.base import Solver, Step, StepState
 from ..terms import Term
 from .clock import Clock, landing_times
 from .controllers import AdaptiveController, GridController, StepController
-from .dense import Trajectory, locate, rows_of
+from .dense import Record, locate, rows_of
 from .status import Status
 
 
-__all__ = ["Replay", "Segment", "StepPlan", "plan"]
+__all__ = ["Replay", "Segment", "StepPlan", "Watch", "plan"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class StepPlan:
     evaluations: Tensor
     status: Tensor
     final: Tensor | None = None
-    taken: Trajectory | None = None
+    taken: Record | None = None
 
     @property
     def reached(self) -> Time:
@@ -57,8 +58,30 @@ class StepPlan:
         return self.grid[-1]
 
 
+class Watch(ABC):
+    """What looks at every step of a search and may end the solve of a series inside it.
+
+    Example:
+        >>> Watch.__name__
+        'Watch'
+    """
+
+    @abstractmethod
+    def inspect(self, solver: Solver, term: Term, t0: Time, t1: Time, y0: State, step: Step) -> tuple[Tensor, Time]:
+        """Whether the solve of each series ends inside the step, `(*batch,)`, and when; the step then lands there."""
+
+
 def plan(
-    term: Term, solver: Solver, controller: StepController, y0: State, clock: Clock, max_steps: int, keep: bool
+    term: Term,
+    solver: Solver,
+    controller: StepController,
+    y0: State,
+    clock: Clock,
+    max_steps: int,
+    keep: bool,
+    *,
+    judged: int | None = None,
+    watch: Watch | None = None,
 ) -> StepPlan:
     """Find the steps of every series.
 
@@ -70,6 +93,8 @@ def plan(
         clock: times of the batch.
         max_steps: the most attempts of one series.
         keep: keep the steps of an adaptive plan, so that no replay is needed.
+        judged: how many leading entries of the state the error is measured on; None for all.
+        watch: what may end the solve of a series before its last time.
 
     Example:
         >>> from ctdyn.integrate.controllers import StepTo
@@ -87,7 +112,7 @@ def plan(
         )
     # Kept steps are the answer itself; a field that turns out to carry gradients then shows in the final state.
     with torch.set_grad_enabled(keep and torch.is_grad_enabled()):
-        return _Search(term, solver, controller, y0, clock, keep).run(max_steps)
+        return _Search(term, solver, controller, y0, clock, keep, judged, watch).run(max_steps)
 
 
 def _fixed(term: Term, controller: GridController, clock: Clock, max_steps: int) -> StepPlan:
@@ -107,9 +132,18 @@ class _Search:
     """The state of an adaptive plan: where each series is, how far it dares to go, and what it has done so far."""
 
     def __init__(
-        self, term: Term, solver: Solver, controller: AdaptiveController, y0: State, clock: Clock, keep: bool
+        self,
+        term: Term,
+        solver: Solver,
+        controller: AdaptiveController,
+        y0: State,
+        clock: Clock,
+        keep: bool,
+        judged: int | None,
+        watch: Watch | None,
     ) -> None:
-        self.term, self.solver, self.controller, self.keep = term, solver, controller, keep
+        self.term, self.solver, self.controller, self.keep = term, solver, controller, keep and solver.interpolates
+        self.judged, self.watch = judged, watch
         self.direction = clock.direction
         self.start, self.end = clock.t0.detach(), clock.end.detach()
         self.t, self.y = self.start, y0
@@ -121,9 +155,11 @@ class _Search:
         self.next_stop = torch.ones_like(self.start, dtype=torch.int64).clamp(max=len(self.stops) - 1)
         self.status = torch.zeros_like(self.next_stop)
         self.active = self.t != self.end
+        self.until = clock.direction * torch.inf
+        self.ended = torch.zeros_like(self.active)
         self.reaches: list[Tensor] = []
         self.accepts: list[Tensor] = []
-        self.spans: list[Tensor] = []
+        self.spans: list[tuple[Tensor, Tensor]] = []
         self.starts: list[Tensor] = []
         self.interpolants: list[tuple[Tensor, ...]] = []
         self.attempts = torch.zeros_like(self.next_stop)
@@ -133,8 +169,9 @@ class _Search:
         # Reading a flag stalls an accelerator; a few idle attempts cost it less.
         patience = 1 if self.t.device.type == "cpu" else 4
         piece = self._piece(self.t, self._stop())
-        velocity = piece.derivative(self.t, self.y)
-        self.state: StepState = None if self.knotted else velocity
+        state = self.solver.init(piece, self.t, self.y)
+        velocity = state if isinstance(state, Tensor) else piece.derivative(self.t, self.y)
+        self.state: StepState = None if self.knotted else state
         self.dt = self.controller.first(piece, self.solver, self.t, self._stop(), self.y, velocity)
         self.memory = self.controller.start(self.t)
         for attempt in range(max_steps):
@@ -149,7 +186,10 @@ class _Search:
         return self.term.restrict(t0, t1) if self.knotted else self.term
 
     def _stop(self) -> Time:
-        return self.stops[-1] if len(self.stops) == 2 else self.stops.gather(0, self.next_stop[None])[0]
+        stop = self.stops[-1] if len(self.stops) == 2 else self.stops.gather(0, self.next_stop[None])[0]
+        if self.watch is None:
+            return stop
+        return torch.where((self.until - stop) * self.direction < 0, self.until, stop)
 
     def _attempt(self) -> None:
         stop = self._stop()
@@ -158,13 +198,18 @@ class _Search:
         step = self.solver.step(self._piece(self.t, t1), self.t, t1, self.y, self.state, dense=True, estimate=True)
         if step.error is None:
             raise TypeError(f"{type(self.solver).__name__} returned no error estimate; it cannot be adaptive.")
-        verdict = self.controller.next(self.solver, step.error, self.y, step.y1, self.memory)
+        seen = slice(None, self.judged)
+        verdict = self.controller.next(
+            self.solver, step.error[..., seen], self.y[..., seen], step.y1[..., seen], self.memory
+        )
         accept = verdict.accept & self.active
+        if self.watch is not None:
+            accept = self._look(t1, step, accept)
         span = t1 - self.t
         self.reaches.append(torch.where(accept, t1, self.t))
         self.accepts.append(accept)
         if self.keep:
-            self.spans.append(span)
+            self.spans.append((self.t, t1))
             self.starts.append(self.y)
             self.interpolants.append(step.interpolant)
         self.attempts = self.attempts + self.active
@@ -176,15 +221,25 @@ class _Search:
         stuck = self.active & ~accept & (dt < smallest)
         reason = torch.where(verdict.finite, int(Status.STEP_SIZE), int(Status.NON_FINITE))
         self.status = torch.where(stuck, reason, self.status)
-        keep = accept[..., None]
-        self.y = torch.where(keep, step.y1, self.y)
-        if self.state is not None and step.state is not None:
-            self.state = torch.where(keep, step.state, self.state)
+        self.y = torch.where(accept[..., None], step.y1, self.y)
+        if self.state is not None:
+            self.state = _select(accept, step.state, self.state)
         self.t = self.reaches[-1]
         self.dt = torch.where(self.active, dt, self.dt)
-        self.active = self.active & ~stuck & (self.t != self.end)
+        self.active = self.active & ~stuck & ~self.ended & (self.t != self.end)
         if len(self.stops) > 2:
             self.next_stop = (self.next_stop + (accept & lands)).clamp(max=len(self.stops) - 1)
+
+    def _look(self, t1: Time, step: Step, accept: Tensor) -> Tensor:
+        """Take back a step inside which the watch ends the series: the next attempt lands exactly there."""
+        if self.watch is None:
+            return accept
+        landed = accept & (t1 == self.until)
+        self.ended = self.ended | landed
+        hit, when = self.watch.inspect(self.solver, self._piece(self.t, t1), self.t, t1, self.y, step)
+        hit = hit & accept & ~landed & (when != self.t)
+        self.until = torch.where(hit, when, self.until)
+        return accept & ~hit
 
     def _plan(self) -> StepPlan:
         per_attempt = self.solver.stages + self.knotted
@@ -203,9 +258,22 @@ class _Search:
         grid = torch.cat([self.start[None], ends])
         taken = None
         if self.keep:
-            spans = torch.stack(self.spans)
-            taken = Trajectory.create(self.solver, grid, spans, self.starts, self.interpolants, rows)
+            starts, stops = zip(*self.spans, strict=True)
+            spans = torch.stack(starts), torch.stack(stops)
+            taken = Record.create(self.term, self.solver, grid, spans, self.starts, self.interpolants, rows)
         return StepPlan(grid, steps, self.attempts - steps, evaluations, self.status, self.y, taken)
+
+
+def _select(accept: Tensor, new: StepState, old: StepState) -> StepState:
+    """What the next step can use: of the step that was taken, or what was there before it."""
+    if isinstance(new, Tensor) and isinstance(old, Tensor):
+        return torch.where(accept.reshape(*accept.shape, *[1] * (new.dim() - accept.dim())), new, old)
+    if isinstance(new, tuple) and isinstance(old, tuple):
+        pairs = zip(new, old, strict=True)
+        return tuple(
+            torch.where(accept.reshape(*accept.shape, *[1] * (a.dim() - accept.dim())), a, b) for a, b in pairs
+        )
+    return None
 
 
 @dataclass(frozen=True)
@@ -216,7 +284,7 @@ class Segment:
         ys: states at the times that were asked for, `(*batch, time, state)`.
         y1: state at the end, `(*batch, state)`.
         state: what the next step can use.
-        trajectory: the dense output, where the replay is dense.
+        record: what the dense output is made of, where the replay is dense.
         nodes: the states at the ends of the steps, the start included.
 
     Example:
@@ -228,7 +296,7 @@ class Segment:
     ys: States
     y1: State
     state: StepState
-    trajectory: Trajectory | None
+    record: Record | None
     nodes: list[Tensor]
 
 
@@ -295,14 +363,26 @@ class Replay:
         ts, node = (self.ts, self.node) if at is None else (self.ts.gather(-1, at), self.node.gather(-1, at))
         node = (node - first).clamp(0, last - first)
         knotted = self.term.knots() is not None
+        dense = not self.lands and self.solver.interpolates
         y, nodes, interpolants = y0, [y0], []
         for t0, t1 in pairwise(grid.unbind(0)):
             piece = self.term.restrict(t0, t1) if knotted else self.term
-            step = self.solver.step(piece, t0, t1, y, None if knotted else state, dense=not self.lands)
+            step = self.solver.step(piece, t0, t1, y, None if knotted else state, dense=dense)
             y, state = step.y1, step.state
             nodes.append(y)
             interpolants.append(step.interpolant)
         if self.lands:
             return Segment(rows_of(torch.stack(nodes), node), y, state, None, nodes)
-        trajectory = Trajectory.create(self.solver, grid, grid.diff(dim=0), nodes[:-1], interpolants)
-        return Segment(trajectory.read(ts, node), y, state, trajectory, nodes)
+        if not dense:
+            return Segment(self._step_to(grid, torch.stack(nodes), ts, node), y, state, None, nodes)
+        spans = grid[:-1], grid[1:]
+        record = Record.create(self.term, self.solver, grid, spans, nodes[:-1], interpolants)
+        return Segment(record.read(ts, node), y, state, record, nodes)
+
+    def _step_to(self, grid: Tensor, nodes: Tensor, ts: Times, node: Tensor) -> States:
+        """Outputs of a method without dense output: all of them by one shorter step each from the node before."""
+        step = (node - 1).clamp(min=0)
+        t0, t1 = torch.movedim(rows_of(grid, step), -1, 0), torch.movedim(ts, -1, 0)
+        y0 = torch.movedim(rows_of(nodes, step), -2, 0)
+        piece = self.term.restrict(t0, t1)
+        return torch.movedim(self.solver.step(piece, t0, t1, y0, None, dense=False).y1, 0, -2)

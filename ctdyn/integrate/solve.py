@@ -20,7 +20,7 @@ from ..terms import ODETerm, Term
 from .adjoint import Adjoint, Direct
 from .clock import Clock
 from .controllers import AdaptiveController, GridController, PIDController, StepController
-from .dense import Trajectory
+from .dense import Record, Trajectory
 from .engines.base import Engine
 from .loop import Replay, StepPlan, plan
 from .solution import DensePath, Solution
@@ -106,9 +106,9 @@ def solve(
         raise_failure(planned.status, planned.steps, planned.reached, clock.t0, clock.end, final, max_steps)
     replay = Replay.create(term, solver, planned, clock, controller.lands)
     if planned.taken is not None and planned.final is not None and not planned.final.requires_grad:
-        ys, nodes, trajectory = planned.taken.read(clock.ts, replay.node), [], planned.taken
+        ys, nodes, record = planned.taken.read(clock.ts, replay.node), [], planned.taken
     else:
-        ys, nodes, trajectory = adjoint.run(replay, y0)
+        ys, nodes, record = adjoint.run(replay, y0)
     if isinstance(controller, GridController):
         planned = _inspect(planned, replay, ys, nodes, clock, max_steps, throw)
     if bool((planned.status != Status.SUCCESS).any()):
@@ -117,9 +117,9 @@ def solve(
         ts,
         ys,
         planned.status,
-        _stats(planned, replay, solver, trajectory),
+        _stats(planned, replay, solver, record),
         _describe(solver, controller, adjoint, planned),
-        lambda: DensePath.create(trajectory or _dense(replay, y0), clock.direction),
+        lambda: DensePath.create(_dense(replay, y0) if record is None else record.trajectory(), clock.direction),
     )
 
 
@@ -293,10 +293,13 @@ def _empty(term: Term, y0: Tensor, ts: Tensor) -> Solution:
 
 
 def _dense(replay: Replay, y0: Tensor) -> Trajectory:
-    trajectory = replace(replay, lands=False).run(y0).trajectory
-    if trajectory is None:
-        raise TypeError(f"{type(replay.solver).__name__} has no dense output.")
-    return trajectory
+    record = replace(replay, lands=False).run(y0).record
+    if record is None:
+        raise TypeError(
+            f"{type(replay.solver).__name__} has no dense output: nothing is known between the asked times. Ask for "
+            "them in ts."
+        )
+    return record.trajectory()
 
 
 def _inspect(
@@ -356,10 +359,15 @@ def _blank(ys: States, planned: StepPlan, clock: Clock) -> States:
     return torch.where(missing[..., None], torch.nan, ys)
 
 
-def _stats(planned: StepPlan, replay: Replay, solver: Solver, trajectory: Trajectory | None) -> dict[str, Tensor]:
+def _stats(planned: StepPlan, replay: Replay, solver: Solver, record: Record | None) -> dict[str, Tensor]:
     per_step = solver.stages + (replay.term.knots() is not None and not replay.lands)
-    replayed = 0 if trajectory is planned.taken and trajectory is not None else planned.steps * per_step
-    return {"steps": planned.steps, "rejected": planned.rejected, "evaluations": planned.evaluations + replayed}
+    evaluations = planned.evaluations
+    if record is None or record is not planned.taken:
+        evaluations = evaluations + planned.steps * per_step
+    if solver.extra_stages and not replay.lands:
+        held = (replay.node.diff(dim=-1) != 0).sum(-1) + 1
+        evaluations = evaluations + held * solver.extra_stages
+    return {"steps": planned.steps, "rejected": planned.rejected, "evaluations": evaluations}
 
 
 def _describe(solver: Solver, controller: StepController, adjoint: Adjoint, planned: StepPlan) -> str:

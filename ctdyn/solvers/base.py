@@ -13,8 +13,11 @@ from ..terms import Term
 
 __all__ = ["Solver", "Step", "StepState"]
 
-StepState = Tensor | None
-"""What a method carries from one step to the next (the velocity at its end), or None where it carries nothing."""
+StepState = Tensor | tuple[Tensor, ...] | None
+"""What a method carries from one step to the next, `(*batch, ...)` each, or None where it carries nothing.
+
+A single tensor is the velocity at the end of the step.
+"""
 
 
 class Step(NamedTuple):
@@ -61,6 +64,12 @@ class Solver(ABC):
     stages: ClassVar[int]
     """Evaluations of the field in one step that is given the `state` of the step before and returns one."""
 
+    extra_stages: ClassVar[int] = 0
+    """Further evaluations that the dense output of one step takes, made only in steps that hold an output."""
+
+    interpolates: ClassVar[bool] = True
+    """Whether a step has a dense output; otherwise outputs inside it are read by a shorter step from its start."""
+
     @abstractmethod
     def init(self, term: Term, t0: Time, y0: State) -> StepState:
         """What the first step can use, and any step that starts on a knot."""
@@ -82,11 +91,13 @@ class Solver(ABC):
         """
 
     @abstractmethod
-    def coefficients(self, dt: Tensor, y0: Tensor, interpolants: Tensor) -> Tensor:
+    def coefficients(self, term: Term, t0: Time, t1: Time, y0: State, interpolants: Tensor) -> Tensor:
         r"""The dense output of many steps: polynomials in :math:`\theta = (t - t_0) / (t_1 - t_0)`, lowest power first.
 
         Args:
-            dt: length of each step, `(step, *batch, 1)`.
+            term: the equation, restricted to these steps; a method may evaluate it for further stages.
+            t0: float64 start of each step, `(step, *batch)`.
+            t1: its end.
             y0: state at its start, `(step, *batch, state)`.
             interpolants: the interpolants of the steps, stacked, `(step, part, *batch, state)`.
 

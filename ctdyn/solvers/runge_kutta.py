@@ -87,7 +87,7 @@ class RungeKutta(Solver, ABC):
         tableau = self.tableau
         span = t1 - t0
         dt = span.to(y0.dtype).unsqueeze(-1)
-        velocities = [term.derivative(t0, y0) if state is None else state]
+        velocities = [state if isinstance(state, Tensor) else term.derivative(t0, y0)]
         if len(tableau.c) > 1:
             nodes = _column(tableau.c[1:], span.dim(), span.dtype, span.device)
             for time, row in zip(torch.addcmul(t0, nodes, span).unbind(0), tableau.a, strict=True):
@@ -99,8 +99,9 @@ class RungeKutta(Solver, ABC):
         error = None if tableau.error is None or not estimate else _combine(None, dt, tableau.error, velocities)
         return Step(y1, error, velocities[-1], tuple(velocities))
 
-    def coefficients(self, dt: Tensor, y0: Tensor, interpolants: Tensor) -> Tensor:
+    def coefficients(self, term: Term, t0: Time, t1: Time, y0: State, interpolants: Tensor) -> Tensor:
         """The dense output of many steps, `(step, degree + 1, *batch, state)`."""
+        dt = (t1 - t0).to(y0.dtype).unsqueeze(-1)
         weights = _matrix(self.tableau.polynomial, y0.dtype, y0.device)
         steps, parts = interpolants.shape[:2]
         powers = torch.matmul(weights, interpolants.reshape(steps, parts, y0[0].numel()))
