@@ -1,9 +1,8 @@
-"""Gradients of a solve: ways to run a replay, all of them exact for the steps that were taken."""
+"""Back-propagation that recomputes the steps instead of keeping them."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,41 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .._types import State, States
-from ..solvers.base import StepState
-from .dense import Record
-from .loop import Replay
+from ..._types import State, States
+from ...solvers.base import StepState
+from ..dense import Record
+from ..loop import Replay
+from .base import Adjoint
 
 
-__all__ = ["Adjoint", "Checkpoint", "Direct"]
-
-
-class Adjoint(ABC):
-    """How the replay of a solve is differentiated. Gradients reach whatever the steps touched; nothing is declared.
-
-    Example:
-        >>> issubclass(Direct, Adjoint)
-        True
-    """
-
-    @abstractmethod
-    def run(self, replay: Replay, y0: State) -> tuple[States, list[Tensor], Record | None]:
-        """The states at the output times, the states at the nodes that were kept, and the dense output where kept."""
-
-
-@dataclass(frozen=True)
-class Direct(Adjoint):
-    """Back-propagation through the steps: exact and fastest; memory grows with the number of steps. The default.
-
-    Example:
-        >>> Direct()
-        Direct()
-    """
-
-    def run(self, replay: Replay, y0: State) -> tuple[States, list[Tensor], Record | None]:
-        """The replay as it stands."""
-        segment = replay.run(y0)
-        return segment.ys, segment.nodes, segment.record
+__all__ = ["Checkpoint"]
 
 
 @dataclass(frozen=True)

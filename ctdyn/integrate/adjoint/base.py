@@ -1,0 +1,28 @@
+"""What an adjoint is: a way to run the replay of a solve, and so to differentiate it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from ..._types import State, States
+from ..dense import Record
+from ..loop import Replay
+
+
+__all__ = ["Adjoint"]
+
+
+class Adjoint(ABC):
+    """How the replay of a solve is differentiated. Gradients reach whatever the steps touched; nothing is declared.
+
+    Example:
+        >>> from ctdyn.integrate import Direct
+        >>> issubclass(Direct, Adjoint)
+        True
+    """
+
+    @abstractmethod
+    def run(self, replay: Replay, y0: State) -> tuple[States, list[Tensor], Record | None]:
+        """The states at the output times, the states at the nodes that were kept, and the dense output where kept."""
