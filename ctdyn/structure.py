@@ -6,12 +6,13 @@ A solver knows these classes and never a concrete field.
 from abc import ABC, abstractmethod
 from enum import Enum
 
+import torch
 from torch import Tensor, nn
 
 from ._types import Inputs, State, Time
 
 
-__all__ = ["Calculus", "Noise", "SDEField", "VectorField"]
+__all__ = ["CDEField", "Calculus", "DecayField", "Noise", "SDEField", "SecondOrderField", "VectorField"]
 
 
 class VectorField(nn.Module, ABC):
@@ -43,6 +44,141 @@ class VectorField(nn.Module, ABC):
         Returns:
             The velocity, of the shape and dtype of `y`.
         """
+
+
+class DecayField(VectorField, ABC):
+    r"""A field whose every entry decays at a rate of its own towards a level that may move: what exponential steps use.
+
+    .. math:: \frac{dy}{dt} = -a(t, y, u) \odot y + b(t, y, u), \qquad a \ge 0
+
+    Liquid time-constant cells, GRU-ODE, continuous-time recurrent networks and Hawkes intensities are of this kind. An
+    exponential method solves the decay exactly: the step size then follows how fast `a` and `b` change, not how large
+    `a` is.
+
+    Example:
+        >>> class Leak(DecayField):
+        ...     def decay(self, t, y, u=None):
+        ...         return torch.full_like(y, 2.0), torch.ones_like(y)
+        >>> import torch
+        >>> Leak()(torch.zeros(1), torch.ones(1, 1))
+        tensor([[-1.]])
+    """
+
+    @abstractmethod
+    def decay(self, t: Time, y: State, u: Inputs | None = None) -> tuple[State, State]:
+        """The rates `a` and the drive `b`.
+
+        Args:
+            t: time of each series, `(*batch,)`.
+            y: state of each series, `(*batch, state)`.
+            u: inputs or context at that time, `(*batch, input)`; None where nothing drives the field.
+
+        Returns:
+            The rates, not negative, per unit of time, and the drive, in units of the state per unit of time; both of
+            the shape of `y`.
+        """
+
+    def forward(self, t: Time, y: State, u: Inputs | None = None) -> State:
+        """The velocity, `-a * y + b`; `t`, `y` and `u` as in `VectorField`."""
+        rate, drive = self.decay(t, y, u)
+        return drive - rate * y
+
+
+class SecondOrderField(VectorField, ABC):
+    r"""A field of positions and momenta that push each other in turn; symplectic methods need to know it.
+
+    .. math:: y = [q, p], \qquad \frac{dq}{dt} = v(t, p), \qquad \frac{dp}{dt} = F(t, q, u)
+
+    The first half of the state are the positions, the second half the momenta. Newton's equation
+    :math:`\ddot q = F(t, q)` is the case :math:`v = p`, which is what `velocity` gives unless a subclass says
+    otherwise.
+
+    Example:
+        >>> class Spring(SecondOrderField):
+        ...     def force(self, t, q, u=None):
+        ...         return -q
+        >>> import torch
+        >>> Spring()(torch.zeros(1), torch.tensor([[1.0, 0.5]]))
+        tensor([[ 0.5000, -1.0000]])
+    """
+
+    @abstractmethod
+    def force(self, t: Time, q: State, u: Inputs | None = None) -> State:
+        """What changes the momenta.
+
+        Args:
+            t: time of each series, `(*batch,)`.
+            q: positions, `(*batch, state / 2)`.
+            u: inputs or context at that time, `(*batch, input)`; None where nothing drives the field.
+
+        Returns:
+            The force, of the shape and dtype of `q`.
+        """
+
+    def velocity(self, t: Time, p: State) -> State:
+        """What changes the positions: the momenta themselves, for a unit mass.
+
+        Args:
+            t: time of each series, `(*batch,)`.
+            p: momenta, `(*batch, state / 2)`.
+
+        Returns:
+            The velocity, of the shape and dtype of `p`.
+        """
+        return p
+
+    def forward(self, t: Time, y: State, u: Inputs | None = None) -> State:
+        """The velocity of positions and momenta; `t`, `y` and `u` as in `VectorField`."""
+        if y.shape[-1] % 2:
+            raise ValueError(
+                f"the state of a SecondOrderField holds positions and momenta, (*batch, 2 n); got {tuple(y.shape)}."
+            )
+        q, p = y.chunk(2, -1)
+        return torch.cat([self.velocity(t, p), self.force(t, q, u)], -1)
+
+
+class CDEField(nn.Module, ABC):
+    r"""A controlled differential equation: how the state answers to each channel of a control path.
+
+    .. math:: dy = F(t, y)\,dX(t), \qquad F \in \mathbb{R}^{state \times control}
+
+    Series never mix, and any number of leading axes must be accepted, as for a `VectorField`. A subclass that can apply
+    the matrix without building it overrides `prod`.
+
+    Example:
+        >>> class Gain(CDEField):
+        ...     def forward(self, t, y):
+        ...         return torch.stack([y, -y], -1)
+        >>> import torch
+        >>> Gain().prod(torch.zeros(2), torch.ones(2, 3), torch.tensor([[1.0, 0.0], [1.0, 3.0]]))
+        tensor([[ 1.,  1.,  1.],
+                [-2., -2., -2.]])
+    """
+
+    @abstractmethod
+    def forward(self, t: Time, y: State) -> Tensor:
+        """The matrix :math:`F`.
+
+        Args:
+            t: time of each series, `(*batch,)`.
+            y: state of each series, `(*batch, state)`.
+
+        Returns:
+            `(*batch, state, control)`, of the dtype of `y`.
+        """
+
+    def prod(self, t: Time, y: State, dx: Tensor) -> State:
+        """The matrix applied to a change of the control.
+
+        Args:
+            t: time of each series, `(*batch,)`.
+            y: state of each series, `(*batch, state)`.
+            dx: change of the control, or its derivative, `(*batch, control)`.
+
+        Returns:
+            `(*batch, state)`.
+        """
+        return (self(t, y) @ dx.unsqueeze(-1)).squeeze(-1)
 
 
 class Calculus(Enum):
