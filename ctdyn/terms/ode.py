@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._types import State, Time, Times
 from ..paths.base import Path
+from ..structure import DecayField, SecondOrderField
 from .base import Term
 
 
@@ -61,11 +62,7 @@ class ODETerm(Term):
 
     def derivative(self, t: Time, y: State) -> State:
         """The field at `(t, y, u(t))`, checked: one that broadcasts by mistake is found here and not in a result."""
-        time = t.to(y.dtype.to_real())
-        if self.inputs is None:
-            dy = self.field(time, y)
-        else:
-            dy = self.field(time, y, self.inputs.evaluate(t).to(y.dtype.to_real()))
+        dy = self.field(t.to(y.dtype.to_real()), y, *self._drive(t, y))
         if not isinstance(dy, Tensor):
             returned = "None" if dy is None else type(dy).__name__
             raise TypeError(f"the field returned {returned}; it must return dy/dt, a tensor of shape {tuple(y.shape)}.")
@@ -79,6 +76,35 @@ class ODETerm(Term):
                 f"example field.to({y.dtype}) or y0.to({dy.dtype})."
             )
         return dy
+
+    def decay(self, t: Time, y: State) -> tuple[State, State]:
+        """The rates and the drive of a `DecayField` at `(t, y, u(t))`.
+
+        Raises:
+            TypeError: the field does not say how it decays.
+        """
+        if not isinstance(self.field, DecayField):
+            raise TypeError(
+                "exponential methods need a DecayField, which says decay(t, y, u) -> (a, b); got a "
+                f"{type(self.field).__name__}. Subclass DecayField, or use another method such as Tsit5()."
+            )
+        return self.field.decay(t.to(y.dtype.to_real()), y, *self._drive(t, y))
+
+    def velocity(self, t: Time, p: State) -> State:
+        """What the momenta `p` of a `SecondOrderField` do to its positions at time `t`.
+
+        Raises:
+            TypeError: the field is not of second order.
+        """
+        return self._motion().velocity(t.to(p.dtype.to_real()), p)
+
+    def force(self, t: Time, q: State) -> State:
+        """What the positions `q` of a `SecondOrderField` do to its momenta at time `t`.
+
+        Raises:
+            TypeError: the field is not of second order.
+        """
+        return self._motion().force(t.to(q.dtype.to_real()), q, *self._drive(t, q))
 
     def restrict(self, t0: Time, t1: Time) -> ODETerm:
         """The term with its inputs restricted to the step."""
@@ -103,6 +129,18 @@ class ODETerm(Term):
                 raise ValueError(f"this term has no inputs to replace; got {len(tensors)} tensors.")
             return self
         return replace(self, inputs=self.inputs.replace(tensors))
+
+    def _drive(self, t: Time, y: State) -> tuple[Tensor, ...]:
+        """What the field takes beside time and state: the inputs at that time, or nothing."""
+        return () if self.inputs is None else (self.inputs.evaluate(t).to(y.dtype.to_real()),)
+
+    def _motion(self) -> SecondOrderField:
+        if not isinstance(self.field, SecondOrderField):
+            raise TypeError(
+                "symplectic methods need a SecondOrderField, which says force(t, q, u); got a "
+                f"{type(self.field).__name__}. Subclass SecondOrderField, or use another method such as Tsit5()."
+            )
+        return self.field
 
 
 def _name(dtype: torch.dtype) -> str:
