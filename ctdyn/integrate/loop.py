@@ -22,7 +22,7 @@ from .dense import Record, locate, rows_of
 from .status import Status
 
 
-__all__ = ["Replay", "Segment", "StepPlan", "Watch", "plan"]
+__all__ = ["Limits", "Replay", "Segment", "StepPlan", "Watch", "plan"]
 
 
 @dataclass(frozen=True)
@@ -71,17 +71,34 @@ class Watch(ABC):
         """Whether the solve of each series ends inside the step, `(*batch,)`, and when; the step then lands there."""
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How far a plan goes, what it looks at, and what it keeps.
+
+    Args:
+        max_steps: the most attempts of one series.
+        keep: keep the steps of an adaptive plan, so that no replay is needed.
+        judged: how many leading entries of the state the error is measured on; None for all.
+        watch: what may end the solve of a series before its last time.
+
+    Example:
+        >>> Limits(max_steps=100)
+        Limits(max_steps=100, keep=False, judged=None, watch=None)
+    """
+
+    max_steps: int
+    keep: bool = False
+    judged: int | None = None
+    watch: Watch | None = None
+
+
 def plan(
     term: Term,
     solver: Solver,
     controller: StepController,
     y0: State,
     clock: Clock,
-    max_steps: int,
-    keep: bool,
-    *,
-    judged: int | None = None,
-    watch: Watch | None = None,
+    limits: Limits,
 ) -> StepPlan:
     """Find the steps of every series.
 
@@ -91,28 +108,25 @@ def plan(
         controller: fixed in advance or adaptive.
         y0: states at the start, `(*batch, state)`.
         clock: times of the batch.
-        max_steps: the most attempts of one series.
-        keep: keep the steps of an adaptive plan, so that no replay is needed.
-        judged: how many leading entries of the state the error is measured on; None for all.
-        watch: what may end the solve of a series before its last time.
+        limits: how far to go, and what to keep.
 
     Example:
         >>> from ctdyn.integrate.controllers import StepTo
         >>> from ctdyn.solvers import RK4
         >>> from ctdyn.terms import ODETerm
         >>> clock = Clock.create(torch.tensor([0.0, 1.0]), None, torch.Size([]), torch.float64)
-        >>> plan(ODETerm(lambda t, y: -y), RK4(), StepTo(2), torch.ones(1), clock, 100, keep=False).grid
+        >>> plan(ODETerm(lambda t, y: -y), RK4(), StepTo(2), torch.ones(1), clock, Limits(100)).grid
         tensor([0.0000, 0.5000, 1.0000], dtype=torch.float64)
     """
     if isinstance(controller, GridController):
-        return _fixed(term, controller, clock, max_steps)
+        return _fixed(term, controller, clock, limits.max_steps)
     if not isinstance(controller, AdaptiveController):
         raise TypeError(
             f"controller must be a GridController or an AdaptiveController; got {type(controller).__name__}."
         )
     # Kept steps are the answer itself; a field that turns out to carry gradients then shows in the final state.
-    with torch.set_grad_enabled(keep and torch.is_grad_enabled()):
-        return _Search(term, solver, controller, y0, clock, keep, judged, watch).run(max_steps)
+    with torch.set_grad_enabled(limits.keep and torch.is_grad_enabled()):
+        return _Search(term, solver, controller, y0, clock, limits).run(limits.max_steps)
 
 
 def _fixed(term: Term, controller: GridController, clock: Clock, max_steps: int) -> StepPlan:
@@ -138,12 +152,11 @@ class _Search:
         controller: AdaptiveController,
         y0: State,
         clock: Clock,
-        keep: bool,
-        judged: int | None,
-        watch: Watch | None,
+        limits: Limits,
     ) -> None:
-        self.term, self.solver, self.controller, self.keep = term, solver, controller, keep and solver.interpolates
-        self.judged, self.watch = judged, watch
+        self.term, self.solver, self.controller = term, solver, controller
+        self.keep = limits.keep and solver.interpolates
+        self.judged, self.watch = limits.judged, limits.watch
         self.direction = clock.direction
         self.start, self.end = clock.t0.detach(), clock.end.detach()
         self.t, self.y = self.start, y0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,11 +17,10 @@ from ..structure import VectorField
 from ..terms import ODETerm, Term
 from .adjoint import Adjoint, Direct
 from .clock import Clock
-from .controllers import AdaptiveController, GridController, PIDController, StepController
-from .dense import Record, Trajectory
+from .controllers import AdaptiveController, PIDController, StepController
 from .engines.base import Engine
-from .loop import Replay, StepPlan, plan
-from .solution import DensePath, Solution
+from .problem import Problem, last_finite
+from .solution import Solution
 from .status import Status, raise_failure
 
 
@@ -99,28 +96,8 @@ def solve(
     if not shape.numel():
         return _empty(term, y0, ts)
 
-    tracked = _tracked(term, y0, clock)
-    planned = plan(term, solver, controller, y0, clock, max_steps, keep=not tracked)
-    if throw and isinstance(controller, AdaptiveController):
-        final = y0 if planned.final is None else planned.final
-        raise_failure(planned.status, planned.steps, planned.reached, clock.t0, clock.end, final, max_steps)
-    replay = Replay.create(term, solver, planned, clock, controller.lands)
-    if planned.taken is not None and planned.final is not None and not planned.final.requires_grad:
-        ys, nodes, record = planned.taken.read(clock.ts, replay.node), [], planned.taken
-    else:
-        ys, nodes, record = adjoint.run(replay, y0)
-    if isinstance(controller, GridController):
-        planned = _inspect(planned, replay, ys, nodes, clock, max_steps, throw)
-    if bool((planned.status != Status.SUCCESS).any()):
-        ys = _blank(ys, planned, clock)
-    return Solution(
-        ts,
-        ys,
-        planned.status,
-        _stats(planned, replay, solver, record),
-        _describe(solver, controller, adjoint, planned),
-        lambda: DensePath.create(_dense(replay, y0) if record is None else record.trajectory(), clock.direction),
-    )
+    answer = Problem(term, y0, clock, solver, controller, adjoint, max_steps, throw).run()
+    return Solution(ts, answer.ys, answer.planned.status, answer.stats, answer.description, answer.dense)
 
 
 def evolve(
@@ -243,13 +220,6 @@ def _check_adjoint(adjoint: Adjoint) -> None:
         raise TypeError(f"adjoint must be an Adjoint object such as Direct(); got {adjoint!r}.")
 
 
-def _tracked(term: Term, y0: Tensor, clock: Clock) -> bool:
-    """Whether a gradient is known to be wanted; a plain function's closure shows only when it is evaluated."""
-    if not torch.is_grad_enabled():
-        return False
-    return any(x.requires_grad for x in (y0, clock.ts, clock.t0, *term.tensors(), *term.parameters()))
-
-
 def _by_engine(
     engine: Engine,
     term: Term,
@@ -273,7 +243,7 @@ def _by_engine(
     finite = torch.isfinite(ys.detach()).all(-1)
     status = torch.where(finite.all(-1), int(Status.SUCCESS), int(Status.NON_FINITE))
     if throw and bool(status.any()):
-        steps, reached = _last_finite(finite, clock)
+        steps, reached = last_finite(finite, clock)
         raise_failure(status, steps, reached, clock.t0, clock.end, y0, 0)
     return Solution(
         ts, ys, status, stats, f"{engine!r}: a whole trajectory by another library", lambda: _hermite(ts, ys)
@@ -290,87 +260,3 @@ def _empty(term: Term, y0: Tensor, ts: Tensor) -> Solution:
     status = torch.zeros(ts.shape[:-1], dtype=torch.int64, device=y0.device)
     stats: dict[str, Tensor] = {"steps": status, "rejected": status, "evaluations": status}
     return Solution(ts, ys, status, stats, "an empty batch: nothing was solved", lambda: _hermite(ts, ys))
-
-
-def _dense(replay: Replay, y0: Tensor) -> Trajectory:
-    record = replace(replay, lands=False).run(y0).record
-    if record is None:
-        raise TypeError(
-            f"{type(replay.solver).__name__} has no dense output: nothing is known between the asked times. Ask for "
-            "them in ts."
-        )
-    return record.trajectory()
-
-
-def _inspect(
-    planned: StepPlan,
-    replay: Replay,
-    ys: States,
-    nodes: list[Tensor],
-    clock: Clock,
-    max_steps: int,
-    throw: bool,
-) -> StepPlan:
-    """What fixed steps cannot know beforehand: whether the answer is finite, and whether it is nonsense."""
-    finite = torch.isfinite(ys.detach()).all(-1)
-    if not bool(finite.all()):
-        status = torch.where(finite.all(-1), planned.status, int(Status.NON_FINITE))
-        planned = replace(planned, status=status)
-        if throw:
-            output, reached = _last_finite(finite, clock)
-            steps = replay.node.gather(-1, output[..., None])[..., 0]
-            state = ys.detach().gather(-2, output[..., None, None].expand(*output.shape, 1, ys.shape[-1]))[..., 0, :]
-            raise_failure(status, steps, reached, clock.t0, clock.end, state, max_steps)
-    elif throw:
-        raise_failure(planned.status, planned.steps, planned.reached, clock.t0, clock.end, nodes[-1], max_steps)
-    _warn_of_growth(nodes, replay.solver)
-    return planned
-
-
-def _last_finite(finite: Tensor, clock: Clock) -> tuple[Tensor, Tensor]:
-    """The number of the last output before the first that is not finite, and its time, `(*batch,)`."""
-    count = finite.to(torch.int64).cumprod(-1).sum(-1)
-    output = (count - 1).clamp(min=0)
-    time = clock.ts.detach().gather(-1, output[..., None])[..., 0]
-    return output, torch.where(count > 0, time, clock.t0.detach())
-
-
-@torch.no_grad()
-def _warn_of_growth(nodes: list[Tensor], solver: Solver) -> None:
-    """Changes that grow a hundredfold in each of two steps running are an unstable method, not a solution."""
-    if len(nodes) < 4:
-        return
-    changes = torch.linalg.vector_norm(torch.stack(nodes[:8]).diff(dim=0), dim=-1)
-    growing = changes[1:] > 100.0 * changes[:-1]
-    if bool((growing[1:] & growing[:-1] & (changes[:-2] > 0)).any()):
-        warnings.warn(
-            f"the state grows more than a hundredfold per step: the step_size is too large for {type(solver).__name__} "
-            "on this field, and the answer is probably wrong. Take smaller steps (ConstantStep(dt=...), "
-            "StepTo(num_steps=...)) or an adaptive method.",
-            stacklevel=4,
-        )
-
-
-def _blank(ys: States, planned: StepPlan, clock: Clock) -> States:
-    """NaN where a failed series never arrived."""
-    direction = clock.direction[..., None]
-    beyond = (clock.ts.detach() - planned.reached.detach()[..., None]) * direction > 0
-    missing = beyond & (planned.status != Status.SUCCESS)[..., None]
-    return torch.where(missing[..., None], torch.nan, ys)
-
-
-def _stats(planned: StepPlan, replay: Replay, solver: Solver, record: Record | None) -> dict[str, Tensor]:
-    per_step = solver.stages + (replay.term.knots() is not None and not replay.lands)
-    evaluations = planned.evaluations
-    if record is None or record is not planned.taken:
-        evaluations = evaluations + planned.steps * per_step
-    if solver.extra_stages and not replay.lands:
-        held = (replay.node.diff(dim=-1) != 0).sum(-1) + 1
-        evaluations = evaluations + held * solver.extra_stages
-    return {"steps": planned.steps, "rejected": planned.rejected, "evaluations": evaluations}
-
-
-def _describe(solver: Solver, controller: StepController, adjoint: Adjoint, planned: StepPlan) -> str:
-    reading = "outputs are ends of steps" if controller.lands else "outputs read from the dense output"
-    many = f"{int(planned.steps.amax())} steps for the longest of {planned.steps.numel()} series"
-    return f"{solver!r} with {controller!r}: {many}, each on its own clock; {reading}; gradients by {adjoint!r}"

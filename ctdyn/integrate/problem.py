@@ -1,0 +1,218 @@
+"""One initial value problem, checked: plan its steps, replay them, and see what came of it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .._types import State, States
+from ..paths.base import Path
+from ..solvers.base import Solver
+from ..terms import Term
+from .adjoint import Adjoint
+from .clock import Clock
+from .controllers import AdaptiveController, GridController, StepController
+from .dense import Record, Trajectory
+from .loop import Limits, Replay, StepPlan, Watch, plan
+from .solution import DensePath
+from .status import Status, raise_failure
+
+
+__all__ = ["Answer", "Problem", "last_finite"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a problem came to.
+
+    Args:
+        ys: states at the output times, `(*batch, time, state)`; NaN where a failed series never arrived.
+        final: states at the last time that each series reached, `(*batch, state)`.
+        planned: the steps and the status of every series.
+        stats: counts per series.
+        description: how the problem was solved, one sentence.
+        dense: makes the path through the whole solution.
+
+    Example:
+        >>> Answer.__name__
+        'Answer'
+    """
+
+    ys: States
+    final: State
+    planned: StepPlan
+    stats: dict[str, Tensor]
+    description: str
+    dense: Callable[[], Path]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An initial value problem whose parts fit together.
+
+    Args:
+        term: the equation.
+        y0: states at the start, `(*batch, state)`.
+        clock: times of the batch.
+        solver: the method.
+        controller: the steps.
+        adjoint: how gradients are computed.
+        max_steps: the most attempts of one series.
+        throw: raise where a series fails.
+        judged: how many leading entries of the state the error is measured on; None for all.
+
+    Example:
+        >>> from ctdyn.integrate import Direct, StepTo
+        >>> from ctdyn.solvers import RK4
+        >>> from ctdyn.terms import ODETerm
+        >>> clock = Clock.create(torch.tensor([0.0, 1.0]), None, torch.Size([]), torch.float32)
+        >>> Problem(ODETerm(lambda t, y: -y), torch.ones(1), clock, RK4(), StepTo(), Direct(), 10, True).run().ys
+        tensor([[1.0000],
+                [0.3750]])
+    """
+
+    term: Term
+    y0: State
+    clock: Clock
+    solver: Solver
+    controller: StepController
+    adjoint: Adjoint
+    max_steps: int
+    throw: bool
+    judged: int | None = None
+
+    def run(self, watch: Watch | None = None) -> Answer:
+        """Plan, replay where a gradient is wanted or the steps were fixed, and read the outputs.
+
+        Args:
+            watch: what may end the solve of a series before its last time.
+        """
+        planned = self._plan(watch)
+        replay = Replay.create(self.term, self.solver, planned, self.clock, self.controller.lands)
+        if planned.taken is not None and planned.final is not None and not planned.final.requires_grad:
+            ys, nodes, record = planned.taken.read(self.clock.ts, replay.node), [planned.final], planned.taken
+        else:
+            ys, nodes, record = self.adjoint.run(replay, self.y0)
+        if isinstance(self.controller, GridController):
+            planned = self._inspect(planned, replay, ys, nodes)
+        if bool((planned.status != Status.SUCCESS).any()):
+            ys = _blank(ys, planned, self.clock)
+        return Answer(
+            ys,
+            nodes[-1],
+            planned,
+            _stats(planned, replay, self.solver, record),
+            self._describe(planned),
+            lambda: DensePath.create(
+                _dense(replay, self.y0) if record is None else record.trajectory(), self.clock.direction
+            ),
+        )
+
+    def _plan(self, watch: Watch | None) -> StepPlan:
+        planned = plan(
+            self.term,
+            self.solver,
+            self.controller,
+            self.y0,
+            self.clock,
+            Limits(self.max_steps, keep=not self.tracked(), judged=self.judged, watch=watch),
+        )
+        if self.throw and isinstance(self.controller, AdaptiveController):
+            final = self.y0 if planned.final is None else planned.final
+            self._raise(planned.status, planned.steps, planned.reached, final)
+        return planned
+
+    def tracked(self) -> bool:
+        """Whether a gradient is known to be wanted; a plain function's closure shows only when it is evaluated."""
+        if not torch.is_grad_enabled():
+            return False
+        clock, term = self.clock, self.term
+        return any(x.requires_grad for x in (self.y0, clock.ts, clock.t0, *term.tensors(), *term.parameters()))
+
+    def _raise(self, status: Tensor, steps: Tensor, reached: Tensor, y: Tensor) -> None:
+        raise_failure(status, steps, reached, self.clock.t0, self.clock.end, y, self.max_steps)
+
+    def _inspect(self, planned: StepPlan, replay: Replay, ys: States, nodes: list[Tensor]) -> StepPlan:
+        """What fixed steps cannot know beforehand: whether the answer is finite, and whether it is nonsense."""
+        finite = torch.isfinite(ys.detach()).all(-1)
+        if not bool(finite.all()):
+            status = torch.where(finite.all(-1), planned.status, int(Status.NON_FINITE))
+            planned = replace(planned, status=status)
+            if self.throw:
+                output, reached = last_finite(finite, self.clock)
+                steps = replay.node.gather(-1, output[..., None])[..., 0]
+                state = ys.detach().gather(-2, output[..., None, None].expand(*output.shape, 1, ys.shape[-1]))
+                self._raise(status, steps, reached, state[..., 0, :])
+        elif self.throw:
+            self._raise(planned.status, planned.steps, planned.reached, nodes[-1])
+        _warn_of_growth(nodes, replay.solver)
+        return planned
+
+    def _describe(self, planned: StepPlan) -> str:
+        reading = "outputs are ends of steps" if self.controller.lands else "outputs read from the dense output"
+        many = f"{int(planned.steps.amax())} steps for the longest of {planned.steps.numel()} series"
+        how = f"{self.solver!r} with {self.controller!r}"
+        return f"{how}: {many}, each on its own clock; {reading}; gradients by {self.adjoint!r}"
+
+
+def last_finite(finite: Tensor, clock: Clock) -> tuple[Tensor, Tensor]:
+    """The number of the last output before the first that is not finite, and its time, `(*batch,)`.
+
+    Example:
+        >>> clock = Clock.create(torch.tensor([1.0, 2.0, 3.0]), 0.0, torch.Size([]), torch.float64)
+        >>> last_finite(torch.tensor([True, True, False]), clock)
+        (tensor(1), tensor(2., dtype=torch.float64))
+    """
+    count = finite.to(torch.int64).cumprod(-1).sum(-1)
+    output = (count - 1).clamp(min=0)
+    time = clock.ts.detach().gather(-1, output[..., None])[..., 0]
+    return output, torch.where(count > 0, time, clock.t0.detach())
+
+
+@torch.no_grad()
+def _warn_of_growth(nodes: list[Tensor], solver: Solver) -> None:
+    """Changes that grow a hundredfold in each of two steps running are an unstable method, not a solution."""
+    if len(nodes) < 4:
+        return
+    changes = torch.linalg.vector_norm(torch.stack(nodes[:8]).diff(dim=0), dim=-1)
+    growing = changes[1:] > 100.0 * changes[:-1]
+    if bool((growing[1:] & growing[:-1] & (changes[:-2] > 0)).any()):
+        warnings.warn(
+            f"the state grows more than a hundredfold per step: the step_size is too large for {type(solver).__name__} "
+            "on this field, and the answer is probably wrong. Take smaller steps (ConstantStep(dt=...), "
+            "StepTo(num_steps=...)) or an adaptive method.",
+            stacklevel=5,
+        )
+
+
+def _blank(ys: States, planned: StepPlan, clock: Clock) -> States:
+    """NaN where a failed series never arrived."""
+    direction = clock.direction[..., None]
+    beyond = (clock.ts.detach() - planned.reached.detach()[..., None]) * direction > 0
+    missing = beyond & (planned.status != Status.SUCCESS)[..., None]
+    return torch.where(missing[..., None], torch.nan, ys)
+
+
+def _stats(planned: StepPlan, replay: Replay, solver: Solver, record: Record | None) -> dict[str, Tensor]:
+    per_step = solver.stages + (replay.term.knots() is not None and not replay.lands)
+    evaluations = planned.evaluations
+    if record is None or record is not planned.taken:
+        evaluations = evaluations + planned.steps * per_step
+    if solver.extra_stages and not replay.lands:
+        held = (replay.node.diff(dim=-1) != 0).sum(-1) + 1
+        evaluations = evaluations + held * solver.extra_stages
+    return {"steps": planned.steps, "rejected": planned.rejected, "evaluations": evaluations}
+
+
+def _dense(replay: Replay, y0: Tensor) -> Trajectory:
+    record = replace(replay, lands=False).run(y0).record
+    if record is None:
+        raise TypeError(
+            f"{type(replay.solver).__name__} has no dense output: nothing is known between the asked times. Ask for "
+            "them in ts."
+        )
+    return record.trajectory()
