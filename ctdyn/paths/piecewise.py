@@ -11,7 +11,7 @@ from .._types import State, Time, Times
 from .base import Path
 
 
-__all__ = ["PiecewisePath", "PolynomialPath"]
+__all__ = ["PiecewisePath", "PolynomialPath", "check_knots"]
 
 
 class PiecewisePath(Path):
@@ -36,7 +36,7 @@ class PiecewisePath(Path):
     """
 
     def __init__(self, ts: Tensor, xs: Tensor) -> None:
-        _check_knots(ts, xs)
+        check_knots(ts, xs)
         self.ts = ts
         self.xs = xs
         # Piece j is what lies between knot j - 1 and knot j; pieces 0 and n hold the end values.
@@ -238,7 +238,19 @@ def _constant(value: Tensor, powers: int) -> Tensor:
     return torch.cat([value[..., None, :], value.new_zeros(*value.shape[:-1], powers - 1, value.shape[-1])], -2)
 
 
-def _check_knots(ts: Tensor, xs: Tensor) -> None:
+def check_knots(ts: Tensor, xs: Tensor) -> None:
+    """Refuse knots that no path can pass through.
+
+    Args:
+        ts: times of the knots, `(*batch, time)`.
+        xs: values there, `(*batch, time, channel)`.
+
+    Raises:
+        ValueError: the shapes disagree, there is no knot, times decrease, or an entry is not finite.
+
+    Example:
+        >>> check_knots(torch.tensor([0.0, 1.0]), torch.zeros(2, 1))
+    """
     if ts.dim() < 1 or xs.shape[:-1] != ts.shape:
         raise ValueError(
             f"a path needs values xs (*batch, time, channel) on times ts (*batch, time); got xs {tuple(xs.shape)} and "
@@ -249,6 +261,8 @@ def _check_knots(ts: Tensor, xs: Tensor) -> None:
     if not bool(torch.isfinite(ts).all()):
         raise ValueError("ts hold NaN or infinite entries; pad a series by repeating its last time.")
     if not bool(torch.isfinite(xs).all()):
-        raise ValueError("xs hold NaN or infinite entries; fill missing values before building a path.")
+        raise ValueError(
+            "xs hold NaN or infinite entries; fill missing values before building a path (fill_linear, fill_forward)."
+        )
     if bool((ts.diff(dim=-1) < 0).any()):
         raise ValueError("ts must not decrease along the last axis; sort the knots of each series.")
