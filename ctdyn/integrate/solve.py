@@ -13,8 +13,8 @@ from ..paths.base import Path
 from ..paths.hermite import HermitePath
 from ..solvers.base import Solver
 from ..solvers.tsit5 import Tsit5
-from ..structure import VectorField
-from ..terms import ODETerm, Term
+from ..structure import CDEField, VectorField
+from ..terms import Term, as_term
 from .adjoint import Adjoint, Direct
 from .clock import Clock
 from .controllers import AdaptiveController, PIDController, StepController
@@ -28,7 +28,7 @@ __all__ = ["evolve", "solve"]
 
 
 def solve(
-    term: Term | VectorField | Callable[..., Tensor],
+    term: Term | VectorField | CDEField | Callable[..., Tensor],
     y0: Tensor,
     ts: Tensor,
     *,
@@ -49,13 +49,14 @@ def solve(
     Gradients reach `y0`, the parameters of the field, the tensors of the inputs, and the times; never the step control.
 
     Args:
-        term: the field, a `VectorField` or any callable `f(t, y)` (with inputs `f(t, y, u)`), or a `Term`.
+        term: the field, a `VectorField` or any callable `f(t, y)` (with inputs `f(t, y, u)`), a `CDEField`, or a
+            `Term`.
         y0: states at `t0`, float32, float64 or complex, `(*batch, state)`. Leading axes that `ts` lacks (Monte Carlo
             samples) are allowed.
         ts: output times, `(*batch, time)`, or `(time,)` for all series; monotone, forward or backward. A short series
             is padded by repeating its last time.
         t0: time of `y0`, `(*batch,)` or a number; None: the first output time.
-        inputs: what drives the field; a step never straddles one of its knots.
+        inputs: what drives the field, the control of a `CDEField`; a step never straddles one of its knots.
         solver: the method, `Tsit5()` by default; or an `Engine`.
         controller: the steps. By default `PIDController()` (rtol 1e-4, atol 1e-6). A method without an error estimate
             needs `StepTo(num_steps=...)` or `ConstantStep(dt=...)`.
@@ -78,7 +79,7 @@ def solve(
         tensor([[1.0000, 0.6065, 0.3679],
                 [1.0000, 0.1353, 0.0498]])
     """
-    term = _as_term(term, inputs)
+    term = as_term(term, inputs)
     _check_state(y0)
     ts = _check_times(ts, y0)
     shape = _batch_shape(y0, ts, t0)
@@ -101,7 +102,7 @@ def solve(
 
 
 def evolve(
-    term: Term | VectorField | Callable[..., Tensor],
+    term: Term | VectorField | CDEField | Callable[..., Tensor],
     y0: State,
     t0: Time,
     t1: Time,
@@ -136,7 +137,7 @@ def evolve(
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1; got {num_steps}.")
-    term = _as_term(term, None)
+    term = as_term(term)
     start, end = t0.to(torch.float64), t1.to(torch.float64)
     y, before = y0, start
     for step in range(1, num_steps + 1):
@@ -144,16 +145,6 @@ def evolve(
         piece = term.restrict(before, after)
         y, before = solver.step(piece, before, after, y, None, dense=False).y1, after
     return y
-
-
-def _as_term(term: Term | VectorField | Callable[..., Tensor], inputs: Path | None) -> Term:
-    if not isinstance(term, Term):
-        return ODETerm(term, inputs)
-    if inputs is not None:
-        raise ValueError(
-            "inputs= belongs to a field; a Term already says what drives it. Build ODETerm(field, inputs)."
-        )
-    return term
 
 
 def _check_state(y0: Tensor) -> None:
