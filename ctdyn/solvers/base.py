@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor
 
 from .._types import State, Time
+from ..structure import VectorField
 from ..terms import Term
 
 
@@ -69,6 +70,9 @@ class Solver(ABC):
 
     interpolates: ClassVar[bool] = True
     """Whether a step has a dense output; otherwise outputs inside it are read by a shorter step from its start."""
+
+    requires: ClassVar[type[VectorField]] = VectorField
+    """What a field must be for the method to apply to it: some use more of its structure than its velocity."""
 
     @abstractmethod
     def init(self, term: Term, t0: Time, y0: State) -> StepState:
