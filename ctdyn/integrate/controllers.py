@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -211,8 +212,9 @@ class PIDController(AdaptiveController):
     of one series: series never see each other's errors. The error of the answer is usually a few times the tolerance.
 
     Args:
-        rtol: relative tolerance.
-        atol: absolute tolerance, in the unit of the state.
+        rtol: relative tolerance: a number for all, or a tensor `(*batch,)`, one for every series, or
+            `(*batch, state)`, one for every entry of the state (axes of size 1 broadcast).
+        atol: absolute tolerance, in the unit of the state; of the same shapes as `rtol`.
         pcoeff: proportional coefficient; about 0.3 (with `icoeff` 0.4) smooths the steps on mildly stiff problems.
         icoeff: integral coefficient.
         dcoeff: derivative coefficient.
@@ -220,7 +222,9 @@ class PIDController(AdaptiveController):
         safety: how far below the predicted step to stay.
 
     Raises:
-        ValueError: a tolerance is negative or NaN, both are 0, or `dt0` is not positive.
+        ValueError: a tolerance is negative or NaN, both are 0, or `dt0` is not positive; in a solve, a tensor does not
+            fit the batch.
+        TypeError: a tolerance is neither a number nor a tensor of real numbers.
 
     Reference:
         E. Hairer, S. P. Norsett, G. Wanner, Solving Ordinary Differential Equations I, 1993, II.4; G. Soederlind,
@@ -229,10 +233,12 @@ class PIDController(AdaptiveController):
     Example:
         >>> PIDController(rtol=1e-6, atol=1e-8).rtol
         1e-06
+        >>> PIDController(rtol=torch.tensor([1e-3, 1e-6])).rtol.shape  # a tolerance for each of two series
+        torch.Size([2])
     """
 
-    rtol: float = 1e-4
-    atol: float = 1e-6
+    rtol: float | Tensor = 1e-4
+    atol: float | Tensor = 1e-6
     pcoeff: float = 0.0
     icoeff: float = 1.0
     dcoeff: float = 0.0
@@ -240,10 +246,8 @@ class PIDController(AdaptiveController):
     safety: float = 0.9
 
     def __post_init__(self) -> None:
-        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
-            if not 0.0 <= value < float("inf"):
-                raise ValueError(f"{name} must be a non-negative number; got {value}.")
-        if self.rtol == 0.0 and self.atol == 0.0:
+        zeros = [_check_tolerance(name, value) for name, value in (("rtol", self.rtol), ("atol", self.atol))]
+        if all(zeros):
             raise ValueError("rtol and atol are both 0; give one of them a positive value, for example rtol=1e-6.")
         if self.dt0 is not None and not 0.0 < self.dt0 < float("inf"):
             raise ValueError(f"dt0 must be a positive number; got {self.dt0}.")
@@ -255,6 +259,8 @@ class PIDController(AdaptiveController):
 
     def first(self, term: Term, solver: Solver, t0: Time, t1: Time, y0: State, f0: State) -> Time:
         """The length of the first step, from the size of the field and of its change."""
+        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
+            _check_fit(name, value, y0)
         span = (t1 - t0).abs()
         if self.dt0 is not None:
             return torch.clamp(torch.full_like(span, self.dt0), max=span)
@@ -280,22 +286,37 @@ class PIDController(AdaptiveController):
     def next(self, solver: Solver, error: State, y0: State, y1: State, memory: tuple[Tensor, ...]) -> Verdict:
         """Judge an attempt by its estimated error."""
         ratio = _rms(error / self._scale(torch.maximum(y0.abs(), y1.abs())))
-        finite = torch.isfinite(ratio)
-        accept = ratio <= 1.0
+        accept, finite = ratio <= 1.0, ratio < torch.inf
         # An error of exactly 0 would ask for an infinite step.
-        ratio = torch.where(finite, ratio, 1e10).clamp(min=1e-10)
-        before, earlier = memory
+        ratio = torch.nan_to_num(ratio, nan=1e10, posinf=1e10).clamp(min=1e-10)
         order = solver.error_order
         factor = self.safety * ratio ** (-(self.icoeff + self.pcoeff + self.dcoeff) / order)
-        if self.pcoeff or self.dcoeff:
-            factor = factor * before ** ((self.pcoeff + 2.0 * self.dcoeff) / order) * earlier ** (-self.dcoeff / order)
+        if not (self.pcoeff or self.dcoeff):
+            return Verdict(accept, factor.clamp(0.2, 10.0), finite, memory)
+        before, earlier = memory
+        factor = factor * before ** ((self.pcoeff + 2.0 * self.dcoeff) / order) * earlier ** (-self.dcoeff / order)
         factor = torch.where(accept, factor.clamp(0.2, 10.0), factor.clamp(0.2, 1.0))
         memory = (torch.where(accept, ratio, before), torch.where(accept, before, earlier))
         return Verdict(accept, factor, finite, memory)
 
     def _scale(self, size: Tensor) -> Tensor:
+        """What the error of each entry is measured in; `size` is used up."""
+        scale = size.mul_(_aligned(self.rtol, size)).add_(_aligned(self.atol, size))
         # Without an absolute tolerance an entry that is exactly 0 would be compared with 0.
-        return self.atol + self.rtol * size if self.atol else (self.rtol * size).clamp(min=torch.finfo(size.dtype).tiny)
+        return scale if isinstance(self.atol, float) and self.atol else scale.clamp_(min=torch.finfo(size.dtype).tiny)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PIDController):
+            return NotImplemented
+        mine, yours = _values(self), _values(other)
+        return all(_equal(a, b) for a, b in zip(mine, yours, strict=True))
+
+    def __hash__(self) -> int:
+        return hash(tuple(tuple(v.shape) if isinstance(v, Tensor) else v for v in _values(self)))
+
+    def __repr__(self) -> str:
+        named = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return f"PIDController({', '.join(f'{name}={_brief(value)}' for name, value in named)})"
 
 
 def _rms(x: Tensor) -> Tensor:
@@ -303,3 +324,61 @@ def _rms(x: Tensor) -> Tensor:
     if x.shape[-1] == 0:
         return x.new_zeros(x.shape[:-1], dtype=torch.float64)
     return (torch.linalg.vector_norm(x, dim=-1) / x.shape[-1] ** 0.5).to(torch.float64)
+
+
+def _values(controller: PIDController) -> tuple[float | Tensor | None, ...]:
+    return tuple(getattr(controller, field.name) for field in fields(controller))
+
+
+def _equal(a: float | Tensor | None, b: float | Tensor | None) -> bool:
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and torch.equal(a, b)
+    return a == b
+
+
+def _brief(value: float | Tensor | None) -> str:
+    if isinstance(value, Tensor) and value.numel() > 4:
+        return f"<tensor {tuple(value.shape)}, {float(value.min()):.3g} to {float(value.max()):.3g}>"
+    return repr(value.tolist() if isinstance(value, Tensor) else value)
+
+
+def _aligned(tolerance: float | Tensor, state: Tensor) -> float | Tensor:
+    """A tolerance that broadcasts against the state."""
+    if not isinstance(tolerance, Tensor) or tolerance.dim() == 0:
+        return tolerance
+    tolerance = tolerance.to(state)
+    return tolerance if tolerance.dim() == state.dim() else tolerance.unsqueeze(-1)
+
+
+def _check_tolerance(name: str, value: float | Tensor) -> bool:
+    """Whether a tolerance is 0 for somebody; one that is no tolerance at all is refused."""
+    if isinstance(value, Tensor):
+        if not value.is_floating_point():
+            raise TypeError(f"{name} must hold real numbers; got a tensor of {value.dtype}.")
+        if value.requires_grad:
+            raise ValueError(f"{name} requires a gradient, which a solve does not have for it; use {name}.detach().")
+        wrong = ~((value >= 0.0) & (value < torch.inf))
+        if bool(wrong.any()):
+            place = tuple(torch.nonzero(wrong)[0].tolist())
+            raise ValueError(f"{name} must be non-negative; got {float(value[place])} at index {place}.")
+        return bool((value == 0.0).any())
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number or a tensor (*batch,); got {type(value).__name__}.")
+    if not 0.0 <= value < float("inf"):
+        raise ValueError(f"{name} must be a non-negative number; got {value}.")
+    return value == 0.0
+
+
+def _check_fit(name: str, tolerance: float | Tensor, y0: State) -> None:
+    if not isinstance(tolerance, Tensor):
+        return
+    axes = y0.shape if tolerance.dim() == y0.dim() else y0.shape[:-1]
+    try:
+        fits = torch.broadcast_shapes(tolerance.shape, axes) == axes
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name} must be a number, (*batch,) = {tuple(y0.shape[:-1])} or (*batch, state) = {tuple(y0.shape)}; got "
+            f"{tuple(tolerance.shape)}."
+        )

@@ -175,7 +175,7 @@ class Search:
         >>> clock = Clock.create(torch.tensor([0.0, 1.0]), None, torch.Size([]), torch.float64)
         >>> search = Search.create(ODETerm(lambda t, y: -y), Tsit5(), PIDController(), clock, Limits(100))
         >>> search.run(torch.ones(1, dtype=torch.float64)).steps
-        tensor(5)
+        tensor(3)
     """
 
     term: Term

@@ -134,3 +134,65 @@ def test_pi_control_solves_too_and_a_pure_relative_tolerance_survives_zeros():
         torch.testing.assert_close(ys, exact(ts), rtol=0, atol=2e-4)
     still = solve(lambda t, y: 0 * y, torch.zeros(1, 2, dtype=F64), ts, controller=PIDController(1e-6, 0.0))
     assert torch.equal(still.ys, torch.zeros(1, 2, 2, dtype=F64))
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 1), (5, 2), (1, 2)])
+def test_tolerances_per_series_and_per_entry(shape):
+    ts, y0 = own_clocks(), torch.tensor([1.0, 0.0], dtype=F64).expand(5, 2)
+    tolerance = torch.logspace(-3, -9, 10, dtype=F64).reshape(5, 2)[: shape[0], : shape[-1] if len(shape) > 1 else 1]
+    tolerance = tolerance.reshape(shape)
+    together = solve(rotation, y0, ts, controller=PIDController(tolerance, tolerance * 1e-2))
+    for row in range(5):
+        own = tolerance[row if shape[0] == 5 else 0]
+        own = own if own.dim() and own.shape[0] == 2 else float(own)
+        alone = solve(rotation, y0[row], ts[row], controller=PIDController(own, own * 1e-2))
+        torch.testing.assert_close(together.ys[row], alone.ys, rtol=1e-12, atol=1e-12)
+        assert int(together.stats["steps"][row]) == int(alone.stats["steps"])
+
+
+def test_a_tighter_series_takes_more_steps_and_errs_less():
+    ts, y0 = torch.tensor([0.0, 4.0], dtype=F64), torch.tensor([1.0, 0.0], dtype=F64).expand(2, 2)
+    rtol = torch.tensor([1e-3, 1e-9], dtype=F64)
+    solution = solve(rotation, y0, ts, controller=PIDController(rtol, 1e-12))
+    assert 5 * int(solution.stats["steps"][0]) < int(solution.stats["steps"][1])
+    wrong = (solution.ys[:, -1] - exact(ts)[-1]).abs().amax(-1)
+    assert float(wrong[1]) < 1e-8 < 1e-5 < float(wrong[0])
+
+
+def test_controllers_with_tensors_are_values():
+    rtol = torch.full((6,), 1e-3)
+    assert PIDController(rtol) == PIDController(rtol.clone())
+    assert hash(PIDController(rtol)) == hash(PIDController(rtol.clone()))
+    assert PIDController(rtol) != PIDController(1e-3) != PIDController(2e-3)
+    assert PIDController(1e-3) != "PIDController"
+    assert repr(PIDController(rtol)) == (
+        "PIDController(rtol=<tensor (6,), 0.001 to 0.001>, atol=1e-06, pcoeff=0.0, icoeff=1.0, dcoeff=0.0, dt0=None, "
+        "safety=0.9)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "fragments"),
+    [
+        (lambda: PIDController(torch.tensor([1e-3, -1.0])), ValueError, ["rtol", "-1", "index (1,)"]),
+        (lambda: PIDController(1e-3, torch.tensor([float("nan")])), ValueError, ["atol", "nan"]),
+        (lambda: PIDController(torch.tensor([1, 2])), TypeError, ["rtol", "int64"]),
+        (lambda: PIDController(torch.ones(2, requires_grad=True)), ValueError, ["rtol", "detach"]),
+        (lambda: PIDController(torch.zeros(2), 0.0), ValueError, ["rtol and atol", "both 0"]),
+        (
+            lambda: solve(rotation, torch.ones(5, 2), own_clocks(), controller=PIDController(torch.ones(3))),
+            ValueError,
+            ["rtol", "(*batch,) = (5,)", "(3,)"],
+        ),
+        (
+            lambda: solve(rotation, torch.ones(5, 2), own_clocks(), controller=PIDController(1.0, torch.ones(5, 3))),
+            ValueError,
+            ["atol", "(5, 2)", "(5, 3)"],
+        ),
+    ],
+)
+def test_bad_tolerances_are_named(make, error, fragments):
+    with pytest.raises(error) as caught:
+        make()
+    for fragment in fragments:
+        assert fragment in str(caught.value)
