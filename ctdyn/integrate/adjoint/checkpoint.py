@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from ..._types import State, States
 from ...solvers.base import StepState
 from ..dense import Record
 from ..loop import Replay
+from ._pieces import Pieces, even, flat, like
+from ._tracing import Held, pull, refuse_second
 from .base import Adjoint
 
 
@@ -24,57 +27,152 @@ __all__ = ["Checkpoint"]
 class Checkpoint(Adjoint):
     r"""Back-propagation that keeps only the states between segments and recomputes the rest: exact, less memory.
 
-    With :math:`S` steps and :math:`\sqrt S` segments memory grows like :math:`\sqrt S`, for one more forward pass.
+    Each of :math:`L` levels cuts what the level above left uncut into :math:`k` segments. For :math:`S` steps the
+    states of about :math:`L k` steps and what back-propagation needs of :math:`S / k^L` steps are held at a time; the
+    steps are taken :math:`L` times more than by `Direct`. One level with :math:`k = \sqrt S` is the default; with
+    :math:`k = 2` and :math:`L = \log_2 S` memory is logarithmic.
+
+    Gradients and second derivatives reach what they reach with `Direct`. The field must not be random.
 
     Args:
-        segments: how many segments the steps are cut into; None for the square root of their number.
+        segments: how many segments each level makes; None for the number that balances what is held.
+        levels: how many times segments are cut again.
 
     Raises:
-        ValueError: `segments` is less than 1.
+        ValueError: `segments` or `levels` is less than 1.
 
     Reference:
-        A. Griewank, A. Walther, Algorithm 799: revolve, ACM Trans. Math. Softw. 26(1), 2000; T. Chen et al., Training
-        deep nets with sublinear memory cost, https://arxiv.org/abs/1604.06174, 2016.
+        A. Griewank, A. Walther, Algorithm 799: revolve, ACM Trans. Math. Softw. 26(1), 2000,
+        https://doi.org/10.1145/347837.347846; T. Chen, B. Xu, C. Zhang, C. Guestrin, Training deep nets with sublinear
+        memory cost, 2016, https://arxiv.org/abs/1604.06174
 
     Example:
         >>> Checkpoint(segments=10)
-        Checkpoint(segments=10)
+        Checkpoint(segments=10, levels=1)
     """
 
     segments: int | None = None
+    levels: int = 1
 
     def __post_init__(self) -> None:
         if self.segments is not None and self.segments < 1:
             raise ValueError(f"segments must be at least 1; got {self.segments}.")
+        if self.levels < 1:
+            raise ValueError(f"levels must be at least 1; got {self.levels}.")
 
     def run(self, replay: Replay, y0: State) -> tuple[States, list[Tensor], Record | None]:
         """The replay in segments; each reads the output times that fall into it."""
-        total = replay.num_steps
-        segments = min(math.isqrt(total) if self.segments is None else self.segments, total) or 1
-        bounds = [round(total * k / segments) for k in range(segments + 1)]
-        step = (replay.node - 1).clamp(min=0)
-        # Times are monotone, so that the outputs of a segment are a range of each series' outputs.
-        below = torch.stack([(step < bound).sum(-1) for bound in bounds])
-        widths = below.diff(dim=0).flatten(1).amax(-1).tolist() if below[0].numel() else [0] * segments
-        y, state = y0, None
-        blocks: list[Tensor] = []
-        nodes = [y0]
-        for (first, last), begin, width in zip(pairwise(bounds), below, widths, strict=False):
-            at = begin[..., None] + torch.arange(width, device=begin.device)
-            at = at.clamp(max=replay.ts.shape[-1] - 1)
-            ys, y, state = checkpoint(_segment, replay, y, state, (first, last), at, use_reentrant=False)
-            blocks.append(ys)
-            nodes.append(y)
-        offsets = torch.tensor([0, *widths], device=step.device).cumsum(0)
-        which = torch.searchsorted(torch.tensor(bounds, device=step.device), step, right=True) - 1
-        begins = torch.movedim(below, 0, -1).gather(-1, which)
-        place = offsets[which] + torch.arange(step.shape[-1], device=step.device) - begins
-        stacked = torch.cat(blocks, -2)
-        return stacked.gather(-2, place[..., None].expand(*place.shape, stacked.shape[-1])), nodes, None
+        held = Held(Pieces.cut(replay, [0, 1, replay.num_steps])[0] if replay.num_steps > 1 else replay, y0, repr(self))
+        ys, _, _, nodes = _chain(replay, y0, None, held, self.levels, self.segments)
+        return ys, nodes, None
 
 
-def _segment(
-    replay: Replay, y: State, state: StepState, steps: tuple[int, int], at: Tensor
-) -> tuple[States, State, StepState]:
-    segment = replay.run(y, state, steps, at=at)
-    return segment.ys, segment.y1, segment.state
+def _chain(
+    replay: Replay, y: State, state: StepState, held: Held, levels: int, segments: int | None
+) -> tuple[States, State, StepState, list[Tensor]]:
+    """One segment after the other; each is a single operation with a gradient of its own."""
+    total = replay.num_steps
+    count = math.ceil(total ** (1 / (levels + 1)))
+    pieces = Pieces.cut(replay, even(total, min(segments or count, total)))
+    grids = _blocks(replay.grid, pieces.bounds)
+    blocks, nodes = [], [y]
+    for piece, grid in zip(pieces, grids, strict=True):
+        program = _Program(replace(piece, grid=grid.detach()), state, held, levels - 1, segments)
+        ys, y, *carried = _Recomputed.apply(program, y, *flat(state), grid, piece.ts, *held.tensors)
+        state = like(program.left, carried)
+        blocks.append(ys)
+        nodes = program.nodes if len(nodes) == 1 else nodes
+    return pieces.join(blocks), y, state, [*nodes, y]
+
+
+def _blocks(grid: Tensor, bounds: Sequence[int]) -> list[Tensor]:
+    """The grids of the segments; together their gradients cost one grid and not one grid each."""
+    if not grid.requires_grad:
+        return [grid[first : last + 1] for first, last in pairwise(bounds)]
+    sizes = [last - first for first, last in pairwise(bounds)]
+    heads = grid.split([*sizes, 1])
+    return [torch.cat([head, after[:1]]) for head, after in pairwise(heads)]
+
+
+class _Program:
+    """A segment as a function of tensors; what the field holds it takes from the field."""
+
+    def __init__(self, replay: Replay, state: StepState, held: Held, levels: int, segments: int | None) -> None:
+        # What is kept must not hold on to the graph of the segments before.
+        self.replay, self.levels, self.segments = replace(replay, ts=replay.ts.detach()), levels, segments
+        self.form = like(state, [x.detach() for x in flat(state)])
+        self.held = held
+        self.left: StepState = None
+        self.nodes: list[Tensor] = []
+
+    def __call__(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        y, *carried, grid, ts = tensors
+        replay, state = replace(self.replay, grid=grid, ts=ts), like(self.form, carried)
+        with self.held.again():
+            if self.levels:
+                ys, y1, left, _ = _chain(replay, y, state, self.held, self.levels, self.segments)
+                self.left, self.nodes = _form(left), []
+                return (ys, y1, *flat(left))
+            segment = replay.run(y, state)
+        self.left, self.nodes = _form(segment.state), [node.detach() for node in segment.nodes[:8]]
+        return (segment.ys, segment.y1, *flat(segment.state))
+
+    def pull(self, tensors: Sequence[Tensor], cotangents: Sequence[Tensor | None], *, twice: bool) -> tuple:
+        """The segment once more with gradients: the tensors that stood in for its own, and their gradients."""
+        own = len(tensors) - len(self.held.tensors)
+        local = [x.detach().requires_grad_(x.requires_grad) for x in tensors[:own]]
+        outputs = self(local)
+        self.held.check(outputs, local)
+        inputs = [*local, *self.held.tensors]
+        return inputs, pull(outputs, cotangents, inputs, twice=twice)
+
+
+def _form(state: StepState) -> StepState:
+    return like(state, [x.new_empty(0) for x in flat(state)])
+
+
+class _Recomputed(torch.autograd.Function):
+    """A segment of which only the arguments are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, program: _Program, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.program = program
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+        return program(tensors[: len(tensors) - len(program.held.tensors)])
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
+        present = [c is not None for c in cotangents]
+        given = [c for c in cotangents if c is not None]
+        return None, *_Pullback.apply(ctx.program, present, *ctx.saved_tensors, *given)
+
+
+class _Pullback(torch.autograd.Function):
+    """The gradients of a segment, themselves recomputed where they are differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, program: _Program, present: list[bool], *tensors: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.program, ctx.present = program, present
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+        with torch.enable_grad():
+            _, found = program.pull(*_split(tensors, present), twice=False)
+        return tuple(found)
+
+    @staticmethod
+    def backward(ctx: Any, *weights: Tensor | None) -> Any:
+        tensors, cotangents = _split(ctx.saved_tensors, ctx.present)
+        with torch.enable_grad():
+            cotangents = [None if c is None else c.detach().requires_grad_() for c in cotangents]
+            inputs, found = ctx.program.pull(tensors, cotangents, twice=True)
+            pairs = [(g, w) for g, w in zip(found, weights, strict=True) if g is not None and w is not None]
+            given = [c for c in cotangents if c is not None]
+            gradients = pull([g for g, _ in pairs], [w for _, w in pairs], [*inputs, *given])
+        return None, None, *refuse_second("The second derivative of Checkpoint", gradients, [*ctx.saved_tensors])
+
+
+def _split(tensors: Sequence[Tensor], present: list[bool]) -> tuple[list[Tensor], list[Tensor | None]]:
+    count = len(tensors) - sum(present)
+    given = iter(tensors[count:])
+    return list(tensors[:count]), [next(given) if there else None for there in present]

@@ -1,0 +1,104 @@
+"""A replay cut into pieces that read their own outputs, so that no more than one piece need be held at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ...solvers.base import StepState
+from ..loop import Replay
+
+
+__all__ = ["Pieces", "even", "flat", "like", "pairs"]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A replay in pieces of neighbouring steps.
+
+    Args:
+        replay: the whole.
+        bounds: the first step of each piece, and at the end the number of steps.
+        begins: how many outputs lie before each bound, `(*batch, bound)`.
+        widths: the most outputs of one series in each piece, at least 1.
+        order: where each output stands among those of all pieces, side by side, `(*batch, time)`.
+    """
+
+    replay: Replay
+    bounds: tuple[int, ...]
+    begins: Tensor
+    widths: tuple[int, ...]
+    order: Tensor
+
+    @classmethod
+    def cut(cls, replay: Replay, bounds: Sequence[int]) -> Pieces:
+        """Cut at these steps; the first is 0 and the last their number."""
+        # Times are monotone, so that the outputs of a piece are a range of each series' outputs.
+        step = (replay.node - 1).clamp(min=0)
+        edges = torch.tensor(bounds, device=step.device)
+        begins = torch.searchsorted(step.contiguous(), edges.expand(*step.shape[:-1], -1).contiguous())
+        begins[..., -1] = step.shape[-1]
+        widths = begins.diff(dim=-1).flatten(0, -2).amax(0).clamp(min=1)
+        offsets = torch.cat([widths.new_zeros(1), widths.cumsum(0)])
+        which = torch.searchsorted(edges[1:-1], step, right=True)
+        order = torch.arange(step.shape[-1], device=step.device) - begins.gather(-1, which) + offsets[which]
+        return cls(replay, tuple(bounds), begins, tuple(widths.tolist()), order)
+
+    def __len__(self) -> int:
+        return len(self.widths)
+
+    def numbers(self, piece: int) -> Tensor:
+        """The outputs that a piece reads, `(*batch, width)`; beyond its own they are any."""
+        at = self.begins[..., piece, None] + torch.arange(self.widths[piece], device=self.begins.device)
+        return at.clamp(max=self.replay.ts.shape[-1] - 1)
+
+    def own(self, piece: int) -> Tensor:
+        """Which of them are its own, `(*batch, width)`."""
+        count = self.begins[..., piece + 1] - self.begins[..., piece]
+        return torch.arange(self.widths[piece], device=count.device) < count[..., None]
+
+    def __getitem__(self, piece: int) -> Replay:
+        """One piece, a replay in its own right."""
+        first, last = self.bounds[piece], self.bounds[piece + 1]
+        grid, at, own = self.replay.grid[first : last + 1], self.numbers(piece), self.own(piece)
+        # What is read for others to fill the row is read where it costs nothing and cannot overflow.
+        ts = torch.where(own, self.replay.ts.gather(-1, at), grid[0].detach()[..., None])
+        node = torch.where(own, self.replay.node.gather(-1, at) - first, 0).clamp(0, last - first)
+        return replace(self.replay, grid=grid, ts=ts, node=node)
+
+    def __iter__(self) -> Iterator[Replay]:
+        return (self[piece] for piece in range(len(self)))
+
+    def join(self, blocks: Sequence[Tensor]) -> Tensor:
+        """The outputs of all pieces in the order in which they were asked for, `(*batch, time, state)`."""
+        stacked = torch.cat(list(blocks), -2)
+        return stacked.gather(-2, self.order[..., None].expand(*self.order.shape, stacked.shape[-1]))
+
+    def part(self, states: Tensor, piece: int) -> Tensor:
+        """The outputs of one piece, `(*batch, width, state)`; zero where they are not its own."""
+        at, own = self.numbers(piece)[..., None], self.own(piece)[..., None]
+        return states.gather(-2, at.expand(*at.shape[:-1], states.shape[-1])) * own
+
+
+def even(total: int, pieces: int) -> list[int]:
+    """The bounds of so many pieces of equal length."""
+    return [round(total * k / pieces) for k in range(pieces + 1)]
+
+
+def pairs(grid: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The steps of a grid."""
+    return list(pairwise(grid.unbind(0)))
+
+
+def flat(state: StepState) -> tuple[Tensor, ...]:
+    """The tensors of a state."""
+    return () if state is None else (state,) if isinstance(state, Tensor) else state
+
+
+def like(state: StepState, tensors: Sequence[Tensor]) -> StepState:
+    """A state of the same form made of these tensors."""
+    return None if state is None else tensors[0] if isinstance(state, Tensor) else tuple(tensors)
