@@ -10,9 +10,9 @@ import itertools
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .._types import Inputs, State, Time
+from .._types import Time
 from ..integrate import Adjoint, ConstantStep, Direct, PIDController, solve
 from ..integrate.engines import Engine
 from ..paths import LinearPath, Path
@@ -20,50 +20,10 @@ from ..solvers import Solver, Tsit5
 from ..structure import VectorField
 from ..terms import ODETerm
 from ._judging import require, same
+from ._problems import Driven, Wheel, problem_for, wheel
 
 
 __all__ = ["check_adjoint", "check_engine", "check_field", "check_path", "check_solver"]
-
-
-class _Wheel(VectorField):
-    """Nonlinear, coupled and timed, with a closed form: a limit cycle that is turned at a varying pace."""
-
-    def forward(self, t: Time, y: State, u: Inputs | None = None) -> State:
-        x1, x2 = y.unbind(-1)
-        pull, pace = 0.5 * (1 - x1**2 - x2**2), 4 + torch.cos(2 * t)
-        return torch.stack([pull * x1 - pace * x2, pull * x2 + pace * x1], -1)
-
-    def exact(self, t0: Tensor, y0: Tensor, ts: Tensor) -> Tensor:
-        start = t0[..., None]
-        growth = torch.exp(ts - start)
-        square = (y0**2).sum(-1, keepdim=True)
-        scale = torch.sqrt(growth / (1 + square * (growth - 1)))
-        angle = 4 * (ts - start) + (torch.sin(2 * ts) - torch.sin(2 * start)) / 2
-        x1, x2 = y0[..., :1], y0[..., 1:]
-        cos, sin = angle.cos(), angle.sin()
-        return scale[..., None] * torch.stack([x1 * cos - x2 * sin, x1 * sin + x2 * cos], -1)
-
-
-class _Driven(VectorField):
-    """A small perceptron with inputs, for gradients: everything in it is smooth."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Linear(5, 8, dtype=torch.float64)
-        self.outer = nn.Linear(8, 2, dtype=torch.float64)
-
-    def forward(self, t: Time, y: State, u: Inputs | None = None) -> State:
-        if u is None:
-            raise ValueError("this field is driven by inputs.")
-        return self.outer(torch.tanh(self.inner(torch.cat([t[..., None], y, u], -1))))
-
-
-def _wheel_problem() -> tuple[Tensor, Tensor, Tensor]:
-    """Start times, initial states and the own, padded clocks of three series."""
-    t0 = torch.tensor([0.0, 0.5, -1.0], dtype=torch.float64)
-    y0 = torch.tensor([[0.5, 0.0], [0.0, 1.5], [0.3, -0.4]], dtype=torch.float64)
-    steps = torch.tensor([[0.0, 0.3, 0.31, 0.9, 1.4], [0.2, 0.5, 0.8, 0.85, 2.0], [0.1, 0.4, 0.7, 0.7, 0.7]])
-    return t0, y0, t0[:, None] + steps.to(torch.float64)
 
 
 def check_path(path: Path, t0: Time, t1: Time, *, seed: int = 0) -> None:
@@ -224,6 +184,7 @@ def check_solver(solver: Solver) -> None:
 
     * the observed order is within 0.1 of `order` (0.3 from order 8 on), and dense output keeps it up to order 4;
     * a step of length zero is the identity; an adaptive method estimates its error;
+    * a field without the structure that the method `requires` is refused;
     * a series on its own clock is solved as if it were alone, padded times are harmless, and asking for more times does
       not move the old answers.
 
@@ -238,8 +199,9 @@ def check_solver(solver: Solver) -> None:
         >>> check_solver(Midpoint())
     """
     _check_order(solver)
-    field, (t0, y0, ts) = _Wheel(), _wheel_problem()
+    field, t0, y0, ts = problem_for(solver)
     term = ODETerm(field)
+    _check_requirement(solver, t0, y0)
     step = solver.step(term, t0, t0, y0, solver.init(term, t0, y0), estimate=True)
     same(step.y1, y0, 0.0, "a step of length zero moves the state")
     estimates = step.error is not None
@@ -261,9 +223,19 @@ def check_solver(solver: Solver) -> None:
         same(more[:, -1], found[:, -1], 1e-12, f"with {controller}, asking for more times moves the old answers")
 
 
+def _check_requirement(solver: Solver, t0: Tensor, y0: Tensor) -> None:
+    if solver.requires is VectorField:
+        return
+    try:
+        solver.step(ODETerm(Driven()), t0, t0 + 1, y0, None)
+    except TypeError:
+        return
+    raise AssertionError(f"the method requires a {solver.requires.__name__}, but steps any field.")
+
+
 def _check_order(solver: Solver) -> None:
     """The orders, extrapolated to small steps: good methods keep their leading error so small that the next shows."""
-    field, (t0, y0, _) = _Wheel(), _wheel_problem()
+    field, t0, y0, _ = problem_for(solver)
     ends, insides = [], []
     for num_steps in (64, 128, 256) if solver.order < 8 else (8, 16, 32):
         # The same places within a step for every step size: an interpolant is not equally good everywhere.
@@ -304,12 +276,12 @@ def check_engine(engine: Engine, *, own_clocks: bool = True, tolerance: float = 
         >>> from ctdyn.integrate import TorchDiffEq
         >>> check_engine(TorchDiffEq("dopri5", rtol=1e-7, atol=1e-9))
     """
-    t0, y0, ts = _wheel_problem()
+    _, t0, y0, ts = wheel()
     if own_clocks:
         _check_trajectory(engine, t0, y0, ts, tolerance, "own clocks")
     else:
         try:
-            engine.run(ODETerm(_Wheel()), y0, ts, t0)
+            engine.run(ODETerm(Wheel()), y0, ts, t0)
         except ValueError:
             pass
         else:
@@ -321,7 +293,7 @@ def check_engine(engine: Engine, *, own_clocks: bool = True, tolerance: float = 
 
 
 def _check_trajectory(engine: Engine, t0: Tensor, y0: Tensor, ts: Tensor, tolerance: float, clock: str) -> None:
-    field, start = _Wheel(), y0.clone().requires_grad_()
+    field, start = Wheel(), y0.clone().requires_grad_()
     ys, stats = engine.run(ODETerm(field), start, ts, t0)
     exact = field.exact(t0, start, ts)
     same(ys.detach(), exact.detach(), tolerance, f"on {clock} the states are wrong")
@@ -350,11 +322,11 @@ def check_adjoint(adjoint: Adjoint, *, tolerance: float = 1e-8) -> None:
     Example:
         >>> check_adjoint(Direct())
     """
-    t0, y0, ts = _wheel_problem()
+    _, t0, y0, ts = wheel()
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(()):
         torch.manual_seed(0)
-        field = _Driven()
+        field = Driven()
     xs = torch.rand(3, 5, 2, generator=generator, dtype=torch.float64)
     probe = torch.rand(3, 5, 2, generator=generator, dtype=torch.float64)
     for controller in (ConstantStep(0.1), PIDController(rtol=1e-4, atol=1e-6)):
