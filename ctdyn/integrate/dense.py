@@ -49,12 +49,21 @@ def rows_of(table: Tensor, index: Tensor) -> Tensor:
         tensor([[1., 3.],
                 [4., 4.]])
     """
-    batch, entry = index.shape[:-1], table.shape[index.dim() :]
+    return _take(table, _places(index), index.shape)
+
+
+def _places(index: Tensor) -> Tensor:
+    """Where the row of each series and query lies in a table whose steps and series are one axis."""
+    batch = index.shape[:-1]
     series = torch.arange(batch.numel(), device=index.device).reshape(*batch, 1)
-    flat = (index * batch.numel() + series).reshape(-1)
+    return (index * batch.numel() + series).reshape(-1)
+
+
+def _take(table: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
     # Whole rows: the backward pass is an addition of rows, far cheaper than a scatter of entries.
-    rows = table.reshape(table.shape[0] * batch.numel(), entry.numel())
-    return rows.index_select(0, flat).reshape(*index.shape, *entry)
+    entry = table.shape[len(shape) :]
+    rows = table.reshape(table.shape[0] * shape[:-1].numel(), entry.numel())
+    return rows.index_select(0, places).reshape(*shape, *entry)
 
 
 @dataclass(frozen=True)
@@ -84,14 +93,16 @@ class Trajectory:
             step: the number of the step that holds each time, `(*batch, time)`.
             row: the row that holds that step's polynomial, where it is known.
         """
-        start, end = rows_of(self.grid, step), rows_of(self.grid, step + 1)
+        places = _places(step)
+        start, end = (_take(grid, places, step.shape) for grid in (self.grid[:-1], self.grid[1:]))
         span = end - start
         theta = ((ts - start) / torch.where(span == 0, 1.0, span)).clamp(0.0, 1.0)
-        if row is None:
-            row = step if self.rows is None else rows_of(self.rows, step)
-        polynomial = rows_of(self.coefficients, row)
-        theta = theta.to(polynomial.dtype).unsqueeze(-1)
-        *lower, value = polynomial.unbind(-2)
+        if row is None and self.rows is not None:
+            row = _take(self.rows, places, step.shape)
+        places = places if row is None else _places(row)
+        theta = theta.to(self.coefficients.dtype).unsqueeze(-1)
+        # Power by power: each table is contiguous, and nothing of the size of all coefficients is made.
+        *lower, value = (_take(power, places, step.shape) for power in self.coefficients.unbind(-2))
         for coefficient in reversed(lower):
             value = torch.addcmul(coefficient, value, theta)
         return value
@@ -151,8 +162,9 @@ class Record:
             interpolants: what `Step.interpolant` said, one per row.
             rows: which row holds each step.
         """
-        parts = torch.stack([part for interpolant in interpolants for part in interpolant])
-        parts = parts.unflatten(0, (len(interpolants), len(interpolants[0])))
+        # Part by part in memory: the polynomials of all steps are then one product of two matrices.
+        parts = torch.stack([part for parts in zip(*interpolants, strict=True) for part in parts])
+        parts = parts.unflatten(0, (len(interpolants[0]), len(interpolants))).transpose(0, 1)
         return cls(term, solver, grid, *spans, torch.stack(starts), parts, rows)
 
     def read(self, ts: Times, node: Tensor) -> States:
