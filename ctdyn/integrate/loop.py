@@ -164,9 +164,9 @@ class Replay:
         knotted = self.term.knots() is not None
         dense = not self.lands and self.solver.interpolates
         y, nodes, interpolants = y0, [y0], []
-        for t0, t1 in pairwise(grid.unbind(0)):
-            piece = self.term.restrict(t0, t1) if knotted else self.term
-            step = self.solver.step(piece, t0, t1, y, None if knotted else state, dense=dense)
+        pieces = self.solver.pieces(self.term, grid, y0.dtype)
+        for (t0, t1), piece in zip(pairwise(grid.unbind(0)), pieces, strict=True):
+            step = self.solver.step(piece, t0, t1, y, self.solver.across(state) if knotted else state, dense=dense)
             y, state = step.y1, step.state
             nodes.append(y)
             interpolants.append(step.interpolant)
@@ -179,9 +179,19 @@ class Replay:
         return Segment(record.read(ts, node), y, state, record, nodes)
 
     def _step_to(self, grid: Tensor, nodes: Tensor, ts: Times, node: Tensor) -> States:
-        """Outputs of a method without dense output: all of them by one shorter step each from the node before."""
+        """Outputs of a method without dense output: by one shorter step each from the node before, all at once."""
         step = (node - 1).clamp(min=0)
-        t0, t1 = torch.movedim(rows_of(grid, step), -1, 0), torch.movedim(ts, -1, 0)
+        start, end, times = rows_of(grid, step), rows_of(grid, node), ts.detach()
+        rounding = 4.0 * torch.finfo(times.dtype).eps * times.abs() + 1e-12 * (end - start).abs().detach()
+        at_start = (times - start).abs() <= rounding
+        on_node = at_start | ((times - end).abs() <= rounding)
+        ys = rows_of(nodes, torch.where(at_start, step, node))
+        # A node that is read as it is has no gradient to the time that was asked for.
+        if not ts.requires_grad and bool(on_node.all()):
+            return ys
+        elsewhere = (times - start) * (times - end) > 0
+        t0, t1 = torch.movedim(start, -1, 0), torch.movedim(torch.where(elsewhere, start, ts), -1, 0)
         y0 = torch.movedim(rows_of(nodes, step), -2, 0)
-        piece = self.term.restrict(t0, t1)
-        return torch.movedim(self.solver.step(piece, t0, t1, y0, None, dense=False).y1, 0, -2)
+        inside = self.solver.step(self.term.restrict(t0, t1), t0, t1, y0, None, dense=False).y1
+        inside = torch.movedim(inside, 0, -2)
+        return inside if ts.requires_grad else torch.where(on_node.unsqueeze(-1), ys, inside)

@@ -221,7 +221,8 @@ class Search:
         with torch.no_grad():
             dt = self.controller.first(piece, self.solver, t, goal, y0, velocity)
             memory = self.controller.start(t)
-        return Front(t, y0, None if self.knotted else state, dt, memory, t != end, stop, self.direction * torch.inf)
+        state = self.solver.across(state) if self.knotted else state
+        return Front(t, y0, state, dt, memory, t != end, stop, self.direction * torch.inf)
 
     def attempt(self, front: Front) -> tuple[Front, Trial]:
         """One step of every series that is not done, taken back where its error is too large."""
@@ -258,7 +259,8 @@ class Search:
                 active = active & ~ended
             stop = front.stop if len(self.stops) == 2 else (front.stop + arrived).clamp(max=len(self.stops) - 1)
         y1 = torch.where(accept.unsqueeze(-1), step.y1, y)
-        state = None if front.state is None else _select(accept, step.state, front.state)
+        after = self.solver.across(step.state) if self.knotted else step.state
+        state = None if front.state is None else _select(accept, after, front.state)
         trial = Trial(front.active, accept, verdict.finite, reach, (), y, ())
         if self.keep:
             trial = trial._replace(span=(t, t1), interpolant=step.interpolant)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from .._types import State, Time
-from ..structure import VectorField
+from ..structure import Calculus, Noise, VectorField
 from ..terms import Term
 
 
@@ -71,12 +74,42 @@ class Solver(ABC):
     interpolates: ClassVar[bool] = True
     """Whether a step has a dense output; otherwise outputs inside it are read by a shorter step from its start."""
 
+    calculus: ClassVar[Calculus | None] = None
+    """How the method means a stochastic integral; None where it solves smooth equations only."""
+
+    noises: ClassVar[frozenset[Noise]] = frozenset(Noise)
+    """The kinds of noise that the method solves, where it solves stochastic equations."""
+
+    def within(self, rtol: float | Tensor, atol: float | Tensor) -> Solver:
+        """The method for a solve under these tolerances: itself, unless it iterates and so must know when to stop."""
+        return self
+
+    def strong_order(self, noise: Noise) -> float:
+        """Order of convergence path by path of a method with a `calculus`: 0.5 for general noise, otherwise 1."""
+        return 0.5 if noise is Noise.GENERAL else 1.0
+
+    def pieces(self, term: Term, grid: Tensor, dtype: torch.dtype) -> Iterator[Term]:
+        """The term restricted to each of consecutive steps.
+
+        Args:
+            term: the equation.
+            grid: ends of the steps, `(step + 1, *batch)`.
+            dtype: of the state.
+        """
+        knotted = term.knots() is not None
+        for t0, t1 in pairwise(grid.unbind(0)):
+            yield term.restrict(t0, t1) if knotted else term
+
     requires: ClassVar[type[VectorField]] = VectorField
     """What a field must be for the method to apply to it: some use more of its structure than its velocity."""
 
     @abstractmethod
     def init(self, term: Term, t0: Time, y0: State) -> StepState:
         """What the first step can use, and any step that starts on a knot."""
+
+    def across(self, state: StepState) -> StepState:
+        """What still holds of the `state` of a step where the next one starts on a knot: nothing, unless overridden."""
+        return None
 
     @abstractmethod
     def step(
