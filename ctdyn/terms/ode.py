@@ -62,7 +62,7 @@ class ODETerm(Term):
 
     def derivative(self, t: Time, y: State) -> State:
         """The field at `(t, y, u(t))`, checked: one that broadcasts by mistake is found here and not in a result."""
-        dy = self.field(t.to(y.dtype.to_real()), y, *self._drive(t, y))
+        dy = self.field(t.to(y.real.dtype), y, *self._drive(t, y))
         if not isinstance(dy, Tensor):
             returned = "None" if dy is None else type(dy).__name__
             raise TypeError(f"the field returned {returned}; it must return dy/dt, a tensor of shape {tuple(y.shape)}.")
@@ -88,7 +88,7 @@ class ODETerm(Term):
                 "exponential methods need a DecayField, which says decay(t, y, u) -> (a, b); got a "
                 f"{type(self.field).__name__}. Subclass DecayField, or use another method such as Tsit5()."
             )
-        return self.field.decay(t.to(y.dtype.to_real()), y, *self._drive(t, y))
+        return self.field.decay(t.to(y.real.dtype), y, *self._drive(t, y))
 
     def velocity(self, t: Time, p: State) -> State:
         """What the momenta `p` of a `SecondOrderField` do to its positions at time `t`.
@@ -96,7 +96,7 @@ class ODETerm(Term):
         Raises:
             TypeError: the field is not of second order.
         """
-        return self._motion().velocity(t.to(p.dtype.to_real()), p)
+        return self._motion().velocity(t.to(p.real.dtype), p)
 
     def force(self, t: Time, q: State) -> State:
         """What the positions `q` of a `SecondOrderField` do to its momenta at time `t`.
@@ -104,7 +104,7 @@ class ODETerm(Term):
         Raises:
             TypeError: the field is not of second order.
         """
-        return self._motion().force(t.to(q.dtype.to_real()), q, *self._drive(t, q))
+        return self._motion().force(t.to(q.real.dtype), q, *self._drive(t, q))
 
     def restrict(self, t0: Time, t1: Time) -> ODETerm:
         """The term with its inputs restricted to the step."""
@@ -132,7 +132,7 @@ class ODETerm(Term):
 
     def _drive(self, t: Time, y: State) -> tuple[Tensor, ...]:
         """What the field takes beside time and state: the inputs at that time, or nothing."""
-        return () if self.inputs is None else (self.inputs.evaluate(t).to(y.dtype.to_real()),)
+        return () if self.inputs is None else (self.inputs.evaluate(t).to(y.real.dtype),)
 
     def _motion(self) -> SecondOrderField:
         if not isinstance(self.field, SecondOrderField):
