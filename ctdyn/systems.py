@@ -14,17 +14,19 @@ from ._types import Inputs, State, States, Time, Times
 from .data import SeriesSet, from_ragged
 from .integrate import PIDController, solve
 from .solvers import Tsit5
-from .structure import VectorField
+from .structure import Calculus, Noise, SDEField, VectorField
 
 
 __all__ = [
     "DampedOscillator",
     "ExactSystem",
     "ExponentialDecay",
+    "GeometricBrownianMotion",
     "HarmonicOscillator",
     "Logistic",
     "Lorenz",
     "LotkaVolterra",
+    "OrnsteinUhlenbeck",
     "Spiral",
     "System",
     "VanDerPol",
@@ -341,6 +343,95 @@ class Lorenz(System):
         """The velocity; `u` is not used."""
         x1, x2, x3 = y.unbind(-1)
         return torch.stack([self.sigma * (x2 - x1), x1 * (self.rho - x3) - x2, x1 * x2 - self.beta * x3], -1)
+
+
+class OrnsteinUhlenbeck(SDEField):
+    r"""The Ornstein-Uhlenbeck process: noise that is pulled back to its mean, the same in every entry of the state.
+
+    .. math:: dy = \theta (m - y)\,dt + \sigma\,dW, \qquad
+              y(t) \sim N\big(m + (y_0 - m) e^{-\theta t},\; \tfrac{\sigma^2}{2 \theta} (1 - e^{-2 \theta t})\big)
+
+    Args:
+        theta: rate of the pull, per unit of time, positive.
+        mean: :math:`m`, in the unit of the state.
+        sigma: strength of the noise, in the unit of the state per square root of time.
+
+    Reference:
+        On the theory of the Brownian motion, G. E. Uhlenbeck, L. S. Ornstein, 1930,
+        https://doi.org/10.1103/PhysRev.36.823
+
+    Example:
+        >>> OrnsteinUhlenbeck(theta=2.0, mean=1.0).drift(torch.zeros(1), torch.zeros(1, 1))
+        tensor([[2.]])
+    """
+
+    noise, calculus = Noise.ADDITIVE, Calculus.ITO
+
+    def __init__(self, theta: float = 1.0, mean: float = 0.0, sigma: float = 1.0) -> None:
+        super().__init__()
+        self.theta = theta
+        self.mean = mean
+        self.sigma = sigma
+
+    def drift(self, t: Time, y: State, u: Inputs | None = None) -> State:
+        """The pull to the mean; `u` is not used."""
+        return self.theta * (self.mean - y)
+
+    def diffusion(self, t: Time, y: State, u: Inputs | None = None) -> Tensor:
+        """The strength of the noise; `u` is not used."""
+        return torch.full_like(y, self.sigma)
+
+    def law(self, t: Times, y0: State) -> tuple[States, States]:
+        """Mean and variance at times after 0, `(*batch, time, state)` each."""
+        decay = torch.exp(-self.theta * t)[..., None]
+        start = y0[..., None, :]
+        variance = self.sigma**2 / (2.0 * self.theta) * (1.0 - decay**2)
+        return self.mean + (start - self.mean) * decay, variance.expand(*decay.shape[:-1], y0.shape[-1])
+
+
+class GeometricBrownianMotion(SDEField):
+    r"""Geometric Brownian motion, an Ito equation with a solution path by path; every entry has a noise of its own.
+
+    .. math:: dy = \mu y\,dt + \sigma y\,dW, \qquad y(t) = y_0\, e^{(\mu - \sigma^2 / 2) t + \sigma W(t)}
+
+    Args:
+        mu: rate of growth of the mean, per unit of time.
+        sigma: strength of the noise, per square root of time.
+
+    Reference:
+        Brownian motion in the stock market, M. F. M. Osborne, 1959, https://doi.org/10.1287/opre.7.2.145
+
+    Example:
+        >>> system = GeometricBrownianMotion(mu=0.5, sigma=0.0)
+        >>> system.exact(torch.tensor([1.0]), torch.ones(1), torch.zeros(1, 1))
+        tensor([[1.6487]])
+    """
+
+    noise, calculus = Noise.DIAGONAL, Calculus.ITO
+
+    def __init__(self, mu: float = 0.1, sigma: float = 0.2) -> None:
+        super().__init__()
+        self.mu = mu
+        self.sigma = sigma
+
+    def drift(self, t: Time, y: State, u: Inputs | None = None) -> State:
+        """The growth; `u` is not used."""
+        return self.mu * y
+
+    def diffusion(self, t: Time, y: State, u: Inputs | None = None) -> Tensor:
+        """The strength of the noise; `u` is not used."""
+        return self.sigma * y
+
+    def exact(self, t: Times, y0: State, W: States) -> States:
+        """The states at times after 0, along a Brownian motion.
+
+        Args:
+            t: times, `(*batch, time)`.
+            y0: states at 0, `(*batch, state)`.
+            W: the Brownian motion there, `(*batch, time, state)`.
+        """
+        drift = (self.mu - self.sigma**2 / 2.0) * t[..., None]
+        return y0[..., None, :] * torch.exp(drift + self.sigma * W)
 
 
 def simulate(

@@ -2,10 +2,12 @@
 
 Through given values: `LinearPath`, `HermitePath` (smooth, slopes from the past), `NaturalCubicPath` (smoothest, knows
 the future), `RectilinearPath` (never looks ahead); `ConstantPath` stands still. Missing values: `fill_linear`,
-`fill_forward`. A rough path in short, over windows: `LogSignaturePath`.
+`fill_forward`. A rough path in short, over windows: `LogSignaturePath`. Brownian motion that answers the same twice:
+`StoredBrownian` and `VirtualBrownianTree`.
 """
 
 from .base import Path
+from .brownian import Brownian, StoredBrownian, VirtualBrownianTree
 from .constant import ConstantPath
 from .cubic import NaturalCubicPath
 from .hermite import HermitePath
@@ -16,6 +18,7 @@ from .signature import LogSignaturePath, log_signature, log_signature_size, sign
 
 
 __all__ = [
+    "Brownian",
     "ConstantPath",
     "HermitePath",
     "LinearPath",
@@ -23,6 +26,8 @@ __all__ = [
     "NaturalCubicPath",
     "Path",
     "RectilinearPath",
+    "StoredBrownian",
+    "VirtualBrownianTree",
     "fill_forward",
     "fill_linear",
     "log_signature",

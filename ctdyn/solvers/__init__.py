@@ -4,37 +4,59 @@ Explicit Runge-Kutta: `Euler` (order 1), `Midpoint`, `Heun` and `Ralston` (2), `
 (4), `Dopri5` and `Tsit5` (5). `Heun`, `Ralston`, `Bosh3`, `Dopri5` and `Tsit5` estimate their own error and so can
 choose their steps.
 
-For a `SecondOrderField`: `Leapfrog` (2).
+Stiff equations: `Rodas5P` (5), the first choice; `Kvaerno5` (5) and `Kvaerno3` (3), which need no second derivatives of
+the field; `ImplicitEuler` (1). All choose their steps.
+
+For fields that say more of themselves: `ExponentialEuler` (1), `ETDRK2` (2, chooses its steps) and `ETDRK4` (4) for a
+`DecayField`; `Leapfrog` (2) for a `SecondOrderField`.
+Stochastic, Ito: `EulerMaruyama` (any noise), `Milstein` and `SRI1` (scalar, diagonal), `SRA1` (additive); Stratonovich:
+`Midpoint`, `Heun`, `ReversibleHeun` and `EulerHeun` (any noise), `StratonovichMilstein` (scalar, diagonal). `SRA1` and
+`SRI1` have strong order 1.5 and estimate their own error.
 """
 
 from .base import Solver, Step, StepState
 from .bosh3 import Bosh3
+from .chords import OnChords
 from .dopri5 import Dopri5
 from .euler import Euler
+from .euler_heun import EulerHeun
+from .euler_maruyama import EulerMaruyama
 from .heun import Heun
 from .leapfrog import Leapfrog
 from .midpoint import Midpoint
+from .milstein import Milstein, StratonovichMilstein
 from .ralston import Ralston
 from .rk4 import RK4
 from .rk4_38 import RK4ThreeEighths
 from .runge_kutta import RungeKutta, Tableau
+from .sra1 import SRA1
+from .sri1 import SRI1
+from .stochastic import StochasticSolver
 from .tsit5 import Tsit5
 
 
 __all__ = [
     "RK4",
+    "SRA1",
+    "SRI1",
     "Bosh3",
     "Dopri5",
     "Euler",
+    "EulerHeun",
+    "EulerMaruyama",
     "Heun",
     "Leapfrog",
     "Midpoint",
+    "Milstein",
+    "OnChords",
     "RK4ThreeEighths",
     "Ralston",
     "RungeKutta",
     "Solver",
     "Step",
     "StepState",
+    "StochasticSolver",
+    "StratonovichMilstein",
     "Tableau",
     "Tsit5",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..structure import Calculus
 from .runge_kutta import RungeKutta, Tableau
 
 
@@ -26,6 +27,7 @@ class Euler(RungeKutta):
         1
     """
 
+    calculus: ClassVar[Calculus | None] = None
     order: ClassVar[int] = 1
     error_order: ClassVar[int] = 1
     tableau: ClassVar[Tableau] = Tableau(

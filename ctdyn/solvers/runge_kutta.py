@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .._types import State, Time
+from ..structure import Calculus
 from ..terms import Term
 from .base import Solver, Step, StepState
 
@@ -71,6 +72,7 @@ class RungeKutta(Solver, ABC):
     """
 
     tableau: ClassVar[Tableau]
+    calculus: ClassVar[Calculus | None] = Calculus.STRATONOVICH
 
     def __init_subclass__(cls) -> None:
         cls.adaptive = cls.tableau.error is not None
@@ -103,10 +105,9 @@ class RungeKutta(Solver, ABC):
         """The dense output of many steps, `(step, degree + 1, *batch, state)`."""
         dt = (t1 - t0).to(y0.dtype).unsqueeze(-1)
         weights = _matrix(self.tableau.polynomial, y0.dtype, y0.device)
-        steps, parts = interpolants.shape[:2]
-        powers = torch.matmul(weights, interpolants.reshape(steps, parts, y0[0].numel()))
-        powers = powers.reshape(steps, weights.shape[0], *y0.shape[1:]) * dt.unsqueeze(1)
-        return torch.cat([y0.unsqueeze(1), powers], 1)
+        stages = interpolants.transpose(0, 1).reshape(interpolants.shape[1], y0.numel())
+        powers = (weights @ stages).reshape(-1, *y0.shape) * dt
+        return torch.cat([y0.unsqueeze(0), powers]).transpose(0, 1)
 
 
 def _combine(y0: Tensor | None, dt: Tensor, weights: Sequence[float], velocities: Sequence[Tensor]) -> Tensor:

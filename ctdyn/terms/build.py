@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ..paths.base import Path
-from ..structure import CDEField
+from ..structure import CDEField, SDEField
 from .base import Term
 from .cde import CDETerm
 from .ode import ODETerm
@@ -26,6 +26,7 @@ def as_term(equation: Term | Callable[..., Tensor], inputs: Path | None = None) 
 
     Raises:
         ValueError: a term is given inputs beside its own, or a `CDEField` no control.
+        TypeError: the field is an `SDEField`, which needs a Brownian motion.
 
     Example:
         >>> type(as_term(lambda t, y: -y)).__name__
@@ -38,6 +39,11 @@ def as_term(equation: Term | Callable[..., Tensor], inputs: Path | None = None) 
                 "CDETerm(field, control)."
             )
         return equation
+    if isinstance(equation, SDEField):
+        raise TypeError(
+            f"{type(equation).__name__} is driven by a Brownian motion: build SDETerm(field, brownian), for example "
+            "with ctdyn.paths.VirtualBrownianTree(seeds, size), or hand the field to solve with a generator."
+        )
     if isinstance(equation, CDEField):
         if inputs is None:
             raise ValueError(
