@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import bisect
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +12,9 @@ from torch import Tensor
 from ..._checks import MaxStepsError, NonFiniteError, SolveError, StepSizeError
 from ..._types import State, States, Time, Times
 from ...terms import Term
+from ..clock import Clock, landing_times
+from ._clocks import OwnClocks
+from ._recording import Counted, Recorded
 from .base import Engine
 
 
@@ -23,22 +24,27 @@ _ADAPTIVE = ("dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun")
 _FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4")
 _MULTISTEP = ("explicit_adams", "implicit_adams", "fixed_adams")
 _SCIPY = ("scipy_solver",)
-# Lengths and places on the time axis, which the observation index does not share.
+# What a polynomial of low order through the ends of a step, or its stages, reads as well as the method steps.
+_READ = ("dopri5", "bosh3", "fehlberg2", "adaptive_heun")
+# Lengths and places on the time axis, which a parameter common to all series does not share.
 _TIMED_OPTIONS = ("first_step", "min_step", "max_step", "step_t", "jump_t")
 
 
 class TorchDiffEq(Engine):
     r"""The solvers of torchdiffeq, for comparison and as an oracle: `solve(..., solver=TorchDiffEq("dopri5"))`.
 
-    torchdiffeq knows one clock. If all series share their times, they go to it as they are. Otherwise every series is
-    integrated over the index :math:`s` of its own times,
+    torchdiffeq knows one clock. If all series share their times, they go to it as they are. Otherwise every series runs
+    over a common parameter,
 
-    .. math:: \frac{dy}{ds} = \dot t(s) \, f(t(s), y), \qquad t(k) = t_k, \quad t \text{ linear between}
+    .. math:: \frac{dy}{ds} = \dot t(s) \, f(t(s), y)
 
-    and adaptive methods are told that the right-hand side jumps at every :math:`k` (without this the answers are
-    silently wrong). That costs one full step per observation; the union of all times, the other way, costs a backward
-    pass that is quadratic in the number of outputs. Adaptive methods control one error for the whole batch: an answer
-    depends, within the tolerance, on the other series of the batch. Gradients are those of the discrete solve.
+    Adaptive methods take the share of each series' own span for it: they step as they like, their steps are written
+    down, and all outputs of all series are read from a dense output of the steps at once. (The union of all times, the
+    usual way, costs a backward pass that is quadratic in the number of outputs.) Where inputs have knots, :math:`t(s)`
+    is linear between these, and torchdiffeq is told that the right-hand side jumps there; without this the answers
+    would be silently wrong. `"dopri8"`, whose dense output is poor, and fixed steps land on every output instead.
+    Adaptive methods control one error for the whole batch: an answer depends, within the tolerance, on the other series
+    of the batch. Gradients are those of the discrete solve.
 
     On a shared clock `"dopri8"` and `"bosh3"` read outputs from an interpolant that is far less accurate than their
     steps; `step_t=ts` makes them land on the times instead.
@@ -98,12 +104,20 @@ class TorchDiffEq(Engine):
         moves = (clock.diff(dim=-1) != 0).reshape(-1, ts.shape[-1]).any(0)
         distinct = clock[..., torch.cat([moves.new_ones(1), moves])]
         shared = distinct.reshape(-1, distinct.shape[-1])[0]
-        if bool((distinct == shared).all()):
+        if not bool(moves.any()):
+            ys, evaluations = y0[..., None, :].expand(*ts.shape, y0.shape[-1]), 0
+        elif bool((distinct == shared).all()) and (term.knots() is None or not self._lands_on_knots):
             ys, evaluations = self._on_shared_clock(term, y0, shared)
+            ys = ys[..., torch.cumsum(moves, 0), :]
         else:
-            ys, evaluations = self._on_own_clocks(term, y0, distinct)
+            ys, evaluations = self._on_own_clocks(term, y0, ts, t0)
         count = torch.full(y0.shape[:-1], evaluations, dtype=torch.int64, device=y0.device)
-        return ys[..., torch.cumsum(moves, 0), :], {"evaluations": count}
+        return ys, {"evaluations": count}
+
+    @property
+    def _lands_on_knots(self) -> bool:
+        """Whether knots are marked; one who names the jumps does it alone, and fixed steps keep to their grid."""
+        return self.method in _ADAPTIVE and not set(_TIMED_OPTIONS) & set(self.options)
 
     def _on_shared_clock(self, term: Term, y0: State, clock: Tensor) -> tuple[States, int]:
         """All series at once, on the time since the start: a float32 state then costs the clock no precision."""
@@ -127,11 +141,11 @@ class TorchDiffEq(Engine):
         def velocity(t: Tensor, y: Tensor) -> Tensor:
             return term.derivative((start + t).expand(y.shape[:-1]), y)
 
-        counted = _Counted(velocity)
+        counted = Counted(velocity)
         return self._integrate(counted, y0, elapsed, options), counted.evaluations
 
-    def _on_own_clocks(self, term: Term, y0: State, clock: Times) -> tuple[States, int]:
-        """Every series over the index of its own times."""
+    def _on_own_clocks(self, term: Term, y0: State, ts: Times, t0: Time) -> tuple[States, int]:
+        """Every series over a parameter that is common to all."""
         if self.method in (*_MULTISTEP, *_SCIPY):
             raise ValueError(
                 f"{self.method!r} cannot solve series that have their own clocks (it would step across the kinks of "
@@ -141,37 +155,35 @@ class TorchDiffEq(Engine):
         if misplaced:
             raise ValueError(
                 f"the options {misplaced} are times or lengths of time; where every series has its own clock, "
-                "torchdiffeq integrates over the index of the times and they have no meaning. Leave them out."
+                "torchdiffeq integrates over a parameter that they do not mean. Leave them out."
             )
-        gaps = clock.diff(dim=-1)
-        options = dict(self.options)
-        marks = _marks(gaps)
-        lengths, last = marks.diff().tolist(), gaps.shape[-1] - 1
-        adaptive = self.method in _ADAPTIVE
-        if adaptive:
-            options["jump_t"] = marks[1:]
-        else:
-            step_size = options.pop("step_size", math.inf)
-            num_steps = max(1, math.ceil(float(gaps.abs().max()) / step_size - 1e-9))
-            options["perturb"] = True
-            options["grid_constructor"] = lambda func, y, s: _subdivided(s, num_steps)
+        clock = Clock(ts, t0, torch.where(ts[..., -1] >= t0, 1.0, -1.0), from_first=False)
+        knots = term.knots() if self.method in _ADAPTIVE else None
+        reads = self.method in _READ
+        nodes = torch.stack([t0, ts[..., -1]], -1) if reads else torch.cat([t0[..., None], ts], -1)
+        clocks = OwnClocks.create(landing_times(nodes, clock, knots))
 
         def velocity(s: Tensor, y: Tensor) -> Tensor:
-            # torchdiffeq rounds s to the state's dtype before it looks to one side of a mark: so must the marks.
-            found = int(torch.searchsorted(marks.to(s.dtype), s.detach(), right=True)) - 1
-            piece = min(max(found, 0), last)
-            pace = gaps[..., piece] / lengths[piece]
-            t = clock[..., piece] + (s - marks[piece]) * pace
+            t, pace = clocks.at(s)
             return pace.to(y.dtype)[..., None] * term.derivative(t, y)
 
-        counted = _Counted(velocity)
-        # Fixed-step methods know no such callback, and warn about it.
-        guarded = _WithinIntervals(counted, marks.tolist()) if adaptive else counted
-        return self._integrate(guarded, y0, marks, options), counted.evaluations
+        place, marks, options = clocks.place(ts, clock.direction), clocks.marks, dict(self.options)
+        if self.method not in _ADAPTIVE:
+            step_size = options.pop("step_size", math.inf)
+            num_steps = max(1, math.ceil(float(clocks.nodes.diff(dim=-1).abs().max()) / step_size - 1e-9))
+            options["perturb"] = True
+            options["grid_constructor"] = lambda func, y, s: _subdivided(s, num_steps)
+            counted = Counted(velocity)
+            return _chosen(self._integrate(counted, y0, marks, options), place, marks), counted.evaluations
+        options |= {"step_t": marks[-1:]} | ({"jump_t": marks[1:-1]} if len(marks) > 2 else {})
+        recorded = Recorded(velocity, marks.tolist())
+        ys = self._integrate(recorded, y0, marks[[0, -1]] if reads else marks, options)
+        if reads:
+            quartic = self.method == "dopri5"
+            return recorded.read(place, ys[..., -1, :], term, quartic=quartic), recorded.evaluations
+        return _chosen(ys, place, marks), recorded.evaluations
 
-    def _integrate(
-        self, velocity: _Counted | _WithinIntervals, y0: State, s: Tensor, options: dict[str, Any]
-    ) -> States:
+    def _integrate(self, velocity: Counted, y0: State, s: Tensor, options: dict[str, Any]) -> States:
         """One call of torchdiffeq, its assertions turned into errors that say what to do."""
         if s.shape[0] == 1:
             return y0[..., None, :]
@@ -184,53 +196,14 @@ class TorchDiffEq(Engine):
         return torch.movedim(torch.as_tensor(found), 0, -2)
 
 
-class _Counted:
-    """A right-hand side that counts its evaluations."""
-
-    def __init__(self, velocity: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self._velocity = velocity
-        self.evaluations = 0
-
-    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        self.evaluations += 1
-        return self._velocity(t, y)
-
-
-class _WithinIntervals:
-    """A right-hand side over the index of the times, on which no accepted step may cross a mark."""
-
-    def __init__(self, velocity: _Counted, marks: list[float]) -> None:
-        self._velocity = velocity
-        self._marks = marks
-
-    def __call__(self, s: Tensor, y: Tensor) -> Tensor:
-        return self._velocity(s, y)
-
-    def callback_accept_step(self, s: Tensor, y: Tensor, ds: Tensor) -> None:
-        """Called by torchdiffeq after every accepted step."""
-        start, end = float(s.detach()), float((s + ds).detach())
-        following = bisect.bisect_right(self._marks, start)
-        # The marks make this all but impossible; were it to happen, the answer would be wrong without a word.
-        if following < len(self._marks) and end > self._marks[following] + 1e-12 * end:
-            raise SolveError(
-                f"torchdiffeq stepped across the time with index {following}; change rtol slightly, or use a solver of "
-                "ctdyn, for example Dopri5()."
-            )
-
-
 def _needs_gradient(term: Term, y0: Tensor, ts: Tensor) -> bool:
     return any(tensor.requires_grad for tensor in (y0, ts, *term.parameters(), *term.tensors()))
 
 
-def _marks(gaps: Tensor) -> Tensor:
-    """The values of s at which the times of every series lie: nearly the integers, closer and closer together.
-
-    torchdiffeq 0.2.5 forgets all jumps after one on which a step ends by itself and not because it was cut. It keeps a
-    step that was just good enough, so on the integers (a step of 1, then the next of 1) that is common. Where every
-    interval is a little shorter than the one before, such a step is too long and is cut.
-    """
-    lengths = torch.pow(1 - 1e-6, torch.arange(gaps.shape[-1], dtype=torch.float64, device=gaps.device))
-    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+def _chosen(ys: Tensor, place: Tensor, marks: Tensor) -> Tensor:
+    """The states at those marks that are outputs of a series, `(*batch, time, state)`."""
+    index = torch.searchsorted(marks, place.detach().contiguous() - 0.5 * marks.diff().min())
+    return ys.gather(-2, index[..., None].expand(*index.shape, ys.shape[-1]))
 
 
 def _equally_spaced(times: Tensor) -> bool:
