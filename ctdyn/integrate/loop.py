@@ -164,8 +164,9 @@ class Replay:
         knotted = self.term.knots() is not None
         dense = not self.lands and self.solver.interpolates
         y, nodes, interpolants = y0, [y0], []
-        pieces = self.solver.pieces(self.term, grid, y0.dtype)
-        for (t0, t1), piece in zip(pairwise(grid.unbind(0)), pieces, strict=True):
+        ends = grid.unbind(0)
+        pieces = self.solver.pieces(self.term, ends, y0.dtype)
+        for (t0, t1), piece in zip(pairwise(ends), pieces, strict=True):
             step = self.solver.step(piece, t0, t1, y, self.solver.across(state) if knotted else state, dense=dense)
             y, state = step.y1, step.state
             nodes.append(y)

@@ -92,11 +92,12 @@ def stochastic_term(
     size = brownian_size(equation, start.to(y0.dtype.to_real()), y0.detach(), u)
     motion: Brownian
     if isinstance(controller, GridController):
-        # Whole cells, so that a later end leaves what came before as it was; knots cut steps and not the motion.
-        grid = controller.grid(clock, None).detach()
         if isinstance(controller, ConstantStep):
-            ticks = torch.arange(len(grid), dtype=torch.float64, device=grid.device)
+            # Whole steps, so that a later end leaves what came before as it was; knots cut steps and not the motion.
+            ticks = torch.arange(controller.count(clock, None) + 1, dtype=torch.float64, device=start.device)
             grid = start + ticks.reshape(-1, *[1] * start.dim()) * (controller.dt * clock.direction)
+        else:
+            grid = controller.grid(clock, None).detach()
         motion = StoredBrownian.draw(grid, size, generator=generator, dtype=y0.dtype.to_real())
     else:
         motion = VirtualBrownianTree.draw(tuple(start.shape), size, generator=generator, t0=start)

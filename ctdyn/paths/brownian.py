@@ -171,6 +171,16 @@ class StoredBrownian(Brownian):
         """Motions per series."""
         return self.dW.shape[-1]
 
+    def increments(self, grid: Tensor) -> State:
+        """The increments of consecutive steps, `(step, *batch, size)`; those that are stored come as they are."""
+        place = (self.grid[:, *[0] * (grid.dim() - 1)] - grid[0].flatten()[:1]).abs().argmin() if grid.numel() else 0
+        first, last = int(place), int(place) + len(grid)
+        if self.grid[first:last].shape == grid.shape:
+            rounding = 4.0 * _EPS * grid.abs().amax() + 1e-12 * self._spans.amax()
+            if bool(((self.grid[first:last] - grid.detach()).abs() <= rounding).all()):
+                return self.dW[first : last - 1]
+        return super().increments(grid)
+
     @property
     def batch_shape(self) -> torch.Size:
         """The axes of the series, `(*batch,)`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
@@ -88,16 +88,16 @@ class Solver(ABC):
         """Order of convergence path by path of a method with a `calculus`: 0.5 for general noise, otherwise 1."""
         return 0.5 if noise is Noise.GENERAL else 1.0
 
-    def pieces(self, term: Term, grid: Tensor, dtype: torch.dtype) -> Iterator[Term]:
-        """The term restricted to each of consecutive steps.
+    def pieces(self, term: Term, ends: Sequence[Time], dtype: torch.dtype) -> Iterator[Term]:
+        """The term restricted to each of consecutive steps; good for that step alone.
 
         Args:
             term: the equation.
-            grid: ends of the steps, `(step + 1, *batch)`.
+            ends: ends of the steps, the start included, `(*batch,)` each; the very tensors that `step` is given.
             dtype: of the state.
         """
         knotted = term.knots() is not None
-        for t0, t1 in pairwise(grid.unbind(0)):
+        for t0, t1 in pairwise(ends):
             yield term.restrict(t0, t1) if knotted else term
 
     requires: ClassVar[type[VectorField]] = VectorField

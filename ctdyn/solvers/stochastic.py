@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -39,11 +39,11 @@ class StochasticSolver(Solver, ABC):
         """Nothing is carried from step to step."""
         return None
 
-    def pieces(self, term: Term, grid: Tensor, dtype: torch.dtype) -> Iterator[Term]:
+    def pieces(self, term: Term, ends: Sequence[Time], dtype: torch.dtype) -> Iterator[Term]:
         """The term on each of consecutive steps, its Brownian increments found all at once."""
         if not isinstance(term, SDETerm):
-            return super().pieces(term, grid, dtype)
-        return term.along(grid, dtype, area=self.needs_area)
+            return super().pieces(term, ends, dtype)
+        return term.along(ends, dtype, area=self.needs_area)
 
     def coefficients(self, term: Term, t0: Time, t1: Time, y0: State, interpolants: Tensor) -> Tensor:
         """There is no dense output: between two times a Brownian motion is no polynomial."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from ..structure import Calculus, Noise, SDEField
 from .base import Term
 
 
-__all__ = ["ChordTerm", "SDETerm", "StochasticIncrement", "brownian_size"]
+__all__ = ["ChordTerm", "KnownStep", "SDETerm", "StochasticIncrement", "brownian_size"]
 
 _DECLARE = "declare it in the class of the field, for example noise = Noise.DIAGONAL and calculus = Calculus.ITO."
 
@@ -38,6 +38,29 @@ class StochasticIncrement(NamedTuple):
     dt: Tensor
     dW: Tensor  # noqa: N815
     area: Tensor | None = None
+
+
+class KnownStep(NamedTuple):
+    """One step whose driver is at hand.
+
+    Args:
+        dx: what drives it.
+        t0: its start, float64, `(*batch,)`.
+        t1: its end.
+        start: its start in the dtype that the field is given.
+        end: its end likewise.
+
+    Example:
+        >>> t = torch.zeros(1)
+        >>> KnownStep(StochasticIncrement(t, t), t, t, t, t).dx.area is None
+        True
+    """
+
+    dx: StochasticIncrement
+    t0: Time
+    t1: Time
+    start: Time
+    end: Time
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +102,7 @@ class SDETerm(Term):
     field: SDEField  # type: ignore[assignment]
     brownian: Brownian
     inputs: Path | None = None
-    known: StochasticIncrement | None = dataclasses.field(default=None, repr=False)
+    known: KnownStep | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.known is not None:
@@ -114,23 +137,24 @@ class SDETerm(Term):
     def increment(self, t0: Time, t1: Time) -> StochasticIncrement:  # type: ignore[override]
         """What drives a step; the time that passes and the increment of the motion."""
         if self.known is not None:
-            return self.known
+            return self.known.dx
         return StochasticIncrement((t1 - t0).unsqueeze(-1), self.brownian.increment(t0, t1))
 
     def increment_and_area(self, t0: Time, t1: Time) -> StochasticIncrement:
         """What drives a step, with the space-time Levy area of the motion."""
-        if self.known is not None and self.known.area is not None:
-            return self.known
+        if self.known is not None and self.known.dx.area is not None:
+            return self.known.dx
         return StochasticIncrement((t1 - t0).unsqueeze(-1), *self.brownian.increment_and_area(t0, t1))
 
-    def along(self, grid: Tensor, dtype: torch.dtype, *, area: bool = False) -> Iterator[SDETerm]:
-        """The term on each of consecutive steps, their increments found all at once.
+    def along(self, ends: Sequence[Time], dtype: torch.dtype, *, area: bool = False) -> Iterator[SDETerm]:
+        """The term on each of consecutive steps, for these alone, their increments found all at once.
 
         Args:
-            grid: ends of the steps, float64, `(step + 1, *batch)`.
+            ends: ends of the steps, float64, `(*batch,)` each.
             dtype: of the state.
             area: whether the method needs the space-time Levy area.
         """
+        grid = torch.stack(tuple(ends))
         spans = grid.diff(dim=0).to(dtype).unsqueeze(-1)
         areas: tuple[Tensor | None, ...] = (None,) * len(spans)
         if area:
@@ -138,15 +162,17 @@ class SDETerm(Term):
             areas = drawn.to(dtype).unbind(0)
         else:
             changes = self.brownian.increments(grid)
-        times = grid.unbind(0)
+        given = grid.to(dtype.to_real()).unbind(0)
         for k, (dt, dW, H) in enumerate(zip(spans.unbind(0), changes.to(dtype).unbind(0), areas, strict=True)):
-            inputs = None if self.inputs is None else self.inputs.restrict(times[k], times[k + 1])
-            yield SDETerm(self.field, self.brownian, inputs, StochasticIncrement(dt, dW, H))
+            inputs = None if self.inputs is None else self.inputs.restrict(ends[k], ends[k + 1])
+            known = KnownStep(StochasticIncrement(dt, dW, H), ends[k], ends[k + 1], given[k], given[k + 1])
+            yield SDETerm(self.field, self.brownian, inputs, known)
 
     def drift(self, t: Time, y: State) -> State:
         """The drift at `(t, y, u(t))`, checked."""
         f = self.field.drift(*self._arguments(t, y))
-        _check(f, y.shape, y, "drift", "(*batch, state)")
+        if not isinstance(f, Tensor) or f.shape != y.shape or f.dtype != y.dtype:
+            _refuse(f, y.shape, y, "drift", "(*batch, state)")
         return f
 
     def diffusion(self, t: Time, y: State) -> Tensor:
@@ -202,8 +228,19 @@ class SDETerm(Term):
             return self
         return replace(self, inputs=self.inputs.replace(tensors))
 
+    def _given(self, t: Time, dtype: torch.dtype) -> Time:
+        """A time as the field is given it."""
+        known = self.known
+        if known is not None:
+            # Within a step the times are the very same tensors; a conversion costs as much as a layer of the field.
+            if t is known.t0:
+                return known.start
+            if t is known.t1:
+                return known.end
+        return t.to(dtype)
+
     def _arguments(self, t: Time, y: State) -> tuple[Tensor, ...]:
-        time = t.to(y.dtype.to_real())
+        time = self._given(t, y.real.dtype)
         return (time, y) if self.inputs is None else (time, y, self.inputs.evaluate(t).to(time.dtype))
 
 
@@ -306,21 +343,26 @@ def check_declared(sde: SDEField) -> None:
 
 def check_diffusion(g: Tensor, y: State, noise: Noise, size: int) -> None:
     """Whether a diffusion has the shape that the declared noise asks for."""
+    square = isinstance(g, Tensor) and g.shape == y.shape and noise is not Noise.GENERAL
+    fits = isinstance(g, Tensor) and g.dtype == y.dtype
+    if fits and square and size == (1 if noise is Noise.SCALAR else y.shape[-1]):
+        return
     matrix = (*y.shape, size)
     if noise is Noise.GENERAL or (noise is Noise.ADDITIVE and isinstance(g, Tensor) and g.dim() != y.dim()):
-        _check(g, matrix, y, "diffusion", f"(*batch, state, brownian) for {noise.value} noise")
+        if not fits or g.shape != matrix:
+            _refuse(g, matrix, y, "diffusion", f"(*batch, state, brownian) for {noise.value} noise")
         return
-    _check(g, y.shape, y, "diffusion", f"(*batch, state) for {noise.value} noise")
-    if noise is not Noise.SCALAR and size != y.shape[-1]:
-        raise ValueError(
-            f"a diffusion of shape {tuple(g.shape)} needs a Brownian motion of size {y.shape[-1]}, one per entry of "
-            f"the state; the one given has size {size}."
-        )
-    if noise is Noise.SCALAR and size != 1:
+    if not fits or not square:
+        _refuse(g, y.shape, y, "diffusion", f"(*batch, state) for {noise.value} noise")
+    if noise is Noise.SCALAR:
         raise ValueError(f"scalar noise needs a Brownian motion of size 1; the one given has size {size}.")
+    raise ValueError(
+        f"a diffusion of shape {tuple(g.shape)} needs a Brownian motion of size {y.shape[-1]}, one per entry of the "
+        f"state; the one given has size {size}."
+    )
 
 
-def _check(found: Tensor, shape: tuple[int, ...], y: State, name: str, axes: str) -> None:
+def _refuse(found: Tensor, shape: tuple[int, ...], y: State, name: str, axes: str) -> NoReturn:
     if not isinstance(found, Tensor):
         returned = "None" if found is None else type(found).__name__
         raise TypeError(f"the {name} returned {returned}; it must return a tensor {axes}.")
@@ -329,8 +371,7 @@ def _check(found: Tensor, shape: tuple[int, ...], y: State, name: str, axes: str
             f"the {name} must be {axes}: expected {tuple(shape)} for a state of {tuple(y.shape)}, got "
             f"{tuple(found.shape)}."
         )
-    if found.dtype != y.dtype:
-        raise TypeError(
-            f"the {name} is of {found.dtype} for a state of {y.dtype}; convert one of them, for example "
-            f"field.to({y.dtype}) or y0.to({found.dtype})."
-        )
+    raise TypeError(
+        f"the {name} is of {found.dtype} for a state of {y.dtype}; convert one of them, for example "
+        f"field.to({y.dtype}) or y0.to({found.dtype})."
+    )
