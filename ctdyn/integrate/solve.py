@@ -91,6 +91,8 @@ def solve(
         return _by_engine(solver, term, y0, ts, clock, controller, adjoint, throw)
     solver = Tsit5() if solver is None else solver
     controller = _check_controller(solver, controller)
+    if isinstance(controller, PIDController):
+        solver = solver.within(controller.rtol, controller.atol)
     adjoint = Direct() if adjoint is None else adjoint
     _check_adjoint(adjoint)
     ts = ts.expand(*shape, ts.shape[-1])

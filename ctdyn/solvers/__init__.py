@@ -18,16 +18,22 @@ from .base import Solver, Step, StepState
 from .bosh3 import Bosh3
 from .chords import OnChords
 from .dopri5 import Dopri5
+from .esdirk import ESDIRK, ImplicitTableau
 from .euler import Euler
 from .euler_heun import EulerHeun
 from .euler_maruyama import EulerMaruyama
 from .heun import Heun
+from .implicit_euler import ImplicitEuler
+from .kvaerno3 import Kvaerno3
+from .kvaerno5 import Kvaerno5
 from .leapfrog import Leapfrog
 from .midpoint import Midpoint
 from .milstein import Milstein, StratonovichMilstein
 from .ralston import Ralston
 from .rk4 import RK4
 from .rk4_38 import RK4ThreeEighths
+from .rodas5p import Rodas5P
+from .rosenbrock import Rosenbrock, RosenbrockTableau
 from .runge_kutta import RungeKutta, Tableau
 from .sra1 import SRA1
 from .sri1 import SRI1
@@ -36,6 +42,7 @@ from .tsit5 import Tsit5
 
 
 __all__ = [
+    "ESDIRK",
     "RK4",
     "SRA1",
     "SRI1",
@@ -45,12 +52,19 @@ __all__ = [
     "EulerHeun",
     "EulerMaruyama",
     "Heun",
+    "ImplicitEuler",
+    "ImplicitTableau",
+    "Kvaerno3",
+    "Kvaerno5",
     "Leapfrog",
     "Midpoint",
     "Milstein",
     "OnChords",
     "RK4ThreeEighths",
     "Ralston",
+    "Rodas5P",
+    "Rosenbrock",
+    "RosenbrockTableau",
     "RungeKutta",
     "Solver",
     "Step",
