@@ -4,9 +4,11 @@
 `Direct`, `Checkpoint`; other libraries behind the same call: `TorchDiffEq`. A `Solution` is a path.
 """
 
-from .adjoint import Adjoint, Checkpoint, Direct
+from .adjoint import Adjoint, AdjointInstabilityWarning, Checkpoint, Direct, Reversible
 from .controllers import AdaptiveController, ConstantStep, GridController, PIDController, StepController, StepTo
 from .engines import Engine, TorchDiffEq
+from .events import Event, Events
+from .integrands import Divergence, KineticEnergy, PathKL
 from .solution import Solution
 from .solve import evolve, solve
 from .status import Status
@@ -15,12 +17,19 @@ from .status import Status
 __all__ = [
     "AdaptiveController",
     "Adjoint",
+    "AdjointInstabilityWarning",
     "Checkpoint",
     "ConstantStep",
     "Direct",
+    "Divergence",
     "Engine",
+    "Event",
+    "Events",
     "GridController",
+    "KineticEnergy",
     "PIDController",
+    "PathKL",
+    "Reversible",
     "Solution",
     "Status",
     "StepController",

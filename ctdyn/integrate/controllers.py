@@ -93,8 +93,20 @@ class AdaptiveController(StepController):
     """
 
     @abstractmethod
-    def first(self, term: Term, solver: Solver, t0: Time, t1: Time, y0: State, f0: State) -> Time:
-        """The length of the first step, `(*batch,)`, at most that of the interval from `t0` to `t1`."""
+    def first(
+        self, term: Term, solver: Solver, t0: Time, t1: Time, y0: State, f0: State, judged: int | None = None
+    ) -> Time:
+        """The length of the first step, `(*batch,)`, at most that of the interval from `t0` to `t1`.
+
+        Args:
+            term: the equation.
+            solver: the method.
+            t0: where the solve starts, `(*batch,)`.
+            t1: how far the first step may go.
+            y0: state at the start, `(*batch, state)`.
+            f0: velocity there.
+            judged: how many leading entries of the state are looked at; None for all.
+        """
 
     @abstractmethod
     def start(self, t0: Time) -> tuple[Tensor, ...]:
@@ -257,21 +269,24 @@ class PIDController(AdaptiveController):
         """Outputs are interpolated."""
         return False
 
-    def first(self, term: Term, solver: Solver, t0: Time, t1: Time, y0: State, f0: State) -> Time:
+    def first(
+        self, term: Term, solver: Solver, t0: Time, t1: Time, y0: State, f0: State, judged: int | None = None
+    ) -> Time:
         """The length of the first step, from the size of the field and of its change."""
+        seen = slice(None, judged)
         for name, value in (("rtol", self.rtol), ("atol", self.atol)):
-            _check_fit(name, value, y0)
+            _check_fit(name, value, y0[..., seen])
         span = (t1 - t0).abs()
         if self.dt0 is not None:
             return torch.clamp(torch.full_like(span, self.dt0), max=span)
-        scale = self._scale(y0.abs())
-        size, slope = _rms(y0 / scale), _rms(f0 / scale)
+        scale = self._scale(y0[..., seen].abs())
+        size, slope = _rms(y0[..., seen] / scale), _rms(f0[..., seen] / scale)
         small = (size < 1e-5) | (slope < 1e-5)
         guess = torch.where(small, 1e-6 * span, 0.01 * size / torch.where(small, 1.0, slope))
         guess = torch.minimum(torch.nan_to_num(guess, nan=0.0), span)
         time = t0 + torch.sign(t1 - t0) * guess
         moved = torch.addcmul(y0, (time - t0).to(y0.dtype).unsqueeze(-1), f0)
-        bend = _rms((term.derivative(time, moved) - f0) / scale) / torch.where(guess > 0, guess, 1.0)
+        bend = _rms((term.derivative(time, moved) - f0)[..., seen] / scale) / torch.where(guess > 0, guess, 1.0)
         steepest = torch.maximum(slope, bend)
         flat = ~(steepest > 1e-15)
         better = (0.01 / torch.where(flat, 1.0, steepest)) ** (1.0 / solver.error_order)

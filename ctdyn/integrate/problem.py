@@ -12,7 +12,7 @@ from torch import Tensor
 from .._types import State, States
 from ..paths.base import Path
 from ..solvers.base import Solver
-from ..terms import Term
+from ..terms import SDETerm, Term
 from .adjoint import Adjoint
 from .clock import Clock
 from .controllers import AdaptiveController, GridController, StepController
@@ -107,9 +107,7 @@ class Problem:
             planned,
             _stats(planned, replay, self.solver, record),
             self._describe(planned),
-            lambda: DensePath.create(
-                _dense(replay, self.y0) if record is None else record.trajectory(), self.clock.direction
-            ),
+            lambda: self._path(_dense(replay, self.y0) if record is None else record.trajectory()),
         )
 
     def _plan(self, watch: Watch | None) -> StepPlan:
@@ -123,8 +121,13 @@ class Problem:
         )
         if self.throw and isinstance(self.controller, AdaptiveController):
             final = self.y0 if planned.final is None else planned.final
-            self._raise(planned.status, planned.steps, planned.reached, final)
+            self.fail(planned.status, planned.steps, planned.reached, final)
         return planned
+
+    def _path(self, trajectory: Trajectory) -> Path:
+        """The dense output, without what the error is not measured on."""
+        trajectory = replace(trajectory, coefficients=trajectory.coefficients[..., : self.judged])
+        return DensePath.create(trajectory, self.clock.direction)
 
     def tracked(self) -> bool:
         """Whether a gradient is known to be wanted; a plain function's closure shows only when it is evaluated."""
@@ -133,7 +136,8 @@ class Problem:
         clock, term = self.clock, self.term
         return any(x.requires_grad for x in (self.y0, clock.ts, clock.t0, *term.tensors(), *term.parameters()))
 
-    def _raise(self, status: Tensor, steps: Tensor, reached: Tensor, y: Tensor) -> None:
+    def fail(self, status: Tensor, steps: Tensor, reached: Tensor, y: Tensor) -> None:
+        """Raise the error of the first series that failed; return where none did."""
         raise_failure(status, steps, reached, self.clock.t0, self.clock.end, y, self.max_steps)
 
     def _inspect(self, planned: StepPlan, replay: Replay, ys: States, nodes: list[Tensor]) -> StepPlan:
@@ -146,10 +150,11 @@ class Problem:
                 output, reached = last_finite(finite, self.clock)
                 steps = replay.node.gather(-1, output[..., None])[..., 0]
                 state = ys.detach().gather(-2, output[..., None, None].expand(*output.shape, 1, ys.shape[-1]))
-                self._raise(status, steps, reached, state[..., 0, :])
+                self.fail(status, steps, reached, state[..., 0, :])
         elif self.throw:
-            self._raise(planned.status, planned.steps, planned.reached, nodes[-1])
-        _warn_of_growth(nodes, replay.solver)
+            self.fail(planned.status, planned.steps, planned.reached, nodes[-1])
+        if not isinstance(self.term, SDETerm):
+            _warn_of_growth(nodes, replay.solver)
         return planned
 
     def _describe(self, planned: StepPlan) -> str:

@@ -219,7 +219,7 @@ class Search:
         state = self.solver.init(piece, t, y0)
         velocity = state if isinstance(state, Tensor) else piece.derivative(t, y0)
         with torch.no_grad():
-            dt = self.controller.first(piece, self.solver, t, goal, y0, velocity)
+            dt = self.controller.first(piece, self.solver, t, goal, y0, velocity, self.limits.judged)
             memory = self.controller.start(t)
         state = self.solver.across(state) if self.knotted else state
         return Front(t, y0, state, dt, memory, t != end, stop, self.direction * torch.inf)

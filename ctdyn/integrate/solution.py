@@ -12,6 +12,7 @@ from .._types import State, States, Time, Times
 from ..paths.base import Path
 from ..paths.piecewise import PiecewisePath
 from .dense import Trajectory, rows_of
+from .events import Events
 
 
 __all__ = ["DensePath", "Solution"]
@@ -90,6 +91,8 @@ class Solution(Path):
         stats: counts per series, `(*batch,)`: `steps`, `rejected`, `evaluations`.
         plan: how the solve was done and why, one sentence.
         dense: builds the path on the first question.
+        aux: the integrals that were asked for, at the asked times, `(*batch, time, integral)`; None without.
+        events: the events that happened; None where none were looked for.
 
     Example:
         >>> from ctdyn.integrate import solve
@@ -108,12 +111,17 @@ class Solution(Path):
         stats: dict[str, Tensor],
         plan: str,
         dense: Callable[[], Path],
+        *,
+        aux: Tensor | None = None,
+        events: Events | None = None,
     ) -> None:
         self.ts = ts
         self.ys = ys
         self.status = status
         self.stats = stats
         self.plan = plan
+        self.aux = aux
+        self.events = events
         self._dense = dense
 
     def __repr__(self) -> str:

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from .._checks import NonFiniteError
 from .._types import State, States, Time
 from ..paths.base import Path
 from ..paths.hermite import HermitePath
 from ..solvers.base import Solver
-from ..solvers.tsit5 import Tsit5
-from ..structure import CDEField, VectorField
-from ..terms import Term, as_term
+from ..structure import CDEField, SDEField, VectorField
+from ..terms import AugmentedTerm, SDETerm, Term, as_term, augmented_sde
 from .adjoint import Adjoint, Direct
 from .clock import Clock
 from .controllers import AdaptiveController, PIDController, StepController
 from .engines.base import Engine
+from .episodes import run_episodes
+from .events import Event
 from .problem import Problem, last_finite
 from .solution import Solution
 from .status import Status, raise_failure
+from .stochastic import check_steps, equation_of, method_for
 
 
 __all__ = ["evolve", "solve"]
 
 
 def solve(
-    term: Term | VectorField | CDEField | Callable[..., Tensor],
+    term: Term | VectorField | CDEField | SDEField | Callable[..., Tensor],
     y0: Tensor,
     ts: Tensor,
     *,
@@ -37,6 +40,9 @@ def solve(
     solver: Solver | Engine | None = None,
     controller: StepController | None = None,
     adjoint: Adjoint | None = None,
+    event: Event | Sequence[Event] | None = None,
+    aux: Callable[..., Tensor] | Sequence[Callable[..., Tensor]] = (),
+    generator: Generator | None = None,
     max_steps: int = 10_000,
     throw: bool = True,
 ) -> Solution:
@@ -61,6 +67,14 @@ def solve(
         controller: the steps. By default `PIDController()` (rtol 1e-4, atol 1e-6). A method without an error estimate
             needs `StepTo(num_steps=...)` or `ConstantStep(dt=...)`.
         adjoint: how gradients are computed, `Direct()` by default.
+        event: what ends a series early, or makes it jump; outputs behind its end are NaN. At the time of an event the
+            output is the state before.
+        aux: integrands along the solution, `q(t, y) -> (*batch,)` or `(*batch, k)` (with inputs `q(t, y, u)`): path
+            divergences, log-determinants, energies, compensators. Their integrals from `t0` are `solution.aux`; the
+            step control does not see them.
+        generator: of the Brownian motion of an `SDEField`; None for torch's own. A series gets its motion by its place
+            in the batch, and keeps it when more times are asked for with `ConstantStep`, or later ones. To key it by
+            series instead, give an `SDETerm` with a `VirtualBrownianTree`.
         max_steps: the most steps of one series, rejected ones included.
         throw: raise when a series fails. Otherwise its missing states are NaN and `solution.status` says why.
 
@@ -79,28 +93,45 @@ def solve(
         tensor([[1.0000, 0.6065, 0.3679],
                 [1.0000, 0.1353, 0.0498]])
     """
-    term = as_term(term, inputs)
     _check_state(y0)
     ts = _check_times(ts, y0)
     shape = _batch_shape(y0, ts, t0)
     clock = Clock.create(ts, t0, shape, y0.dtype)
     y0 = y0.expand(*shape, y0.shape[-1])
+    term = equation_of(term, y0, clock, controller, inputs, generator)
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1; got {max_steps}.")
+    events, integrands = _several(event, "event"), _several(aux, "aux")
     if isinstance(solver, Engine):
-        return _by_engine(solver, term, y0, ts, clock, controller, adjoint, throw)
-    solver = Tsit5() if solver is None else solver
+        _refuse(solver, controller=controller, adjoint=adjoint, event=event, aux=integrands or None)
+        return _by_engine(solver, term, y0, ts, clock, throw)
+    solver = method_for(term, None) if solver is None else solver
     controller = _check_controller(solver, controller)
+    solver = method_for(term, solver)
     if isinstance(controller, PIDController):
         solver = solver.within(controller.rtol, controller.atol)
+    check_steps(term, controller, clock)
     adjoint = Direct() if adjoint is None else adjoint
     _check_adjoint(adjoint)
     ts = ts.expand(*shape, ts.shape[-1])
     if not shape.numel():
         return _empty(term, y0, ts)
 
-    answer = Problem(term, y0, clock, solver, controller, adjoint, max_steps, throw).run()
-    return Solution(ts, answer.ys, answer.planned.status, answer.stats, answer.description, answer.dense)
+    size = y0.shape[-1]
+    if integrands:
+        term, y0 = _augment(term, y0, clock, integrands)
+    problem = Problem(term, y0, clock, solver, controller, adjoint, max_steps, throw, size if integrands else None)
+    answer, happened = run_episodes(problem, events) if events else (problem.run(), None)
+    return Solution(
+        ts,
+        answer.ys[..., :size],
+        answer.planned.status,
+        answer.stats,
+        answer.description,
+        answer.dense,
+        aux=answer.ys[..., size:] if integrands else None,
+        events=happened,
+    )
 
 
 def evolve(
@@ -140,6 +171,7 @@ def evolve(
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1; got {num_steps}.")
     term = as_term(term)
+    solver = method_for(term, solver)
     start, end = t0.to(torch.float64), t1.to(torch.float64)
     y, before = y0, start
     for step in range(1, num_steps + 1):
@@ -213,22 +245,47 @@ def _check_adjoint(adjoint: Adjoint) -> None:
         raise TypeError(f"adjoint must be an Adjoint object such as Direct(); got {adjoint!r}.")
 
 
+def _several(given: Any, name: str) -> tuple[Any, ...]:
+    """One thing or a sequence of them, as a tuple."""
+    several = () if given is None else tuple(given) if isinstance(given, Sequence) else (given,)
+    for entry in several:
+        if name == "event" and not isinstance(entry, Event):
+            raise TypeError(f"event must be an Event(condition) or a sequence of them; got {type(entry).__name__}.")
+        if not callable(entry) and name == "aux":
+            raise TypeError(f"aux must be a callable q(t, y) or a sequence of them; got {type(entry).__name__}.")
+    return several
+
+
+def _augment(
+    term: Term, y0: Tensor, clock: Clock, integrands: tuple[Callable[..., Tensor], ...]
+) -> tuple[Term, Tensor]:
+    """The equation with its integrals, and where they start."""
+    larger = AugmentedTerm(term, integrands, y0.shape[-1])
+    with torch.no_grad():
+        start = clock.t0.detach()
+        rates = larger.restrict(start, clock.end.detach()).rates(start, y0)
+    if isinstance(term, SDETerm):
+        larger = augmented_sde(term, integrands, y0.shape[-1], rates.shape[-1])
+    return larger, torch.cat([y0, torch.zeros_like(rates)], -1)
+
+
+def _refuse(engine: Engine, **options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(
+                f"{type(engine).__name__} brings its own steps and gradients and takes no {name}=; set its options on "
+                f"the engine, or use a ctdyn solver such as Tsit5() with {name}={value!r}."
+            )
+
+
 def _by_engine(
     engine: Engine,
     term: Term,
     y0: Tensor,
     ts: Tensor,
     clock: Clock,
-    controller: StepController | None,
-    adjoint: Adjoint | None,
     throw: bool,
 ) -> Solution:
-    for name, value in (("controller", controller), ("adjoint", adjoint)):
-        if value is not None:
-            raise ValueError(
-                f"{type(engine).__name__} brings its own steps and gradients and takes no {name}=; set its options on "
-                f"the engine, or use a ctdyn solver such as Tsit5() with {name}={value!r}."
-            )
     ts = ts.expand(*clock.t0.shape, ts.shape[-1])
     if not clock.t0.numel():
         return _empty(term, y0, ts)

@@ -1,6 +1,5 @@
 import warnings
 
-import jaxtyping
 import pytest
 import torch
 from torch import nn
@@ -23,12 +22,6 @@ def decay(t, y):
 def ask(field=decay, y0=(1.0, 1.0), ts=TS, **options):
     y0 = y0 if isinstance(y0, torch.Tensor) else torch.tensor(y0, dtype=F64)
     return solve(field, y0, ts, **options)
-
-
-@pytest.fixture
-def _unchecked(monkeypatch):
-    """What a user meets: annotations are checked under pytest only."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def check(call, error, *fragments):

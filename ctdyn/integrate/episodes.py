@@ -1,0 +1,349 @@
+"""A solve with events: one stretch after the other, each ended by the next event of every series."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .._checks import SolveError
+from .._types import State, Time, Times
+from ..paths.base import Path
+from .clock import Clock
+from .controllers import GridController, PIDController
+from .events import Event, Events, EventWatch
+from .loop import Limits, Replay, StepPlan, plan
+from .problem import Answer, Problem
+from .status import Status
+
+
+__all__ = ["EpisodePath", "run_episodes"]
+
+
+def run_episodes(problem: Problem, events: Sequence[Event]) -> tuple[Answer, Events]:
+    """Solve to the next event of each series, let it jump, and go on from there on a clock of its own.
+
+    Args:
+        problem: the problem without its events.
+        events: what may happen.
+
+    Raises:
+        ValueError: the method has no dense output.
+        SolveError: events accumulate at a point in time, as the bounces of a ball do when it comes to rest.
+
+    Example:
+        >>> from ctdyn.integrate import Direct
+        >>> from ctdyn.solvers import Tsit5
+        >>> from ctdyn.terms import ODETerm
+        >>> clock = Clock.create(torch.tensor([0.0, 4.0]), None, torch.Size([]), torch.float32)
+        >>> rise = ODETerm(lambda t, y: torch.ones_like(y))
+        >>> problem = Problem(rise, torch.zeros(1), clock, Tsit5(), PIDController(), Direct(), 100, True)
+        >>> run_episodes(problem, [Event(lambda t, y: y[..., 0] - 3.0)])[1].times
+        tensor([3.0000], dtype=torch.float64)
+    """
+    if not problem.solver.interpolates:
+        raise ValueError(
+            f"{type(problem.solver).__name__} has no dense output to find an event on; use a method for ordinary "
+            "equations such as Tsit5()."
+        )
+    run = _Run(problem, events)
+    while run.go_on():
+        run.episode()
+    return run.result()
+
+
+class _Run:
+    """Where every series is, and what has happened to it so far."""
+
+    def __init__(self, problem: Problem, events: Sequence[Event]) -> None:
+        self.problem, self.events = problem, events
+        self.judged = problem.y0.shape[-1] if problem.judged is None else problem.judged
+        clock = problem.clock
+        self.y, self.start = problem.y0, clock.t0
+        self.running = torch.ones_like(clock.t0, dtype=torch.bool)
+        self.leaving = self._leaving(torch.zeros_like(self.running))
+        self.ys = problem.y0.unsqueeze(-2).expand(*clock.ts.shape, problem.y0.shape[-1])
+        self.status = torch.zeros_like(clock.t0, dtype=torch.int64)
+        self.stopped = torch.zeros_like(self.running)
+        self.stats: dict[str, Tensor] = {}
+        self.description = ""
+        self.happened: list[tuple[Time, State, Tensor]] = []
+        self.starts: list[Time] = []
+        self.paths: list[Callable[[], Path]] = []
+        self.reached = clock.t0
+
+    def go_on(self) -> bool:
+        return bool(self.running.any())
+
+    def episode(self) -> None:
+        """From where each series is to its next event, or to its end."""
+        clock = self._clock()
+        watch = EventWatch(self.events, clock.t0.detach(), self.leaving, self.judged, self._tolerance())
+        problem = replace(self.problem, y0=self.y, clock=clock)
+        if isinstance(problem.controller, GridController):
+            problem = replace(problem, controller=_Until(problem.controller, _first_events(problem, watch)))
+        answer = problem.run(watch)
+        self._keep(answer, clock)
+        arrived = answer.planned.reached.detach()
+        fired = self.running & (arrived == watch.when) & (answer.planned.status == Status.SUCCESS)
+        self.running = fired
+        if not self.go_on():
+            return
+        which = torch.where(fired, watch.which, -1)
+        time, before, after = self._jump(arrived, answer.final, which)
+        jumps = torch.tensor([event.jump is not None for event in self.events], device=which.device)
+        goes_on = fired & jumps[which.clamp(min=0)]
+        self.happened.append((torch.where(fired, time, torch.nan), before, which))
+        self.stopped = self.stopped | (fired & ~goes_on)
+        self._refuse_accumulation(arrived, clock)
+        self.reached = torch.where(fired, time.detach(), self.reached)
+        self.y = torch.where(goes_on[..., None], after, self.y)
+        self.start = torch.where(goes_on, time, self.start)
+        self.running = self.running & goes_on & (arrived != self.problem.clock.end.detach())
+        self.leaving = self._leaving(goes_on)
+
+    def _clock(self) -> Clock:
+        """What is left of each clock; a series that is done stands still."""
+        clock = self.problem.clock
+        start = torch.where(self.running, self.start, self.start.detach())
+        ahead = (clock.ts.detach() - start.detach()[..., None]) * clock.direction[..., None] > 0
+        ahead = ahead & self.running[..., None]
+        return Clock(torch.where(ahead, clock.ts, start[..., None]), start, clock.direction, False)
+
+    def _tolerance(self) -> float:
+        control = self.problem.controller
+        return float(torch.as_tensor(control.rtol).amax()) if isinstance(control, PIDController) else 1e-9
+
+    def _keep(self, answer: Answer, clock: Clock) -> None:
+        """The outputs of this stretch: those behind its start, and at the start of the solve."""
+        first = not self.starts
+        ahead = (clock.ts.detach() != clock.t0.detach()[..., None]) | first
+        self.ys = torch.where((ahead & self.running[..., None])[..., None], answer.ys, self.ys)
+        self.status = torch.where(self.running, answer.planned.status, self.status)
+        self.reached = torch.where(self.running, answer.planned.reached.detach(), self.reached)
+        counts = {name: torch.where(self.running, count, 0) for name, count in answer.stats.items()}
+        self.stats = {name: count + self.stats.get(name, 0) for name, count in counts.items()}
+        self.description = self.description or answer.description
+        self.starts.append(torch.where(self.running, clock.t0, torch.inf * clock.direction).detach())
+        self.paths.append(answer.dense)
+        spent = self.stats["steps"] + self.stats["rejected"]
+        over = self.running & (spent > self.problem.max_steps)
+        if bool(over.any()):
+            self.status = torch.where(over, int(Status.MAX_STEPS), self.status)
+            self.running = self.running & ~over
+            if self.problem.throw:
+                self.problem.fail(self.status, self.stats["steps"], self.reached, answer.final)
+
+    def _jump(self, arrived: Time, y: State, which: Tensor) -> tuple[Time, State, State]:
+        """The time of each series' event, the state before and the state after, as functions of all that they hang on.
+
+        One Newton step from the root that was found gives the derivatives of the root, and its last digits.
+        """
+        piece = self.problem.term.restrict(self._episode_start(), arrived)
+        with torch.no_grad():
+            velocity = piece.derivative(arrived, y)
+        time = arrived
+        for number, event in enumerate(self.events):
+            seen = slice(None, self.judged)
+            slope = event.slope(arrived, y[..., seen], velocity[..., seen])
+            step = event.evaluate(arrived, y[..., seen]) / torch.where(slope == 0, torch.inf, slope)
+            time = torch.where(which == number, arrived - step, time)
+        before = torch.addcmul(y, (time - arrived).to(y.dtype).unsqueeze(-1), velocity)
+        after = before
+        for number, event in enumerate(self.events):
+            if event.jump is not None and bool((which == number).any()):
+                jumped = self._apply(event.jump, time, before)
+                after = torch.where((which == number)[..., None], jumped, after)
+        return time, before, after
+
+    def _apply(self, jump: Callable[[Tensor, Tensor], Tensor], time: Time, y: State) -> State:
+        inner = y[..., : self.judged]
+        jumped = jump(time.to(y.dtype.to_real()), inner)
+        if not isinstance(jumped, Tensor) or jumped.shape != inner.shape or jumped.dtype != inner.dtype:
+            got = f"{jumped.dtype} {tuple(jumped.shape)}" if isinstance(jumped, Tensor) else type(jumped).__name__
+            raise ValueError(
+                f"the jump of an event must return the state after it, {inner.dtype} {tuple(inner.shape)}; got {got}."
+            )
+        return torch.cat([jumped, y[..., self.judged :]], -1)
+
+    def _episode_start(self) -> Time:
+        return torch.where(torch.isfinite(self.starts[-1]), self.starts[-1], self.start.detach())
+
+    @torch.no_grad()
+    def _leaving(self, restarted: Tensor) -> Tensor:
+        """With what sign each condition leaves zero: where the series starts on a root, or comes from one."""
+        clock, seen = self.problem.clock, slice(None, self.judged)
+        start, y = self.start.detach(), self.y.detach()
+        velocity = self.problem.term.restrict(start, clock.end.detach()).derivative(start, y)
+        signs = []
+        for event in self.events:
+            value, slope = event.evaluate(start, y[..., seen]), event.slope(start, y[..., seen], velocity[..., seen])
+            # Behind a jump the root was met up to the error of the solve.
+            near = value.abs() <= 1e-6 * slope.abs() * (clock.end - clock.t0).detach().abs()
+            zero = (value == 0) | (restarted & near)
+            signs.append(torch.where(zero, slope.sign() * clock.direction, 0.0))
+        return torch.stack(signs)
+
+    def _refuse_accumulation(self, arrived: Time, clock: Clock) -> None:
+        """Events that follow each other faster than times can tell apart never end."""
+        interval = (arrived - clock.t0.detach()).abs()
+        size = torch.maximum(arrived.abs(), (self.problem.clock.end - self.problem.clock.t0).detach().abs())
+        stuck = self.running & (interval <= 1e3 * torch.finfo(torch.float64).eps * size) & (len(self.happened) > 1)
+        if not bool(stuck.any()):
+            return
+        self.status = torch.where(stuck, int(Status.STEP_SIZE), self.status)
+        self.running = self.running & ~stuck
+        if self.problem.throw:
+            where = tuple(torch.nonzero(stuck)[0].tolist())
+            name = f"series {', '.join(map(str, where))}" if where else "the series"
+            raise SolveError(
+                f"the events of {name} accumulate at t={float(arrived[where]):.10g}: {len(self.happened)} of them, the "
+                "last two closer than float64 times resolve. Stop the series before, for example by an Event without "
+                "a jump on how slow it is, or pass throw=False."
+            )
+
+    def result(self) -> tuple[Answer, Events]:
+        """Everything together."""
+        clock = self.problem.clock
+        gone = (clock.ts.detach() - self.reached[..., None]) * clock.direction[..., None] > 0
+        gone = gone & (self.stopped | (self.status != Status.SUCCESS))[..., None]
+        ys = torch.where(gone[..., None], torch.nan, self.ys)
+        grid = torch.stack([clock.t0.detach(), self.reached])
+        steps, rejected, evaluations = (self.stats[name] for name in ("steps", "rejected", "evaluations"))
+        planned = StepPlan(grid, steps, rejected, evaluations, self.status, self.y)
+        starts, makers, direction = torch.stack(self.starts), tuple(self.paths), clock.direction
+        answer = Answer(
+            ys,
+            self.y,
+            planned,
+            self.stats,
+            f"{self.description}; {len(self.happened)} events in the series that had most",
+            lambda: EpisodePath(tuple(make() for make in makers), starts, direction),
+        )
+        return answer, _collect(self.happened, self.stopped, self.problem.y0, self.judged)
+
+
+def _collect(happened: list[tuple[Time, State, Tensor]], stopped: Tensor, y0: State, size: int) -> Events:
+    """The events of each series, in their order, without the integrals in the states."""
+    if not happened:
+        empty = y0.new_zeros(*y0.shape[:-1], 0, dtype=torch.float64)
+        return Events(empty, y0.new_zeros(*y0.shape[:-1], 0, size), empty.to(torch.int64), stopped)
+    # A series has its events in the first stretches of the solve, one in each, and none after.
+    times, states, which = (torch.stack(column) for column in zip(*happened, strict=True))
+    states = torch.where((which >= 0)[..., None], states[..., :size], torch.nan)
+    return Events(times.movedim(0, -1), states.movedim(0, -2), which.movedim(0, -1), stopped)
+
+
+class _Until(GridController):
+    """Fixed steps that end early: for each series at a time of its own."""
+
+    def __init__(self, base: GridController, until: Time) -> None:
+        self.base, self.until = base, until
+
+    def __repr__(self) -> str:
+        return repr(self.base)
+
+    @property
+    def lands(self) -> bool:
+        return self.base.lands
+
+    def count(self, clock: Clock, knots: Times | None) -> int:
+        return self.base.count(clock, knots)
+
+    def grid(self, clock: Clock, knots: Times | None) -> Tensor:
+        grid = self.base.grid(clock, knots)
+        return torch.where((grid.detach() - self.until) * clock.direction > 0, self.until, grid)
+
+
+@torch.no_grad()
+def _first_events(problem: Problem, watch: EventWatch) -> Time:
+    """When the first event of each series falls into steps that are known beforehand; infinity where none does."""
+    clock = problem.clock
+    planned = plan(problem.term, problem.solver, problem.controller, problem.y0, clock, Limits(problem.max_steps))
+    record = Replay.create(problem.term, problem.solver, planned, clock, lands=False).run(problem.y0).record
+    if record is None:
+        raise TypeError(f"{type(problem.solver).__name__} has no dense output.")
+    polynomials = record.trajectory().coefficients.movedim(-2, 1)
+    grid = planned.grid.detach()
+    found, when = watch.look(polynomials, grid[:-1], grid[1:], torch.ones_like(planned.status, dtype=torch.bool))
+    return torch.where(found, when, torch.inf * clock.direction)
+
+
+@dataclass(frozen=True)
+class EpisodePath(Path):
+    """A solution with jumps: one path after the other. At the time of an event it has the state before.
+
+    Args:
+        parts: the paths.
+        starts: where each begins in each series, infinite where it has none, `(part, *batch)`.
+        direction: 1 where time runs forward, -1 backward, `(*batch,)`.
+        chosen: the one part to follow in each series, `(*batch,)`; None: whichever covers the time.
+
+    Example:
+        >>> from ctdyn.paths import ConstantPath
+        >>> parts = ConstantPath(torch.tensor([1.0])), ConstantPath(torch.tensor([2.0]))
+        >>> path = EpisodePath(parts, torch.tensor([0.0, 3.0]), torch.tensor(1.0))
+        >>> path.evaluate(torch.tensor(3.0)), path.evaluate(torch.tensor(3.5))
+        (tensor([1.]), tensor([2.]))
+    """
+
+    parts: tuple[Path, ...]
+    starts: Tensor
+    direction: Time
+    chosen: Tensor | None = None
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """The axes of the series, `(*batch,)`."""
+        return self.direction.shape
+
+    def _number(self, t: Time) -> Tensor:
+        if self.chosen is not None:
+            return self.chosen.expand(t.shape)
+        number = torch.zeros_like(t, dtype=torch.int64)
+        for part, start in enumerate(self.starts[1:], 1):
+            number = torch.where((t.detach() - start) * self.direction > 0, part, number)
+        return number
+
+    def _pick(self, t: Time, of: Callable[[Path], State]) -> State:
+        number = self._number(t)
+        value = of(self.parts[0])
+        for part, path in enumerate(self.parts[1:], 1):
+            value = torch.where((number == part)[..., None], of(path), value)
+        return value
+
+    def evaluate(self, t: Time) -> State:
+        """The state at one time per series, `(*batch, state)`."""
+        return self._pick(t, lambda path: path.evaluate(t))
+
+    def derivative(self, t: Time) -> State:
+        """The velocity at one time per series, `(*batch, state)`."""
+        return self._pick(t, lambda path: path.derivative(t))
+
+    def restrict(self, t0: Time, t1: Time) -> EpisodePath:
+        """The path between `t0` and `t1`: that of the part which covers the middle of the interval."""
+        middle = 0.5 * (t0 + t1)
+        parts = tuple(path.restrict(t0, t1) for path in self.parts)
+        return replace(self, parts=parts, chosen=self._number(middle))
+
+    def knots(self) -> Times | None:
+        """The ends of the steps, and the events."""
+        knots = [knots for path in self.parts if (knots := path.knots()) is not None]
+        if not knots:
+            return None
+        return torch.cat([k.expand(*self.batch_shape, k.shape[-1]) for k in knots], -1).sort(-1).values
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors of all parts."""
+        return tuple(tensor for path in self.parts for tensor in path.tensors())
+
+    def replace(self, tensors: tuple[Tensor, ...]) -> EpisodePath:
+        """The same path made of other tensors."""
+        rest, parts = list(tensors), []
+        for path in self.parts:
+            count = len(path.tensors())
+            parts.append(path.replace(tuple(rest[:count])))
+            rest = rest[count:]
+        return replace(self, parts=tuple(parts))
