@@ -1,12 +1,13 @@
 """Solving differential equations for batches in which every series has a clock of its own.
 
 `solve` and `evolve`; how long the steps are: `PIDController`, `ConstantStep`, `StepTo`; how gradients are computed:
-`Direct`, `Checkpoint`; other libraries behind the same call: `TorchDiffEq`. A `Solution` is a path.
+`Direct`, `Checkpoint`; other libraries behind the same call:
+`TorchDiffEq`, `TorchSDE`, `TorchCDE`. A `Solution` is a path.
 """
 
 from .adjoint import Adjoint, AdjointInstabilityWarning, Checkpoint, Direct, Reversible
 from .controllers import AdaptiveController, ConstantStep, GridController, PIDController, StepController, StepTo
-from .engines import Engine, TorchDiffEq
+from .engines import Engine, TorchCDE, TorchDiffEq, TorchSDE
 from .events import Event, Events
 from .integrands import Divergence, KineticEnergy, PathKL
 from .solution import Solution
@@ -34,7 +35,9 @@ __all__ = [
     "Status",
     "StepController",
     "StepTo",
+    "TorchCDE",
     "TorchDiffEq",
+    "TorchSDE",
     "evolve",
     "solve",
 ]
