@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..._types import Time, Times
+from ...terms import Term
 
 
 __all__ = ["OwnClocks"]
@@ -24,6 +25,8 @@ class OwnClocks:
         nodes: the times that the marks stand for, monotone, trailing ones possibly repeated, `(*batch, mark)`.
         marks: the parameter there, increasing, `(mark,)`, float64.
 
+    One set of clocks serves one equation.
+
     Example:
         >>> clocks = OwnClocks(torch.tensor([[0.0, 2.0], [1.0, 4.0]]), torch.tensor([0.0, 1.0]))
         >>> t, pace = clocks.at(torch.tensor(0.5))
@@ -37,6 +40,7 @@ class OwnClocks:
         self._paces = (nodes.diff(dim=-1) / marks.diff()).unbind(-1)
         self._starts = nodes.unbind(-1)
         self._places = marks.tolist()
+        self._terms: dict[int, Term] = {}
         self._rounded: dict[torch.dtype, Tensor] = {}
 
     @classmethod
@@ -56,6 +60,15 @@ class OwnClocks:
         piece = self._piece(s)
         pace = self._paces[piece]
         return self._starts[piece] + (s.to(pace.dtype) - self._places[piece]) * pace, pace
+
+    def restricted(self, term: Term, s: Tensor) -> Term:
+        """The term between the two marks around `s`: at a mark its driver then has the slope of the inner side."""
+        if term.knots() is None:
+            return term
+        piece = self._piece(s)
+        if piece not in self._terms:
+            self._terms[piece] = term.restrict(self._starts[piece], self._starts[piece + 1])
+        return self._terms[piece]
 
     def place(self, ts: Times, direction: Time) -> Tensor:
         """The parameter that belongs to the times of each series, `(*batch, time)`.

@@ -9,21 +9,17 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
-from ..._checks import MaxStepsError, NonFiniteError, SolveError, StepSizeError
 from ..._types import State, States, Time, Times
 from ...terms import Term
 from ..clock import Clock, landing_times
 from ._clocks import OwnClocks
+from ._odeint import ADAPTIVE, FIXED, MULTISTEP, SCIPY, chosen, explained, subdivided
 from ._recording import Counted, Recorded
 from .base import Engine
 
 
 __all__ = ["TorchDiffEq"]
 
-_ADAPTIVE = ("dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun")
-_FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4")
-_MULTISTEP = ("explicit_adams", "implicit_adams", "fixed_adams")
-_SCIPY = ("scipy_solver",)
 # What a polynomial of low order through the ends of a step, or its stages, reads as well as the method steps.
 _READ = ("dopri5", "bosh3", "fehlberg2", "adaptive_heun")
 # Lengths and places on the time axis, which a parameter common to all series does not share.
@@ -74,12 +70,12 @@ class TorchDiffEq(Engine):
     """
 
     def __init__(self, method: str = "dopri5", *, rtol: float = 1e-4, atol: float = 1e-6, **options: Any) -> None:
-        methods = (*_ADAPTIVE, *_FIXED, *_MULTISTEP, *_SCIPY)
+        methods = (*ADAPTIVE, *FIXED, *MULTISTEP, *SCIPY)
         if method not in methods:
             raise ValueError(f"torchdiffeq has no method {method!r} that is known here; choose from {methods}.")
         if "grid_constructor" in options:
             raise ValueError("grid_constructor is how this engine lays its own grids; pass step_size= instead.")
-        if "step_size" in options and method not in (*_FIXED, *_MULTISTEP):
+        if "step_size" in options and method not in (*FIXED, *MULTISTEP):
             raise ValueError(f"{method!r} chooses its own steps; pass rtol= and atol=, or max_step=, not step_size=.")
         self.method = method
         self.rtol = rtol
@@ -97,7 +93,7 @@ class TorchDiffEq(Engine):
             ValueError: the method or an option does not fit the clocks.
             SolveError: torchdiffeq gave up.
         """
-        if self.method in _SCIPY and torch.is_grad_enabled() and _needs_gradient(term, y0, ts):
+        if self.method in SCIPY and torch.is_grad_enabled() and _needs_gradient(term, y0, ts):
             raise ValueError("scipy_solver has no gradients; call solve under torch.no_grad(), or use another method.")
         clock = torch.cat([t0[..., None], ts], -1)
         # Where no series moves on (padding, a first time that is t0), torchdiffeq has nothing to do.
@@ -117,7 +113,7 @@ class TorchDiffEq(Engine):
     @property
     def _lands_on_knots(self) -> bool:
         """Whether knots are marked; one who names the jumps does it alone, and fixed steps keep to their grid."""
-        return self.method in _ADAPTIVE and not set(_TIMED_OPTIONS) & set(self.options)
+        return self.method in ADAPTIVE and not set(_TIMED_OPTIONS) & set(self.options)
 
     def _on_shared_clock(self, term: Term, y0: State, clock: Tensor) -> tuple[States, int]:
         """All series at once, on the time since the start: a float32 state then costs the clock no precision."""
@@ -132,7 +128,7 @@ class TorchDiffEq(Engine):
             options["grid_constructor"] = lambda func, y, t: _equal_steps(t, num_steps)
             # A straight line between steps would throw the order of the method away.
             options.setdefault("interp", "cubic")
-        elif self.method in _MULTISTEP and not _equally_spaced(elapsed):
+        elif self.method in MULTISTEP and not _equally_spaced(elapsed):
             raise ValueError(
                 f"{self.method!r} assumes equal steps, and the times are not equally spaced; pass step_size=, or use a "
                 "one-step method such as TorchDiffEq('rk4')."
@@ -146,7 +142,7 @@ class TorchDiffEq(Engine):
 
     def _on_own_clocks(self, term: Term, y0: State, ts: Times, t0: Time) -> tuple[States, int]:
         """Every series over a parameter that is common to all."""
-        if self.method in (*_MULTISTEP, *_SCIPY):
+        if self.method in (*MULTISTEP, *SCIPY):
             raise ValueError(
                 f"{self.method!r} cannot solve series that have their own clocks (it would step across the kinks of "
                 "the clock); use a one-step method such as TorchDiffEq('dopri5'), or give all series the same times."
@@ -158,30 +154,30 @@ class TorchDiffEq(Engine):
                 "torchdiffeq integrates over a parameter that they do not mean. Leave them out."
             )
         clock = Clock(ts, t0, torch.where(ts[..., -1] >= t0, 1.0, -1.0), from_first=False)
-        knots = term.knots() if self.method in _ADAPTIVE else None
+        knots = term.knots() if self.method in ADAPTIVE else None
         reads = self.method in _READ
         nodes = torch.stack([t0, ts[..., -1]], -1) if reads else torch.cat([t0[..., None], ts], -1)
         clocks = OwnClocks.create(landing_times(nodes, clock, knots))
 
         def velocity(s: Tensor, y: Tensor) -> Tensor:
             t, pace = clocks.at(s)
-            return pace.to(y.dtype)[..., None] * term.derivative(t, y)
+            return pace.to(y.dtype)[..., None] * clocks.restricted(term, s).derivative(t, y)
 
         place, marks, options = clocks.place(ts, clock.direction), clocks.marks, dict(self.options)
-        if self.method not in _ADAPTIVE:
+        if self.method not in ADAPTIVE:
             step_size = options.pop("step_size", math.inf)
             num_steps = max(1, math.ceil(float(clocks.nodes.diff(dim=-1).abs().max()) / step_size - 1e-9))
             options["perturb"] = True
-            options["grid_constructor"] = lambda func, y, s: _subdivided(s, num_steps)
+            options["grid_constructor"] = lambda func, y, s: subdivided(s, num_steps)
             counted = Counted(velocity)
-            return _chosen(self._integrate(counted, y0, marks, options), place, marks), counted.evaluations
+            return chosen(self._integrate(counted, y0, marks, options), place, marks), counted.evaluations
         options |= {"step_t": marks[-1:]} | ({"jump_t": marks[1:-1]} if len(marks) > 2 else {})
         recorded = Recorded(velocity, marks.tolist())
         ys = self._integrate(recorded, y0, marks[[0, -1]] if reads else marks, options)
         if reads:
             quartic = self.method == "dopri5"
             return recorded.read(place, ys[..., -1, :], term, quartic=quartic), recorded.evaluations
-        return _chosen(ys, place, marks), recorded.evaluations
+        return chosen(ys, place, marks), recorded.evaluations
 
     def _integrate(self, velocity: Counted, y0: State, s: Tensor, options: dict[str, Any]) -> States:
         """One call of torchdiffeq, its assertions turned into errors that say what to do."""
@@ -192,18 +188,12 @@ class TorchDiffEq(Engine):
                 velocity, y0, s, rtol=self.rtol, atol=self.atol, method=self.method, options=options
             )
         except AssertionError as error:
-            raise _explained(str(error), self) from error
+            raise explained(str(error), self) from error
         return torch.movedim(torch.as_tensor(found), 0, -2)
 
 
 def _needs_gradient(term: Term, y0: Tensor, ts: Tensor) -> bool:
     return any(tensor.requires_grad for tensor in (y0, ts, *term.parameters(), *term.tensors()))
-
-
-def _chosen(ys: Tensor, place: Tensor, marks: Tensor) -> Tensor:
-    """The states at those marks that are outputs of a series, `(*batch, time, state)`."""
-    index = torch.searchsorted(marks, place.detach().contiguous() - 0.5 * marks.diff().min())
-    return ys.gather(-2, index[..., None].expand(*index.shape, ys.shape[-1]))
 
 
 def _equally_spaced(times: Tensor) -> bool:
@@ -215,22 +205,3 @@ def _equal_steps(t: Tensor, num_steps: int) -> Tensor:
     """A grid of equal steps that starts at the first and ends exactly at the last of the times `t`."""
     steps = torch.arange(num_steps, dtype=t.dtype, device=t.device)
     return torch.cat([t[0] + steps * ((t[-1] - t[0]) / num_steps), t[-1:]])
-
-
-def _subdivided(s: Tensor, num_steps: int) -> Tensor:
-    """The grid `s` with every interval cut into equal steps; the entries of `s` stay in it exactly."""
-    parts = torch.arange(num_steps, dtype=s.dtype, device=s.device) / num_steps
-    return torch.cat([(s[:-1, None] + parts * s.diff()[:, None]).reshape(-1), s[-1:]])
-
-
-def _explained(message: str, engine: TorchDiffEq) -> SolveError:
-    if "underflow" in message:
-        return StepSizeError(
-            f"torchdiffeq's step size underflowed ({message}): the equation is stiff or its field is not smooth. "
-            f"Loosen rtol and atol of {engine!r}, or scale time and state to about 1."
-        )
-    if "non-finite" in message:
-        return NonFiniteError(f"the state became NaN or infinite inside {engine!r}; check the field and y0.")
-    if "max_num_steps" in message:
-        return MaxStepsError(f"{engine!r} used up its steps ({message}); raise max_num_steps or loosen rtol and atol.")
-    return SolveError(f"{engine!r} gave up: {message}")
