@@ -1,5 +1,6 @@
 """Contracts of the parts of the library as executable checks: a new part is done when its check passes."""
 
+from .controlled import check_cde_field
 from .latent import check_cell, check_encoder, check_likelihood, check_process, example_window
 from .modelling import check_model
 from .solving import check_adjoint, check_engine, check_field, check_path, check_solver
@@ -7,6 +8,7 @@ from .solving import check_adjoint, check_engine, check_field, check_path, check
 
 __all__ = [
     "check_adjoint",
+    "check_cde_field",
     "check_cell",
     "check_encoder",
     "check_engine",
