@@ -7,13 +7,54 @@ r"""Exact linear dynamics between any two times, and scans over whole series.
 `decay`              :math:`e^{\lambda \Delta}`, elementwise
 `held_gain`          :math:`(e^{\lambda \Delta} - 1) / \lambda`, elementwise, with accurate gradients
 `BlockedScan`        the scans in plain torch
+`LinearDynamics`     what can be discretized, scanned and stepped exactly: `Diagonal`, `Rotations`, `Dense`, `OU`,
+                     `Matern`, `HippoLegS`, `HippoLegT`, `HippoLagT`, `SumDynamics`, `ProductDynamics`
+`Hold`               what an input does between its times: `HeldBefore`, `HeldAfter`, `Impulse`, `Ramp`
+`phi1`, `phi2` ...   the functions that carry an input over a step
 ===================  ===========================================================================================
 """
 
 from ._backends import ScanBackend
 from ._blocked import BlockedScan
 from ._coefficients import decay, held_gain
+from .combined import ProductDynamics, SumDynamics
+from .dense import Dense, MatrixDynamics
+from .diagonal import OU, Diagonal, Rotations
+from .dynamics import Discretization, LinearDynamics
+from .hippo import HippoLagT, HippoLegS, HippoLegT, legs_matrices
+from .holds import HeldAfter, HeldBefore, Hold, Impulse, Ramp
+from .matern import Matern
+from .phi import phi1, phi2, phi3
 from .recurrence import linear_recurrence, zoh_scan
 
 
-__all__ = ["BlockedScan", "ScanBackend", "decay", "held_gain", "linear_recurrence", "zoh_scan"]
+__all__ = [
+    "OU",
+    "BlockedScan",
+    "Dense",
+    "Diagonal",
+    "Discretization",
+    "HeldAfter",
+    "HeldBefore",
+    "HippoLagT",
+    "HippoLegS",
+    "HippoLegT",
+    "Hold",
+    "Impulse",
+    "LinearDynamics",
+    "Matern",
+    "MatrixDynamics",
+    "ProductDynamics",
+    "Ramp",
+    "Rotations",
+    "ScanBackend",
+    "SumDynamics",
+    "decay",
+    "held_gain",
+    "legs_matrices",
+    "linear_recurrence",
+    "phi1",
+    "phi2",
+    "phi3",
+    "zoh_scan",
+]

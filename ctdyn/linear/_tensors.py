@@ -1,0 +1,69 @@
+"""How dynamics hold what they are given, and the words of their refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+__all__ = ["as_tensor", "check_matrix", "check_psd", "keep", "positive"]
+
+
+def as_tensor(name: str, value: Tensor | float | Sequence[float]) -> Tensor:
+    """A finite floating or complex tensor; numbers take the default dtype."""
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.get_default_dtype())
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        raise TypeError(f"{name} must hold floating point numbers; got {tensor.dtype}. Convert it with .to(dtype).")
+    if not bool(torch.isfinite(tensor.detach()).all()):
+        raise ValueError(f"{name} holds NaN or infinite entries; every parameter must be finite.")
+    return tensor
+
+
+def keep(module: nn.Module, name: str, value: Tensor) -> None:
+    """Give a module a tensor: as its parameter, or as it is where gradients must flow on to what made it."""
+    if value.requires_grad and not isinstance(value, nn.Parameter):
+        setattr(module, name, value)
+    else:
+        setattr(module, name, value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach().clone()))
+
+
+def positive(name: str, value: Tensor | float | Sequence[float]) -> Tensor:
+    """A tensor of positive real numbers."""
+    tensor = as_tensor(name, value)
+    if tensor.is_complex() or bool((tensor.detach() <= 0).any()):
+        raise ValueError(f"{name} must be positive; got {tensor.detach().flatten()[:5].tolist()}.")
+    return tensor
+
+
+def check_matrix(name: str, value: Tensor, rows: int | None, columns: int | None) -> None:
+    """Refuse what is not `(*batch, rows, columns)`; None stands for any size, and for a square if both are None."""
+    shape = list(value.shape)
+    square = rows is None and columns is None
+    fits = len(shape) >= 2 and (shape[-2] == shape[-1] if square else True)
+    fits = fits and (rows is None or shape[-2] == rows) and (columns is None or shape[-1] == columns)
+    if not fits:
+        wanted = ("n", "n") if square else (rows or "any", columns or "any")
+        raise ValueError(f"{name} must be (*batch, {wanted[0]}, {wanted[1]}); got shape {tuple(shape)}.")
+
+
+def check_psd(name: str, value: Tensor, *, definite: bool = False) -> None:
+    """Refuse a matrix that is no covariance: not symmetric, or with a negative eigenvalue."""
+    matrix = value.detach().to(torch.float64 if not value.is_complex() else torch.complex128)
+    if not matrix.numel():
+        return
+    size = float(matrix.abs().amax())
+    tolerance = 16 * matrix.shape[-1] * torch.finfo(value.dtype).eps * size
+    if not bool(torch.isfinite(matrix).all()):
+        raise ValueError(f"{name} holds NaN or infinite entries; a covariance must be finite.")
+    skew = float((matrix - matrix.mH).abs().amax())
+    if skew > tolerance:
+        raise ValueError(f"{name} is not symmetric (off by {skew:.3g}); a covariance must be.")
+    least = float(torch.linalg.eigvalsh(matrix).amin())
+    if least < -tolerance or (definite and least <= 0):
+        kind = "positive definite" if definite else "positive semi-definite (PSD)"
+        raise ValueError(
+            f"{name} is not {kind}: its smallest eigenvalue is {least:.3g}. Build it as L @ L.mT, or add a small "
+            "multiple of the identity."
+        )
