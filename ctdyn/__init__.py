@@ -49,7 +49,7 @@ if TYPE_CHECKING:
         testing,
         train,
     )
-    from .compare import compare
+    from .compare import compare, compare_solvers
     from .forecast import Forecast, Forecaster, load
     from .integrate import solve
 
@@ -58,6 +58,7 @@ __all__ = [
     "Forecaster",
     "cells",
     "compare",
+    "compare_solvers",
     "data",
     "demo",
     "encoders",
@@ -89,6 +90,7 @@ _HOMES = {
     "Forecast": "forecast",
     "Forecaster": "forecast",
     "compare": "compare",
+    "compare_solvers": "compare",
     "load": "forecast",
     "solve": "integrate",
 }

@@ -18,7 +18,7 @@ from .data import Series, SeriesSet, TimeAxis
 from .metrics import Forecasted, average_pooled, interval, quantiles
 
 
-__all__ = ["plot_calibration", "plot_forecast"]
+__all__ = ["plot_calibration", "plot_forecast", "plot_work_precision"]
 
 _BAND, _LINE, _SEEN, _HIDDEN, _GRID = "#2a78b5", "#15507f", "#2b2b2b", "#d1495b", "#e6e6e6"
 
@@ -128,6 +128,46 @@ def plot_calibration(entries: pd.DataFrame, *, num_bins: int = 8) -> Figure:
     right.legend(frameon=False, loc="lower left", ncols=3)
     for ax in (left, middle, right):
         _clean(ax)
+    return figure
+
+
+def plot_work_precision(table: pd.DataFrame, *, error: str = "max_error") -> Figure:
+    """Error against cost, one line per method: the lower left wins, and lines that cross say where.
+
+    Args:
+        table: what `ctdyn.compare_solvers` returned.
+        error: the column to draw: `max_error`, `rms_error` or `gradient_error`.
+
+    Returns:
+        A figure with two panels: the error against the evaluations of the field, and against the time of a solve (with
+        its backward pass for `gradient_error`).
+
+    Raises:
+        ValueError: the table has no such column.
+
+    Example:
+        >>> table = pd.DataFrame(
+        ...     {"method": ["Tsit5", "Tsit5"], "max_error": [1e-3, 1e-6], "evaluations": [20, 50], "forward_ms": [1, 2]}
+        ... )
+        >>> len(plot_work_precision(table).axes)
+        2
+    """
+    cost = "both_ms" if error == "gradient_error" else "forward_ms"
+    missing = [name for name in ("method", error, "evaluations", cost) if name not in table.columns]
+    if missing:
+        raise ValueError(f"the table lacks {few(missing)}; it has {few(list(table.columns))}.")
+    figure = _Shown(figsize=(9.0, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for ax, column, label in ((left, "evaluations", "evaluations per series"), (right, cost, "milliseconds")):
+        for method, rows in table.groupby("method", sort=False):
+            rows = rows.sort_values(column)
+            ax.plot(rows[column], rows[error].clip(lower=1e-17), marker="o", markersize=4, linewidth=1.2, label=method)
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_xlabel(label)
+        _clean(ax)
+    left.set_ylabel(error.replace("_", " "))
+    right.legend(frameon=False, fontsize="small")
     return figure
 
 

@@ -11,12 +11,12 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 
-from ._checks import DataWarning, few
-from .data import Series, SeriesSet, Standardize, WindowMaker
-from .forecast import Forecaster
-from .metrics import summarize
-from .models import Model
-from .models.baselines import HoldLast, LinearInterpolation, MaternGP, OwnMean
+from .._checks import DataWarning, few
+from ..data import Series, SeriesSet, Standardize, WindowMaker
+from ..forecast import Forecaster
+from ..metrics import summarize
+from ..models import Model
+from ..models.baselines import HoldLast, LinearInterpolation, MaternGP, OwnMean
 
 
 __all__ = ["compare"]

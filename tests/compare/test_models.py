@@ -20,7 +20,7 @@ def _few_sampled_windows():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ctdyn.data.scaling._SAMPLED_WINDOWS", 4)
         # By its name in the package it would be the function, not the module.
-        patch.setattr(import_module("ctdyn.compare"), "_WINDOWS", 8)
+        patch.setattr(import_module("ctdyn.compare.models"), "_WINDOWS", 8)
         yield
 
 
