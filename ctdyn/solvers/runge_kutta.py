@@ -34,8 +34,9 @@ class Tableau:
         a: rows of the strictly lower triangle, the first stage's empty row left out.
         b: weights of the result, one per stage but the last.
         error: weights of the error estimate, `b` minus the embedded method's, the last stage too; None without one.
-        dense: for each stage, the last too, its coefficients of :math:`\theta, \theta^2, \dots`; None for the cubic
-            Hermite polynomial through both ends.
+        dense: for each stage, the last and the extra ones too, its coefficients of :math:`\theta, \theta^2, \dots`;
+            None for the cubic Hermite polynomial through both ends.
+        extra: further stages that only the dense output needs: the node of each, and its weights of all before it.
 
     Example:
         >>> Tableau(c=(0.0, 2 / 3), a=((2 / 3,),), b=(1 / 4, 3 / 4)).b  # Ralston's method
@@ -47,6 +48,7 @@ class Tableau:
     b: tuple[float, ...]
     error: tuple[float, ...] | None = None
     dense: tuple[tuple[float, ...], ...] | None = None
+    extra: tuple[tuple[float, tuple[float, ...]], ...] = ()
 
     @functools.cached_property
     def polynomial(self) -> tuple[tuple[float, ...], ...]:
@@ -57,6 +59,18 @@ class Tableau:
         for stage, slope in ((0, (1.0, -2.0, 1.0)), (-1, (0.0, -1.0, 1.0))):
             rows[stage] = [entry + more for entry, more in zip(rows[stage], slope, strict=True)]
         return tuple(map(tuple, rows))
+
+    @functools.cached_property
+    def stability(self) -> float:
+        """How far the method is stable on the negative real axis, to two digits."""
+        powers, stages = [1.0], [1.0] * len(self.b)
+        while any(stages):
+            powers.append(sum(b * stage for b, stage in zip(self.b, stages, strict=True)))
+            stages = [sum(a * stage for a, stage in zip(row, stages, strict=False)) for row in ((), *self.a)]
+        for tick in range(1, 10_000):
+            if abs(sum(power * (-0.01 * tick) ** k for k, power in enumerate(powers))) > 1.0:
+                return 0.01 * (tick - 1)
+        return float("inf")
 
 
 class RungeKutta(Solver, ABC):
@@ -77,6 +91,7 @@ class RungeKutta(Solver, ABC):
     def __init_subclass__(cls) -> None:
         cls.adaptive = cls.tableau.error is not None
         cls.stages = len(cls.tableau.b)
+        cls.extra_stages = len(cls.tableau.extra)
 
     def init(self, term: Term, t0: Time, y0: State) -> StepState:
         """The velocity at the start."""
@@ -90,10 +105,8 @@ class RungeKutta(Solver, ABC):
         span = t1 - t0
         dt = span.to(y0.dtype).unsqueeze(-1)
         velocities = [state if isinstance(state, Tensor) else term.derivative(t0, y0)]
-        if len(tableau.c) > 1:
-            nodes = _column(tableau.c[1:], span.dim(), span.dtype, span.device)
-            for time, row in zip(torch.addcmul(t0, nodes, span).unbind(0), tableau.a, strict=True):
-                velocities.append(term.derivative(time, _combine(y0, dt, row, velocities)))
+        for time, row in zip(_times(t0, span, tableau.c[1:]), tableau.a, strict=True):
+            velocities.append(term.derivative(time, _combine(y0, dt, row, velocities)))
         y1 = _combine(y0, dt, tableau.b, velocities)
         if not dense and not estimate:
             return Step(y1, None, None, ())
@@ -105,9 +118,42 @@ class RungeKutta(Solver, ABC):
         """The dense output of many steps, `(step, degree + 1, *batch, state)`."""
         dt = (t1 - t0).to(y0.dtype).unsqueeze(-1)
         weights = _matrix(self.tableau.polynomial, y0.dtype, y0.device)
-        stages = interpolants.transpose(0, 1).reshape(interpolants.shape[1], y0.numel())
+        velocities = interpolants.transpose(0, 1)
+        if self.tableau.extra:
+            velocities = torch.stack(self._with_extra_stages(term, t0, t1, y0, velocities.unbind(0)))
+            # Large weights that add up to 0: only of differences are their products as exact as the velocities.
+            velocities = torch.cat([velocities[:1], velocities[1:] - velocities[:1]])
+            weights = weights.clone()
+            weights[:, 0] = 0.0
+            weights[0, 0] = 1.0
+        stages = velocities.reshape(len(velocities), y0.numel())
         powers = (weights @ stages).reshape(-1, *y0.shape) * dt
         return torch.cat([y0.unsqueeze(0), powers]).transpose(0, 1)
+
+    def _with_extra_stages(
+        self, term: Term, t0: Time, t1: Time, y0: State, velocities: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """The stages of many steps, and those that only their dense output needs."""
+        span = t1 - t0
+        dt = span.to(y0.dtype).unsqueeze(-1)
+        stages = list(velocities)
+        for node, row in self.tableau.extra:
+            stages.append(term.derivative(t0 + node * span, _combine(y0, dt, row, stages)))
+        return stages
+
+    def pressure(self, interpolants: Tensor) -> Tensor | None:
+        """How near each step came to the limit of stability, told by two velocities at its end, `(step, *batch)`."""
+        tableau = self.tableau
+        if len(tableau.c) < 2 or tableau.c[-1] != 1.0 or interpolants.shape[1] != len(tableau.b) + 1:
+            return None
+        # The two states at the end differ by this; the step itself drops out of the product with the rate.
+        apart = sum(
+            (b - a) * interpolants[:, stage]
+            for stage, (b, a) in enumerate(zip(tableau.b, (*tableau.a[-1], 0.0), strict=True))
+        )
+        size = torch.linalg.vector_norm(torch.as_tensor(apart), dim=-1)
+        change = torch.linalg.vector_norm(interpolants[:, -1] - interpolants[:, -2], dim=-1)
+        return change / (size * tableau.stability).clamp(min=torch.finfo(size.dtype).tiny)
 
 
 def _combine(y0: Tensor | None, dt: Tensor, weights: Sequence[float], velocities: Sequence[Tensor]) -> Tensor:
@@ -119,6 +165,14 @@ def _combine(y0: Tensor | None, dt: Tensor, weights: Sequence[float], velocities
     if result is None:
         raise ValueError("a tableau needs a weight that is not zero.")
     return result
+
+
+def _times(t0: Time, span: Time, nodes: tuple[float, ...]) -> Sequence[Time]:
+    """`t0 + node * span` for every node."""
+    if torch.compiler.is_compiling():
+        # A cached tensor is foreign to a compiled program, which makes no operations of these in any case.
+        return [torch.add(t0, span, alpha=node) for node in nodes]
+    return torch.addcmul(t0, _column(nodes, span.dim(), span.dtype, span.device), span).unbind(0) if nodes else ()
 
 
 @functools.cache
