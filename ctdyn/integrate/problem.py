@@ -20,9 +20,13 @@ from .dense import Record, Trajectory
 from .loop import Limits, Replay, StepPlan, Watch, plan
 from .solution import DensePath
 from .status import Status, raise_failure
+from .stiffness import CURE, held_back
 
 
 __all__ = ["Answer", "Problem", "last_finite"]
+
+_LOOK = 200
+"""Attempts that are made only to see why a solve did not end."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ class Problem:
             ys, nodes, record = self.adjoint.run(replay, self.y0)
         if isinstance(self.controller, GridController):
             planned = self._inspect(planned, replay, ys, nodes)
+        elif not isinstance(self.term, SDETerm):
+            _warn_of_stiffness(record, planned)
         if bool((planned.status != Status.SUCCESS).any()):
             ys = _blank(ys, planned, self.clock)
         return Answer(
@@ -121,8 +127,20 @@ class Problem:
         )
         if self.throw and isinstance(self.controller, AdaptiveController):
             final = self.y0 if planned.final is None else planned.final
-            self.fail(planned.status, planned.steps, planned.reached, final)
+            stiff = self._stiff(planned, final) if bool(planned.status.any()) else None
+            self.fail(planned.status, planned.steps, planned.reached, final, stiff)
         return planned
+
+    @torch.no_grad()
+    def _stiff(self, planned: StepPlan, final: State) -> Tensor | None:
+        """Which series were held back by stability; where no steps were kept, some more are taken to see it."""
+        if isinstance(self.term, SDETerm):
+            return None
+        if planned.taken is None and bool((planned.status == Status.MAX_STEPS).any()):
+            clock = replace(self.clock, t0=planned.reached, from_first=False)
+            limits = Limits(_LOOK, keep=True, judged=self.judged)
+            planned = plan(self.term, self.solver, self.controller, final, clock, limits)
+        return held_back(planned.taken, planned.steps)
 
     def _path(self, trajectory: Trajectory) -> Path:
         """The dense output, without what the error is not measured on."""
@@ -136,9 +154,9 @@ class Problem:
         clock, term = self.clock, self.term
         return any(x.requires_grad for x in (self.y0, clock.ts, clock.t0, *term.tensors(), *term.parameters()))
 
-    def fail(self, status: Tensor, steps: Tensor, reached: Tensor, y: Tensor) -> None:
+    def fail(self, status: Tensor, steps: Tensor, reached: Tensor, y: Tensor, stiff: Tensor | None = None) -> None:
         """Raise the error of the first series that failed; return where none did."""
-        raise_failure(status, steps, reached, self.clock.t0, self.clock.end, y, self.max_steps)
+        raise_failure(status, steps, reached, self.clock.t0, self.clock.end, y, self.max_steps, stiff)
 
     def _inspect(self, planned: StepPlan, replay: Replay, ys: States, nodes: list[Tensor]) -> StepPlan:
         """What fixed steps cannot know beforehand: whether the answer is finite, and whether it is nonsense."""
@@ -190,6 +208,19 @@ def _warn_of_growth(nodes: list[Tensor], solver: Solver) -> None:
             f"the state grows more than a hundredfold per step: the step_size is too large for {type(solver).__name__} "
             "on this field, and the answer is probably wrong. Take smaller steps (ConstantStep(dt=...), "
             "StepTo(num_steps=...)) or an adaptive method.",
+            stacklevel=5,
+        )
+
+
+def _warn_of_stiffness(record: Record | None, planned: StepPlan) -> None:
+    """An answer that is right and took far longer than it need have."""
+    stiff = held_back(record, planned.steps)
+    if record is not None and bool(stiff.any()):
+        where = tuple(torch.nonzero(stiff)[0].tolist())
+        name = f"series {', '.join(map(str, where))}" if where else "the series"
+        warnings.warn(
+            f"{name} took {int(planned.steps[where])} steps, each as long as {type(record.solver).__name__} is stable: "
+            f"the equation is stiff. To save most of them, {CURE}.",
             stacklevel=5,
         )
 

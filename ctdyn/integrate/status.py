@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._checks import MaxStepsError, NonFiniteError, SolveError, StepSizeError
+from .stiffness import CURE
 
 
 __all__ = ["Status", "raise_failure"]
@@ -35,7 +36,7 @@ _ERRORS: dict[Status, type[SolveError]] = {
 
 _REASONS = {
     Status.MAX_STEPS: "the solve used up max_steps={max_steps}. Raise max_steps, loosen rtol and atol, or take a "
-    "larger dt; very many small steps mean that the equation is stiff",
+    "larger dt",
     Status.STEP_SIZE: "the step size fell below what float64 times resolve: the solution blows up here, or the field "
     "is discontinuous or too stiff for an explicit method. Stop before this time, loosen rtol and atol, or smooth the "
     "field",
@@ -46,7 +47,14 @@ _REASONS = {
 
 
 def raise_failure(
-    status: Tensor, steps: Tensor, reached: Tensor, t0: Tensor, end: Tensor, y: Tensor, max_steps: int
+    status: Tensor,
+    steps: Tensor,
+    reached: Tensor,
+    t0: Tensor,
+    end: Tensor,
+    y: Tensor,
+    max_steps: int,
+    stiff: Tensor | None = None,
 ) -> None:
     """Raise the error of the first series that failed; return where none did.
 
@@ -58,6 +66,7 @@ def raise_failure(
         end: where it was to go, `(*batch,)`.
         y: the last finite state, `(*batch, state)`.
         max_steps: the limit that was given.
+        stiff: whether the steps of a series were held back by the stability of the method, `(*batch,)`.
 
     Raises:
         SolveError: of the kind of the first failure; it names the series, the time, the progress and the remedies.
@@ -76,8 +85,11 @@ def raise_failure(
     name = f"series {', '.join(map(str, where))}" if where else "the series"
     others = f" ({len(failed)} of {status.numel()} series failed)" if status.numel() > 1 else ""
     size = float(y[where].detach().abs().max()) if y[where].numel() else 0.0
+    slow = " Its steps were as long as this method is stable: the equation is stiff; " + CURE + "."
+    hint = slow if stiff is not None and bool(stiff[where]) else ""
+    reason = _REASONS[kind].format(max_steps=max_steps)
     raise _ERRORS[kind](
         f"{name} stopped at t={last:.10g}, {done:.3g} % of the way from {start:.10g} to {goal:.10g}, after "
-        f"{int(steps[where])} steps, with max |y| = {size:.4g}{others}: {_REASONS[kind].format(max_steps=max_steps)}. "
+        f"{int(steps[where])} steps, with max |y| = {size:.4g}{others}: {reason}.{hint} "
         "Pass throw=False to keep the other series and read solution.status."
     )

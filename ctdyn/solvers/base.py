@@ -131,6 +131,13 @@ class Solver(ABC):
             estimate: whether the error is wanted.
         """
 
+    def pressure(self, interpolants: Tensor) -> Tensor | None:
+        """How near each step came to the limit of the method's stability, 1 at the limit, `(step, *batch)`.
+
+        None where the method has no such limit, or no way to tell. `interpolants` as in `coefficients`.
+        """
+        return None
+
     @abstractmethod
     def coefficients(self, term: Term, t0: Time, t1: Time, y0: State, interpolants: Tensor) -> Tensor:
         r"""The dense output of many steps: polynomials in :math:`\theta = (t - t_0) / (t_1 - t_0)`, lowest power first.
