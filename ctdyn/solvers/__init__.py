@@ -1,8 +1,8 @@
 """Methods that step one state per series along a term; every method is one file, and one object without strings.
 
 Explicit Runge-Kutta: `Euler` (order 1), `Midpoint`, `Heun` and `Ralston` (2), `Bosh3` (3), `RK4` and `RK4ThreeEighths`
-(4), `Dopri5` and `Tsit5` (5). `Heun`, `Ralston`, `Bosh3`, `Dopri5` and `Tsit5` estimate their own error and so can
-choose their steps.
+(4), `Dopri5` and `Tsit5` (5), `Dopri8` (8). `Heun`, `Ralston`, `Bosh3`, `Dopri5`, `Tsit5` and `Dopri8` estimate their
+own error and so can choose their steps.
 
 Stiff equations: `Rodas5P` (5), the first choice; `Kvaerno5` (5) and `Kvaerno3` (3), which need no second derivatives of
 the field; `ImplicitEuler` (1). All choose their steps.
@@ -18,6 +18,7 @@ from .base import Solver, Step, StepState
 from .bosh3 import Bosh3
 from .chords import OnChords
 from .dopri5 import Dopri5
+from .dopri8 import Dopri8
 from .esdirk import ESDIRK, ImplicitTableau
 from .euler import Euler
 from .euler_heun import EulerHeun
@@ -48,6 +49,7 @@ __all__ = [
     "SRI1",
     "Bosh3",
     "Dopri5",
+    "Dopri8",
     "Euler",
     "EulerHeun",
     "EulerMaruyama",
