@@ -6,7 +6,9 @@ r"""Exact linear dynamics between any two times, and scans over whole series.
                      times; coefficients are accurate for every step and never stored
 `decay`              :math:`e^{\lambda \Delta}`, elementwise
 `held_gain`          :math:`(e^{\lambda \Delta} - 1) / \lambda`, elementwise, with accurate gradients
-`BlockedScan`        the scans in plain torch
+`CompiledScan`       the scans on a CPU at the speed of its memory, by numba (`pip install ctdyn[fast]`); used by itself
+                     where numba is installed
+`BlockedScan`        the scans in plain torch, anywhere; what a `ScanBackend` must do
 `LinearDynamics`     what can be discretized, scanned and stepped exactly: `Diagonal`, `Rotations`, `Dense`, `OU`,
                      `Matern`, `HippoLegS`, `HippoLegT`, `HippoLagT`, `SumDynamics`, `ProductDynamics`
 `Hold`               what an input does between its times: `HeldBefore`, `HeldAfter`, `Impulse`, `Ramp`
@@ -17,6 +19,7 @@ r"""Exact linear dynamics between any two times, and scans over whole series.
 from ._backends import ScanBackend
 from ._blocked import BlockedScan
 from ._coefficients import decay, held_gain
+from ._compiled import CompiledScan
 from .combined import ProductDynamics, SumDynamics
 from .dense import Dense, MatrixDynamics
 from .diagonal import OU, Diagonal, Rotations
@@ -31,6 +34,7 @@ from .recurrence import linear_recurrence, zoh_scan
 __all__ = [
     "OU",
     "BlockedScan",
+    "CompiledScan",
     "Dense",
     "Diagonal",
     "Discretization",

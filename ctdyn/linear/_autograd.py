@@ -9,12 +9,13 @@ from torch import Tensor
 
 from ._backends import ScanBackend, Steps
 from ._coefficients import decay, held_gain, held_gain_slope
+from ._opaque import check_steps
 
 
 __all__ = ["Recurrence", "ZohScan"]
 
-# Cotangents follow torch: the gradient of a real loss to a complex tensor is the conjugate Wirtinger derivative; through
-# y = a x it is conj(a) times that of y.
+# Cotangents follow torch: the gradient of a real loss to a complex tensor is the conjugate Wirtinger derivative, and
+# that through y = a x is conj(a) times that of y.
 #
 # Where the derivatives themselves are differentiated, they are composed of differentiable parts; else one fused pass.
 
@@ -65,7 +66,7 @@ class ZohScan(torch.autograd.Function):
     @staticmethod
     def forward(lam: Tensor, dt: Tensor, v: Tensor, h0: Tensor | None, reset: Tensor | None, *options: Any) -> Tensor:
         impulse, reverse, backend = options
-        _check_steps(dt)
+        check_steps(dt)
         return backend.zoh(Steps(lam, dt, reset, impulse, reverse), v, h0)
 
     @staticmethod
@@ -107,16 +108,6 @@ class ZohScan(torch.autograd.Function):
         h0 = None if h0 is None else _merged(h0, in_dims[3], size, rows)
         reset = None if reset is None else _merged(reset, in_dims[4], size, rows, shared=True)
         return ZohScan.apply(lam, dt, v, h0, reset, *options).unflatten(0, (size, rows)), 0
-
-
-def _check_steps(dt: Tensor) -> None:
-    # Here every transform is peeled off and values can be read; on an accelerator that would stall it.
-    if dt.device.type != "cpu":
-        return
-    low, high = (bound.item() for bound in torch.aminmax(dt))
-    if not 0.0 <= low <= high < float("inf"):
-        what = "negative" if low < 0.0 else "not finite"
-        raise ValueError(f"dt must be finite and not negative, (*batch, time); a step is {what}: {low} to {high}.")
 
 
 def _cotangents(a: Tensor, g: Tensor, reverse: bool, backend: ScanBackend) -> tuple[Tensor, Tensor]:

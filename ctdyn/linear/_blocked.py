@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +17,9 @@ __all__ = ["BlockedScan"]
 
 # Elements of a call below which its dispatch costs more than its work, and of a tile that stays in a cache.
 _CALL = 1 << 13
-_TILE = 1 << 17
+_TILE = 1 << 18
+_LOOP = 1 << 12
+_SPAN = 8
 
 
 @dataclass(frozen=True)
@@ -50,40 +54,46 @@ class BlockedScan(ScanBackend):
 
     def recurrence(self, a: Tensor, b: Tensor, h0: Tensor | None, *, reverse: bool) -> Tensor:
         out = torch.empty_like(b, memory_format=torch.contiguous_format)
-        for start, stop in self._tiles(b, reverse):
-            _scan(_cut(a, start, stop), b[:, start:stop], h0, out[:, start:stop], reverse)
-            h0 = out[:, start if reverse else stop - 1]
+        for rows, tiles in self._tiles(b, reverse):
+            factors, inputs, states, before = _row(a, rows), b[rows], out[rows], _row(h0, rows)
+            for tile in tiles:
+                _scan(_cut(factors, tile), inputs[:, tile], before, states[:, tile], reverse)
+                before = states[:, tile][:, 0 if reverse else -1]
         return out
 
     def recurrence_gradients(
         self, a: Tensor, h: Tensor, h0: Tensor | None, g: Tensor, *, reverse: bool, needs_a: bool
     ) -> tuple[Tensor | None, Tensor, Tensor]:
         to_b = torch.empty_like(g, memory_format=torch.contiguous_format)
-        to_a = torch.zeros_like(a, memory_format=torch.contiguous_format) if needs_a else None
-        whole = to_a is not None and to_a.shape == h.shape
-        carry = torch.zeros_like(g[:, 0])
-        for start, stop in self._tiles(h, not reverse):
-            kept = torch.conj_physical(_cut(a, start, stop))
-            states = to_b[:, start:stop]
-            carry = _scan_back(kept, g[:, start:stop], carry, states, reverse)
-            if to_a is not None:
-                part = torch.empty_like(states) if not whole else to_a[:, start:stop]
-                _before(h, h0, start, stop, reverse, part)
-                torch.mul(states, part.conj_physical_(), out=part)
-                if not whole:
-                    _add_reduced(_cut(to_a, start, stop), part)
-        return to_a, to_b, carry
+        to_h0 = torch.zeros_like(g[:, 0], memory_format=torch.contiguous_format)
+        whole = a.shape == h.shape
+        make = torch.empty_like if whole else torch.zeros_like
+        to_a = make(a, memory_format=torch.contiguous_format) if needs_a else None
+        for rows, tiles in self._tiles(h, not reverse):
+            factors, cotangents, states, carry = _row(a, rows), g[rows], to_b[rows], to_h0[rows]
+            for tile in tiles:
+                part = states[:, tile]
+                carry.copy_(_scan_back(_cut(factors, tile), cotangents[:, tile], carry, part, reverse))
+                if to_a is not None:
+                    change = to_a[rows, tile] if whole else torch.empty_like(part)
+                    _conjugate_before(h[rows], _row(h0, rows), tile, reverse, change)
+                    change *= part
+                    if not whole:
+                        _add_reduced(_cut(_row(to_a, rows), tile), change)
+        return to_a, to_b, to_h0
 
     def zoh(self, steps: Steps, v: Tensor, h0: Tensor | None) -> Tensor:
         out = torch.empty_like(v, memory_format=torch.contiguous_format)
-        for start, stop in self._tiles(v, steps.reverse):
-            lam, dt, kept = _kept(steps, start, stop)
-            states = out[:, start:stop]
-            x = v[:, start:stop]
-            if not steps.impulse:
-                x = torch.mul(held_gain(lam, dt), x, out=states)
-            _scan(kept, x, h0, states, steps.reverse)
-            h0 = states[:, 0 if steps.reverse else -1]
+        for rows, tiles in self._tiles(v, steps.reverse):
+            before = _row(h0, rows)
+            for tile in tiles:
+                lam, dt, _, kept = _coefficients(steps, rows, tile)
+                states = out[rows, tile]
+                x = v[rows, tile]
+                if not steps.impulse:
+                    x = torch.mul(held_gain(lam, dt), x, out=states)
+                _scan(kept, x, before, states, steps.reverse)
+                before = states[:, 0 if steps.reverse else -1]
         return out
 
     def zoh_gradients(
@@ -93,95 +103,108 @@ class BlockedScan(ScanBackend):
         to_lam = torch.zeros_like(steps.lam) if needs_lam else None
         to_dt = torch.zeros_like(steps.dt, memory_format=torch.contiguous_format) if needs_dt else None
         to_v = torch.empty_like(v, memory_format=torch.contiguous_format) if needs_v else None
-        carry = torch.zeros_like(g[:, 0])
-        for start, stop in self._tiles(h, not steps.reverse):
-            lam, dt, kept = _kept(steps, start, stop)
-            x = v[:, start:stop]
-            states = torch.empty_like(x, memory_format=torch.contiguous_format)
-            carry = _scan_back(torch.conj_physical(kept), g[:, start:stop], carry, states, steps.reverse)
-            gain = None if steps.impulse else held_gain(lam, dt)
-            if to_v is not None:
-                part = to_v[:, start:stop]
-                part.copy_(states) if gain is None else torch.mul(states, torch.conj_physical(gain), out=part)
-            if to_lam is None and to_dt is None:
-                continue
-            states.conj_physical_()
-            flow = _before(h, h0, start, stop, steps.reverse, torch.empty_like(states)).mul_(kept)
-            if to_lam is not None:
-                change = flow * dt
-                if gain is not None:
-                    change += held_gain_slope(lam, dt, decay(lam, dt), gain) * x
-                _add_reduced(to_lam, (states * change).conj_physical_().sum(1))
-            if to_dt is not None:
-                flow = flow.mul_(lam)
-                if gain is not None:
-                    flow += decay(lam, dt) * x
-                _add_reduced(_cut(to_dt[..., None], start, stop), _real(states * flow).sum(-1, keepdim=True))
-        return to_lam, to_dt, to_v, carry
+        to_h0 = torch.zeros_like(g[:, 0], memory_format=torch.contiguous_format)
+        for rows, tiles in self._tiles(h, not steps.reverse):
+            carry = to_h0[rows]
+            for tile in tiles:
+                lam, dt, full, kept = _coefficients(steps, rows, tile)
+                x = v[rows, tile]
+                states = torch.empty_like(x, memory_format=torch.contiguous_format)
+                carry.copy_(_scan_back(kept, g[rows, tile], carry, states, steps.reverse))
+                gain = None if steps.impulse else held_gain(lam, dt)
+                if to_v is not None:
+                    part = to_v[rows, tile]
+                    part.copy_(states) if gain is None else torch.mul(states, torch.conj_physical(gain), out=part)
+                if to_lam is None and to_dt is None:
+                    continue
+                before = torch.empty_like(states)
+                _conjugate_before(h[rows], _row(h0, rows), tile, steps.reverse, before)
+                flow = before.conj_physical_().mul_(kept)
+                states.conj_physical_()
+                if to_lam is not None:
+                    change = flow * dt
+                    if gain is not None:
+                        change += held_gain_slope(lam, dt, full, gain) * x
+                    _add_reduced(_row(to_lam, rows), (states * change).sum(1).conj_physical_())
+                if to_dt is not None:
+                    flow = flow.mul_(lam)
+                    if gain is not None:
+                        flow += full * x
+                    _add_reduced(_cut(_row(to_dt, rows)[..., None], tile), _real(states * flow).sum(-1, keepdim=True))
+        return to_lam, to_dt, to_v, to_h0
 
-    def _tiles(self, x: Tensor, reverse: bool) -> list[tuple[int, int]]:
+    def _tiles(self, x: Tensor, reverse: bool) -> Iterator[tuple[slice, list[slice]]]:
+        """Groups of rows, and for each of them the tiles of times in the order of the scan."""
         rows, length, states = x.shape
-        tile = self.tile or max(_TILE // (rows * states), 64)
-        tiles = [(start, min(start + tile, length)) for start in range(0, length, tile)]
-        return tiles[::-1] if reverse else tiles
+        if rows * states >= _LOOP:
+            group, span = rows, max(_TILE // (rows * states), 64)
+        else:
+            span = min(max(_TILE // states, 64), length)
+            group = max(_TILE // (span * states), 1)
+        span = self.tile or span
+        tiles = [slice(start, min(start + span, length)) for start in range(0, length, span)]
+        for start in range(0, rows, group):
+            yield slice(start, min(start + group, rows)), tiles[::-1] if reverse else tiles
 
 
-def _kept(steps: Steps, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-    # lam (row, 1, state), dt (row, time, 1), and the decay with its resets.
-    lam, dt = steps.lam[:, None], _cut(steps.dt[..., None], start, stop)
-    kept = decay(lam, dt)
+def _coefficients(steps: Steps, rows: slice, tile: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Eigenvalues `(row, 1, state)`, steps `(row, time, 1)`, and the decay without and with resets."""
+    lam, dt = _row(steps.lam, rows)[:, None], _cut(_row(steps.dt, rows)[..., None], tile)
+    full = kept = decay(lam, dt)
     if steps.reset is not None:
-        kept = torch.where(steps.reset[:, start:stop, None], 0.0, kept)
-    return lam, dt, kept
+        kept = torch.where(_row(steps.reset, rows)[:, tile, None], 0.0, full)
+    return lam, dt, full, kept
 
 
 def _real(x: Tensor) -> Tensor:
     return x.real if x.is_complex() else x
 
 
-def _cut(x: Tensor, start: int, stop: int) -> Tensor:
-    return x if x.shape[1] == 1 else x[:, start:stop]
+def _row(x: Tensor | None, rows: slice) -> Any:
+    return x if x is None or x.shape[0] == 1 else x[rows]
+
+
+def _cut(x: Tensor, tile: slice) -> Tensor:
+    return x if x.shape[1] == 1 else x[:, tile]
 
 
 def _add_reduced(total: Tensor, part: Tensor) -> None:
     total += part.sum_to_size(total.shape)
 
 
-def _before(h: Tensor, h0: Tensor | None, start: int, stop: int, reverse: bool, out: Tensor) -> Tensor:
-    """The states that the steps from `start` to `stop` began with."""
+def _conjugate_before(h: Tensor, h0: Tensor | None, tile: slice, reverse: bool, out: Tensor) -> None:
+    """The conjugates of the states that the steps of a tile began with."""
+    start, stop = tile.start, tile.stop
     if reverse:
         last = min(stop, h.shape[1] - 1)
-        out[:, : last - start].copy_(h[:, start + 1 : last + 1])
-        edge = out[:, -1] if last < stop else None
+        inner, source, edge = out[:, : last - start], h[:, start + 1 : last + 1], out[:, -1] if last < stop else None
     else:
         first = max(start, 1)
-        out[:, first - start :].copy_(h[:, first - 1 : stop - 1])
-        edge = out[:, 0] if first > start else None
+        inner, source, edge = out[:, first - start :], h[:, first - 1 : stop - 1], out[:, 0] if first > start else None
+    torch.conj_physical(source, out=inner)
     if edge is not None:
-        edge.zero_() if h0 is None else edge.copy_(h0)
-    return out
+        edge.zero_() if h0 is None else torch.conj_physical(h0, out=edge)
 
 
-def _scan_back(kept: Tensor, g: Tensor, carry: Tensor, out: Tensor, reverse: bool) -> Tensor:
+def _scan_back(a: Tensor, g: Tensor, carry: Tensor, out: Tensor, reverse: bool) -> Tensor:
     """The cotangents of the states of a tile; `carry` and the result: what the tile behind it hands on."""
-    length = g.shape[1]
-    at = -1 if not reverse else 0
+    at, end = (0, -1) if reverse else (-1, 0)
+    a = torch.conj_physical(a)
     first = torch.add(g[:, at], carry, out=out[:, at])
-    if length > 1:
-        ahead, here = (slice(1, None), slice(None, -1)) if not reverse else (slice(None, -1), slice(1, None))
-        factors = kept if kept.shape[1] == 1 else kept[:, ahead]
-        _scan(factors, g[:, here], first, out[:, here], not reverse)
-    end = 0 if not reverse else -1
-    return out[:, end] * kept[:, end]
+    if g.shape[1] > 1:
+        ahead, here = (slice(None, -1), slice(1, None)) if reverse else (slice(1, None), slice(None, -1))
+        _scan(_cut(a, ahead), g[:, here], first, out[:, here], not reverse)
+    return out[:, end] * a[:, end]
 
 
 def _scan(a: Tensor, b: Tensor, h0: Tensor | None, out: Tensor, reverse: bool) -> None:
     """Fill `out`, which may be `b` itself."""
     rows, length, states = b.shape
-    chunks = min(_CALL // max(rows * states, 1), length // 8)
-    if chunks < 4:
+    if rows * states >= _LOOP or length < 4 * _SPAN:
         return _loop(a, b, h0, out, reverse)
-    span = length // chunks
+    # An odd span, because strides of a power of two meet in few sets of a cache.
+    span = max(length * rows * states // _CALL, _SPAN) | 1
+    chunks = length // span
     # The steps that do not fill a chunk come last in the direction of the scan.
     rest = length - chunks * span
     bulk = slice(rest, None) if reverse else slice(None, length - rest)

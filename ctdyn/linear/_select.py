@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from torch import Tensor
 
 from ._backends import ScanBackend
 from ._blocked import BlockedScan
+from ._compiled import CompiledScan, numba_is_installed
 
 
 __all__ = ["default_backend"]
@@ -14,11 +17,18 @@ _BLOCKED = BlockedScan()
 
 
 def default_backend(x: Tensor) -> ScanBackend:
-    """The fastest backend for the device, dtype and size of the inputs `(row, time, state)`.
+    """The fastest backend for the device and dtype of the inputs.
 
     Example:
         >>> import torch
-        >>> default_backend(torch.ones(1, 5, 1, dtype=torch.float16))
+        >>> default_backend(torch.ones(1, 5, 1, device="meta"))
         BlockedScan(tile=None)
     """
+    if CompiledScan.takes(x) and numba_is_installed():
+        return _compiled()
     return _BLOCKED
+
+
+@cache
+def _compiled() -> ScanBackend:
+    return CompiledScan()

@@ -7,12 +7,14 @@ from torch import Tensor
 
 from ._autograd import Recurrence, ZohScan
 from ._backends import ScanBackend
+from ._opaque import opaque_recurrence, opaque_zoh
 from ._select import default_backend
 
 
 __all__ = ["linear_recurrence", "zoh_scan"]
 
 _HALVES = (torch.float16, torch.bfloat16)
+_REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 
 def linear_recurrence(
@@ -77,7 +79,10 @@ def linear_recurrence(
     a = _rows(a, batch, 2, shared=True)
     b = _rows(b, batch, 2)
     h0 = None if h0 is None else _rows(h0, batch, 1)
-    h = Recurrence.apply(a, b, h0, reverse, backend or default_backend(b))
+    if torch.compiler.is_compiling():
+        h = opaque_recurrence(a, b, h0, reverse)
+    else:
+        h = Recurrence.apply(a, b, h0, reverse, backend or default_backend(b))
     return h.reshape(shape)  # type: ignore[no-any-return]
 
 
@@ -156,10 +161,13 @@ def zoh_scan(
         return v.expand(shape).clone()
     cleared = None if reset is None else _rows(_resets(reset, batch, length), batch, 1, shared=True)
     lam = _rows(lam, batch, 1, shared=True)
-    dt = _rows(dt.to(v.dtype.to_real()), batch, 1, shared=True)
+    dt = _rows(dt.to(_REAL.get(v.dtype, v.dtype)), batch, 1, shared=True)
     v = _rows(v, batch, 2)
     h0 = None if h0 is None else _rows(h0, batch, 1)
-    h = ZohScan.apply(lam, dt, v, h0, cleared, impulse, reverse, backend or default_backend(v))
+    if torch.compiler.is_compiling():
+        h = opaque_zoh(lam, dt, v, h0, cleared, impulse, reverse)
+    else:
+        h = ZohScan.apply(lam, dt, v, h0, cleared, impulse, reverse, backend or default_backend(v))
     return h.reshape(shape)  # type: ignore[no-any-return]
 
 

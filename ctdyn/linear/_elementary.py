@@ -1,0 +1,187 @@
+"""Coefficients of a row of states for the compiled kernels; no branches, so that the loops over states vectorise.
+
+Reference:
+    William J. Cody and William Waite, "Software Manual for the Elementary Functions", 1980.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit, types  # pyright: ignore[reportMissingImports]
+from numba.extending import overload  # pyright: ignore[reportMissingImports]
+
+
+__all__ = ["OPTIONS", "SUMS", "coefficients", "slopes"]
+
+OPTIONS: Any = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}}
+# For sums over a row, which may be taken in any order.
+SUMS: Any = {**OPTIONS, "fastmath": {"contract", "reassoc", "nsz"}}
+_F = np.float32
+
+_LOG2E, _TWO_OVER_PI = 1.0 / math.log(2.0), 2.0 / math.pi
+# ln 2 in two parts and pi / 2 in three: products of the leading parts with a small integer are exact.
+_LN2_1, _LN2_2 = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+_LN2_1F, _LN2_2F = _F(0.693359375), _F(math.log(2.0) - 0.693359375)
+_PI_1, _PI_2, _PI_3 = 1.57079632673412561417, 6.07710050630396597660e-11, 2.02226624879595063154e-21
+_PI_1F, _PI_2F, _PI_3F = _F(1.5703125), _F(4.837512969970703e-4), _F(math.pi / 2.0 - 1.5703125 - 4.837512969970703e-4)
+_EXP = tuple(1.0 / math.factorial(n) for n in range(1, 15))
+_SIN = tuple((-1.0) ** n / math.factorial(2 * n + 1) for n in range(1, 9))
+_COS = tuple((-1.0) ** n / math.factorial(2 * n) for n in range(1, 10))
+_SLOPE = tuple((n + 1) / math.factorial(n + 2) for n in range(13))
+_EXPF, _SINF, _COSF, _SLOPEF = (tuple(map(_F, x)) for x in (_EXP[:7], _SIN[:4], _COS[:5], _SLOPE[:7]))
+
+
+@njit(**OPTIONS)
+def _horner(x, terms):
+    total = terms[-1]
+    for i in range(len(terms) - 1):
+        total = total * x + terms[len(terms) - 2 - i]
+    return total
+
+
+@njit(**OPTIONS)
+def _exp_single(x):
+    # Beyond these bounds the result is as good as zero, or the recurrence overflows in any case.
+    x = min(max(x, _F(-87.0)), _F(88.0))
+    n = np.rint(x * _F(_LOG2E))
+    r = (x - n * _LN2_1F) - n * _LN2_2F
+    p = r * _horner(r, _EXPF)
+    scale = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return scale + scale * p, scale * p + (scale - _F(1.0))
+
+
+@njit(**OPTIONS)
+def _exp_double(x):
+    x = min(max(x, -708.0), 709.0)
+    n = np.rint(x * _LOG2E)
+    r = (x - n * _LN2_1) - n * _LN2_2
+    p = r * _horner(r, _EXP)
+    scale = np.int64((np.int64(n) + np.int64(1023)) << np.int64(52)).view(np.float64)
+    return scale + scale * p, scale * p + (scale - 1.0)
+
+
+@njit(**OPTIONS)
+def _turned(s, c, quadrant):
+    odd = (quadrant == 1) | (quadrant == 3)
+    sine, cosine = (c if odd else s), (s if odd else c)
+    return (-sine if quadrant >= 2 else sine), (-cosine if (quadrant == 1) | (quadrant == 2) else cosine)
+
+
+@njit(**OPTIONS)
+def _sincos_single(x):
+    n = np.rint(x * _F(_TWO_OVER_PI))
+    r = ((x - n * _PI_1F) - n * _PI_2F) - n * _PI_3F
+    # A phase so large that it has lost its meaning must still give a finite sine.
+    r = min(max(r, _F(-0.8)), _F(0.8))
+    q = r * r
+    return _turned(r + r * q * _horner(q, _SINF), _F(1.0) + q * _horner(q, _COSF), n - _F(4.0) * np.floor(n * _F(0.25)))
+
+
+@njit(**OPTIONS)
+def _sincos_double(x):
+    n = np.rint(x * _TWO_OVER_PI)
+    r = ((x - n * _PI_1) - n * _PI_2) - n * _PI_3
+    r = min(max(r, -0.8), 0.8)
+    q = r * r
+    return _turned(r + r * q * _horner(q, _SIN), 1.0 + q * _horner(q, _COS), n - 4.0 * np.floor(n * 0.25))
+
+
+@njit(**OPTIONS)
+def _series(x, y, terms):
+    real, imag = terms[-1], terms[-1] * 0
+    for i in range(len(terms) - 1):
+        real, imag = real * x - imag * y + terms[len(terms) - 2 - i], real * y + imag * x
+    return real, imag
+
+
+def _exp(x: Any) -> Any:
+    """`exp(x)` and `expm1(x)`."""
+    raise NotImplementedError
+
+
+def _sincos(x: Any) -> Any:
+    raise NotImplementedError
+
+
+def _slope_series(x: Any, y: Any) -> Any:
+    """The sum of (n + 1) z^n / (n + 2)! at z = x + iy, for |z| < 1/4."""
+    raise NotImplementedError
+
+
+@overload(_exp, jit_options=OPTIONS)
+def _choose_exp(x):
+    return (lambda x: _exp_single(x)) if x == types.float32 else (lambda x: _exp_double(x))
+
+
+@overload(_sincos, jit_options=OPTIONS)
+def _choose_sincos(x):
+    return (lambda x: _sincos_single(x)) if x == types.float32 else (lambda x: _sincos_double(x))
+
+
+@overload(_slope_series, jit_options=OPTIONS)
+def _choose_slope_series(x, y):
+    if x == types.float32:
+        return lambda x, y: _series(x, y, _SLOPEF)
+    return lambda x, y: _series(x, y, _SLOPE)
+
+
+@njit(**OPTIONS)
+def coefficients(rates, dt, paired, kept, gain):
+    """Fill `kept` with exp(lam dt) and `gain` with (exp(lam dt) - 1) / lam.
+
+    Args:
+        rates: real and imaginary parts of the eigenvalues and of their inverses (0 for 0), four rows `(4, state)`.
+        dt: the step.
+        paired: the eigenvalues are complex.
+        kept: real and imaginary parts, two rows; the second is left alone where nothing is paired.
+        gain: likewise.
+    """
+    x, y, u, w = rates[0], rates[1], rates[2], rates[3]
+    if paired:
+        _fill_complex(x, y, u, w, dt, kept[0], kept[1], gain[0], gain[1])
+    else:
+        _fill_real(x, u, dt, kept[0], gain[0])
+
+
+@njit(**OPTIONS)
+def _fill_complex(x, y, u, w, dt, kept_re, kept_im, gain_re, gain_im):
+    half = dt * type(dt)(0.5)
+    for j in range(x.shape[0]):
+        whole, less = _exp(x[j] * dt)
+        s, c = _sincos(y[j] * half)
+        # Half angles: 1 - cos = 2 sin^2 keeps the digits that the difference would lose.
+        turn = whole * (s + s)
+        kept_re[j], kept_im[j] = whole - s * turn, turn * c
+        re, im = less - s * turn, turn * c
+        still = (u[j] == 0) & (w[j] == 0)
+        gain_re[j] = dt if still else re * u[j] - im * w[j]
+        gain_im[j] = re * w[j] + im * u[j]
+
+
+@njit(**OPTIONS)
+def _fill_real(x, u, dt, kept, gain):
+    for j in range(x.shape[0]):
+        whole, less = _exp(x[j] * dt)
+        kept[j] = whole
+        gain[j] = dt if u[j] == 0 else less * u[j]
+
+
+@njit(**OPTIONS)
+def slopes(rates, dt, kept, gain, slope):
+    """Fill `slope` with the derivatives of the gains in lam; rows as in `coefficients`, the second of zeros if real."""
+    _fill_slopes(rates[0], rates[1], rates[2], rates[3], dt, kept[0], kept[1], gain[0], gain[1], slope[0], slope[1])
+
+
+@njit(**OPTIONS)
+def _fill_slopes(x, y, u, w, dt, kept_re, kept_im, gain_re, gain_im, slope_re, slope_im):
+    for j in range(x.shape[0]):
+        zr, zi = x[j] * dt, y[j] * dt
+        a, b = _slope_series(zr, zi)
+        c, d = dt * kept_re[j] - gain_re[j], dt * kept_im[j] - gain_im[j]
+        # The closed form loses digits at small |z|, where a few terms of the series have them all.
+        small = zr * zr + zi * zi < 0.0625
+        slope_re[j] = dt * dt * a if small else c * u[j] - d * w[j]
+        slope_im[j] = dt * dt * b if small else c * w[j] + d * u[j]
