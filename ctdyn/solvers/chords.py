@@ -49,8 +49,8 @@ class OnChords(StochasticSolver):
 
     @property
     def error_order(self) -> int:  # type: ignore[override]
-        """How the error of a step falls: by a half power more than the strong order, rounded up."""
-        return 2
+        """Half that of the method: the chord is as long as the square root of the step."""
+        return max(1, self.method.error_order // 2)
 
     @property
     def stages(self) -> int:  # type: ignore[override]

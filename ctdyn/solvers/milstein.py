@@ -54,7 +54,8 @@ class _Milstein(StochasticSolver, ABC):
         if self.gradient_free:
             root = torch.where(dt != 0, dt.abs(), 1.0).sqrt()
             return (sde.diffusion(t0, torch.addcmul(y0, g, root)) - g) / root
-        return torch.func.jvp(lambda y: sde.diffusion(t0, y), (y0,), (g,))[1]
+        # An expanded state would have one tangent for several entries.
+        return torch.func.jvp(lambda y: sde.diffusion(t0, y), (y0.contiguous(),), (g.contiguous(),))[1]
 
 
 @dataclass(frozen=True)

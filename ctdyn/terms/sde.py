@@ -19,6 +19,7 @@ from .base import Term
 
 __all__ = ["ChordTerm", "KnownStep", "SDETerm", "StochasticIncrement", "brownian_size"]
 
+_STEPS_AT_ONCE = 1024
 _DECLARE = "declare it in the class of the field, for example noise = Noise.DIAGONAL and calculus = Calculus.ITO."
 
 
@@ -154,6 +155,11 @@ class SDETerm(Term):
             dtype: of the state.
             area: whether the method needs the space-time Levy area.
         """
+        # A few at a time: a million steps would otherwise be millions of small tensors.
+        for first in range(0, len(ends) - 1, _STEPS_AT_ONCE):
+            yield from self._next(ends[first : first + _STEPS_AT_ONCE + 1], dtype, area)
+
+    def _next(self, ends: Sequence[Time], dtype: torch.dtype, area: bool) -> Iterator[SDETerm]:
         grid = torch.stack(tuple(ends))
         spans = grid.diff(dim=0).to(dtype).unsqueeze(-1)
         areas: tuple[Tensor | None, ...] = (None,) * len(spans)
