@@ -42,7 +42,8 @@ _METHODS = {
     "reversible_heun": _Method(Calculus.STRATONOVICH, _ANY),
     "log_ode": _Method(Calculus.STRATONOVICH, _ANY),
 }
-_EVEN = 1e-9
+# What is left of equal gaps in float32.
+_EVEN = 1e-4
 
 
 class TorchSDE(Engine):
@@ -159,8 +160,8 @@ class _Piece:
         self.first = first
         gaps = nodes.diff(dim=-1)
         longest = float(gaps.detach().abs().max())
-        self.cuts = 2 ** max(0, math.ceil(math.log2(longest / engine.dt) - 1e-9)) if longest > 0 else 1
-        self.pace = gaps[..., 0]
+        self.cuts = 2 ** max(0, math.ceil(math.log2(longest / engine.dt) - _EVEN)) if longest > 0 else 1
+        self.paces = gaps.unbind(-1)
         self.evaluations = 0
         able = _METHODS[engine.method].calculus
         calculus = able if able is not None else term.calculus if isinstance(term, SDETerm) else Calculus.ITO
@@ -183,25 +184,28 @@ class _Piece:
     def f(self, s: Tensor, y: Tensor) -> Tensor:
         """The drift over the common parameter."""
         self.evaluations += 1
-        t, y = self._time(s), y.reshape(self.shape)
+        (t, pace), y = self._at(s), y.reshape(self.shape)
         drift = self.term.drift(t, y) if isinstance(self.term, SDETerm) else self.term.derivative(t, y)
-        return (self.pace.to(y.dtype)[..., None] * drift).reshape(-1, self.shape[-1])
+        return (pace.to(y.dtype)[..., None] * drift).reshape(-1, self.shape[-1])
 
     def g(self, s: Tensor, y: Tensor) -> Tensor:
         """The diffusion over the common parameter."""
         if not isinstance(self.term, SDETerm):
             return torch.zeros_like(y)
-        diffusion = self.term.diffusion(self._time(s), y.reshape(self.shape))
-        scaled = _root(self.pace).to(y.dtype).reshape(*self.pace.shape, *[1] * (diffusion.dim() - self.pace.dim()))
-        diffusion = (scaled * diffusion).reshape(-1, *diffusion.shape[self.pace.dim() :])
+        t, pace = self._at(s)
+        diffusion = self.term.diffusion(t, y.reshape(self.shape))
+        scale = _root(pace).to(y.dtype).reshape(*pace.shape, *[1] * (diffusion.dim() - pace.dim()))
+        diffusion = (scale * diffusion).reshape(-1, *diffusion.shape[pace.dim() :])
         if self.noise_type == Noise.SCALAR.value:
             return diffusion.unsqueeze(-1)
         by_entry = diffusion.dim() == 2 and self.noise_type == Noise.ADDITIVE.value
         return torch.diag_embed(diffusion) if by_entry else diffusion
 
-    def _time(self, s: Tensor) -> Time:
-        piece = min(int(s), self.nodes.shape[-1] - 2)
-        return torch.lerp(self.nodes[..., piece], self.nodes[..., piece + 1], (s - piece).to(self.nodes.dtype))
+    def _at(self, s: Tensor) -> tuple[Time, Time]:
+        """The times of the series, and how fast they pass."""
+        piece = min(int(s), len(self.paces) - 1)
+        pace = self.paces[piece]
+        return self.nodes[..., piece] + (s - piece).to(pace.dtype) * pace, pace
 
     def _motion(self, flat: Tensor) -> BaseBrownian:
         real = flat.dtype.to_real()
@@ -215,10 +219,12 @@ class _Piece:
                 levy_area_approximation="foster",
             )  # fmt: skip
         share = torch.arange(self.cuts, dtype=torch.float64, device=flat.device) / self.cuts
-        starts, gaps = self.nodes.detach()[..., :-1, None], self.nodes.detach().diff(dim=-1)[..., None]
-        grid = torch.cat([(starts + share * gaps).flatten(-2), self.nodes.detach()[..., -1:]], -1)
+        nodes = self.nodes.detach()
+        gaps = nodes.diff(dim=-1)[..., None]
+        grid = torch.cat([(nodes[..., :-1, None] + share * gaps).flatten(-2), nodes[..., -1:]], -1)
         grid = torch.movedim(grid, -1, 0)
-        scale = torch.where(self.pace == 0, 0.0, 1 / _root(torch.where(self.pace == 0, 1.0, self.pace))).detach()
+        lengths = torch.movedim(gaps.expand(*gaps.shape[:-1], self.cuts).flatten(-2), -1, 0)
+        scale = torch.where(lengths == 0, 0.0, 1 / _root(torch.where(lengths == 0, 1.0, lengths)))
         if self.engine.method == "srk":
             changes = self.term.brownian.increments_and_areas(grid)
         else:
