@@ -11,6 +11,7 @@ import numpy as np
 
 
 __all__ = [
+    "AdjointInstabilityWarning",
     "CheckpointWriteError",
     "DataError",
     "DataWarning",
@@ -65,6 +66,15 @@ class CheckpointWriteError(OSError):
 
     Example:
         >>> issubclass(CheckpointWriteError, OSError)
+        True
+    """
+
+
+class AdjointInstabilityWarning(UserWarning):
+    """A gradient of a solve cannot be had in the way that was asked for, or cannot be trusted; the message says why.
+
+    Example:
+        >>> issubclass(AdjointInstabilityWarning, UserWarning)
         True
     """
 

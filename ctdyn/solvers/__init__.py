@@ -31,6 +31,8 @@ from .leapfrog import Leapfrog
 from .midpoint import Midpoint
 from .milstein import Milstein, StratonovichMilstein
 from .ralston import Ralston
+from .reversible import ReversibleMethod, ReversibleSolver
+from .reversible_heun import ReversibleHeun
 from .rk4 import RK4
 from .rk4_38 import RK4ThreeEighths
 from .rodas5p import Rodas5P
@@ -64,6 +66,9 @@ __all__ = [
     "OnChords",
     "RK4ThreeEighths",
     "Ralston",
+    "ReversibleHeun",
+    "ReversibleMethod",
+    "ReversibleSolver",
     "Rodas5P",
     "Rosenbrock",
     "RosenbrockTableau",

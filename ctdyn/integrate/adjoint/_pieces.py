@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...solvers.base import StepState
-from ..loop import Replay
+from ..loop import Replay, Segment
 
 
-__all__ = ["Pieces", "even", "flat", "like", "pairs"]
+__all__ = ["Ended", "Pieces", "apart", "empty_like", "even", "first_nodes", "first_step", "flat", "like"]
+
+
+class Ended(NamedTuple):
+    """Where a piece ends.
+
+    Args:
+        ys: its outputs, `(*batch, width, state)`.
+        y1: the state at its end, `(*batch, state)`.
+        state: what the next step can use.
+        nodes: the states at the ends of the first few steps, without gradients.
+    """
+
+    ys: Tensor
+    y1: Tensor
+    state: StepState
+    nodes: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,7 +59,7 @@ class Pieces:
         edges = torch.tensor(bounds, device=step.device)
         begins = torch.searchsorted(step.contiguous(), edges.expand(*step.shape[:-1], -1).contiguous())
         begins[..., -1] = step.shape[-1]
-        widths = begins.diff(dim=-1).flatten(0, -2).amax(0).clamp(min=1)
+        widths = begins.diff(dim=-1).reshape(-1, len(bounds) - 1).amax(0).clamp(min=1)
         offsets = torch.cat([widths.new_zeros(1), widths.cumsum(0)])
         which = torch.searchsorted(edges[1:-1], step, right=True)
         order = torch.arange(step.shape[-1], device=step.device) - begins.gather(-1, which) + offsets[which]
@@ -65,13 +82,34 @@ class Pieces:
         """One piece, a replay in its own right."""
         first, last = self.bounds[piece], self.bounds[piece + 1]
         grid, at, own = self.replay.grid[first : last + 1], self.numbers(piece), self.own(piece)
-        # What is read for others to fill the row is read where it costs nothing and cannot overflow.
-        ts = torch.where(own, self.replay.ts.gather(-1, at), grid[0].detach()[..., None])
-        node = torch.where(own, self.replay.node.gather(-1, at) - first, 0).clamp(0, last - first)
+        # Rows are filled up with the end of the piece: it costs nothing, cannot overflow, and leaves them in order.
+        ts = torch.where(own, self.replay.ts.gather(-1, at), grid[-1].detach()[..., None])
+        node = torch.where(own, self.replay.node.gather(-1, at) - first, last - first).clamp(min=0)
+        if self.replay.ts.requires_grad and not ts.requires_grad:
+            # Outputs may be read in another way where the times want a gradient: it must be the same without a graph.
+            ts.requires_grad_()
         return replace(self.replay, grid=grid, ts=ts, node=node)
 
     def __iter__(self) -> Iterator[Replay]:
-        return (self[piece] for piece in range(len(self)))
+        grid, sizes = self.replay.grid, [last - first for first, last in pairwise(self.bounds)]
+        if not grid.requires_grad:
+            yield from (self[piece] for piece in range(len(self)))
+            return
+        # Together the gradients of these cost one grid, those of slices one grid each.
+        heads = grid.split([*sizes, 1])
+        for piece, (head, after) in enumerate(pairwise(heads)):
+            yield replace(self[piece], grid=torch.cat([head, after[:1]]))
+
+    def chain(self, y: Tensor, state: StepState, run: Callable[[Replay, Tensor, StepState], Ended]) -> Ended:
+        """Run one piece after the other, each from where the one before ended."""
+        blocks: list[Tensor] = []
+        nodes: list[Tensor] = []
+        for piece in self:
+            ended = run(piece, y, state)
+            y, state = ended.y1, ended.state
+            blocks.append(ended.ys)
+            nodes = nodes or ended.nodes
+        return Ended(self.join(blocks), y, state, nodes)
 
     def join(self, blocks: Sequence[Tensor]) -> Tensor:
         """The outputs of all pieces in the order in which they were asked for, `(*batch, time, state)`."""
@@ -89,11 +127,6 @@ def even(total: int, pieces: int) -> list[int]:
     return [round(total * k / pieces) for k in range(pieces + 1)]
 
 
-def pairs(grid: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """The steps of a grid."""
-    return list(pairwise(grid.unbind(0)))
-
-
 def flat(state: StepState) -> tuple[Tensor, ...]:
     """The tensors of a state."""
     return () if state is None else (state,) if isinstance(state, Tensor) else state
@@ -102,3 +135,23 @@ def flat(state: StepState) -> tuple[Tensor, ...]:
 def like(state: StepState, tensors: Sequence[Tensor]) -> StepState:
     """A state of the same form made of these tensors."""
     return None if state is None else tensors[0] if isinstance(state, Tensor) else tuple(tensors)
+
+
+def apart(x: Tensor) -> Tensor:
+    """The same numbers, wanting a gradient where they did, without the graph that they came from."""
+    return x.detach().requires_grad_(x.requires_grad)
+
+
+def empty_like(state: StepState) -> StepState:
+    """A state of the same form that holds nothing."""
+    return like(state, [x.new_empty(0) for x in flat(state)])
+
+
+def first_step(replay: Replay) -> Replay:
+    """The first step of a replay."""
+    return Pieces.cut(replay, [0, 1, replay.num_steps])[0] if replay.num_steps > 1 else replay
+
+
+def first_nodes(segment: Segment) -> list[Tensor]:
+    """The first few states of a segment, without gradients: enough to see an instability."""
+    return [node.detach() for node in segment.nodes[:8]]

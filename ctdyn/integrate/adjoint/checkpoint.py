@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from ..._types import State, States
 from ...solvers.base import StepState
 from ..dense import Record
 from ..loop import Replay
-from ._pieces import Pieces, even, flat, like
+from ._pieces import Ended, Pieces, apart, empty_like, even, first_nodes, first_step, flat, like
 from ._tracing import Held, pull, refuse_second
 from .base import Adjoint
 
@@ -62,36 +61,24 @@ class Checkpoint(Adjoint):
 
     def run(self, replay: Replay, y0: State) -> tuple[States, list[Tensor], Record | None]:
         """The replay in segments; each reads the output times that fall into it."""
-        held = Held(Pieces.cut(replay, [0, 1, replay.num_steps])[0] if replay.num_steps > 1 else replay, y0, repr(self))
-        ys, _, _, nodes = _chain(replay, y0, None, held, self.levels, self.segments)
-        return ys, nodes, None
+        held = Held(first_step(replay), y0, "Checkpoint")
+        ended = recomputed(replay, y0, None, held, self.levels, self.segments)
+        return ended.ys, [*ended.nodes, ended.y1], None
 
 
-def _chain(
-    replay: Replay, y: State, state: StepState, held: Held, levels: int, segments: int | None
-) -> tuple[States, State, StepState, list[Tensor]]:
+def recomputed(
+    replay: Replay, y: State, state: StepState, held: Held, levels: int = 1, segments: int | None = None
+) -> Ended:
     """One segment after the other; each is a single operation with a gradient of its own."""
     total = replay.num_steps
-    count = math.ceil(total ** (1 / (levels + 1)))
-    pieces = Pieces.cut(replay, even(total, min(segments or count, total)))
-    grids = _blocks(replay.grid, pieces.bounds)
-    blocks, nodes = [], [y]
-    for piece, grid in zip(pieces, grids, strict=True):
-        program = _Program(replace(piece, grid=grid.detach()), state, held, levels - 1, segments)
-        ys, y, *carried = _Recomputed.apply(program, y, *flat(state), grid, piece.ts, *held.tensors)
-        state = like(program.left, carried)
-        blocks.append(ys)
-        nodes = program.nodes if len(nodes) == 1 else nodes
-    return pieces.join(blocks), y, state, [*nodes, y]
+    count = math.ceil(total ** (1 / (levels + 1))) if segments is None else segments
 
+    def run(piece: Replay, y: State, state: StepState) -> Ended:
+        program = _Program(piece, state, held, levels - 1, segments)
+        ys, y1, *carried = _Recomputed.apply(program, y, *flat(state), piece.grid, piece.ts, *held.tensors)
+        return Ended(ys, y1, like(program.left, carried), program.nodes)
 
-def _blocks(grid: Tensor, bounds: Sequence[int]) -> list[Tensor]:
-    """The grids of the segments; together their gradients cost one grid and not one grid each."""
-    if not grid.requires_grad:
-        return [grid[first : last + 1] for first, last in pairwise(bounds)]
-    sizes = [last - first for first, last in pairwise(bounds)]
-    heads = grid.split([*sizes, 1])
-    return [torch.cat([head, after[:1]]) for head, after in pairwise(heads)]
+    return Pieces.cut(replay, even(total, min(count, total))).chain(y, state, run)
 
 
 class _Program:
@@ -99,10 +86,9 @@ class _Program:
 
     def __init__(self, replay: Replay, state: StepState, held: Held, levels: int, segments: int | None) -> None:
         # What is kept must not hold on to the graph of the segments before.
-        self.replay, self.levels, self.segments = replace(replay, ts=replay.ts.detach()), levels, segments
-        self.form = like(state, [x.detach() for x in flat(state)])
-        self.held = held
-        self.left: StepState = None
+        self.replay = replace(replay, grid=apart(replay.grid), ts=apart(replay.ts))
+        self.levels, self.segments, self.held = levels, segments, held
+        self.form, self.left = empty_like(state), None
         self.nodes: list[Tensor] = []
 
     def __call__(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -110,25 +96,21 @@ class _Program:
         replay, state = replace(self.replay, grid=grid, ts=ts), like(self.form, carried)
         with self.held.again():
             if self.levels:
-                ys, y1, left, _ = _chain(replay, y, state, self.held, self.levels, self.segments)
-                self.left, self.nodes = _form(left), []
-                return (ys, y1, *flat(left))
-            segment = replay.run(y, state)
-        self.left, self.nodes = _form(segment.state), [node.detach() for node in segment.nodes[:8]]
-        return (segment.ys, segment.y1, *flat(segment.state))
+                ys, y1, left, self.nodes = recomputed(replay, y, state, self.held, self.levels, self.segments)
+            else:
+                segment = replay.run(y, state)
+                ys, y1, left, self.nodes = segment.ys, segment.y1, segment.state, first_nodes(segment)
+        self.left = empty_like(left)
+        return (ys, y1, *flat(left))
 
     def pull(self, tensors: Sequence[Tensor], cotangents: Sequence[Tensor | None], *, twice: bool) -> tuple:
         """The segment once more with gradients: the tensors that stood in for its own, and their gradients."""
         own = len(tensors) - len(self.held.tensors)
-        local = [x.detach().requires_grad_(x.requires_grad) for x in tensors[:own]]
+        local = [apart(x) for x in tensors[:own]]
         outputs = self(local)
         self.held.check(outputs, local)
         inputs = [*local, *self.held.tensors]
         return inputs, pull(outputs, cotangents, inputs, twice=twice)
-
-
-def _form(state: StepState) -> StepState:
-    return like(state, [x.new_empty(0) for x in flat(state)])
 
 
 class _Recomputed(torch.autograd.Function):
