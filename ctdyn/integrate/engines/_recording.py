@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ..._checks import SolveError
 from ..._types import State, States
-from ...solvers import Dopri5
+from ...solvers import RungeKutta
 from ...terms import Term
 from ..dense import Trajectory
+from ._clocks import OwnClocks
 
 
 __all__ = ["Counted", "Recorded"]
@@ -85,27 +86,34 @@ class Recorded(Counted):
         self._start = self._pending[-1]
         self._pending = []
 
-    def read(self, s: Tensor, last: State, term: Term, quartic: bool) -> States:
-        """The states at the parameters `s`, `(*batch, time, state)`: one search, one gather, one polynomial.
+    def read(self, place: Tensor, last: State, term: Term, clocks: OwnClocks, solver: RungeKutta | None) -> States:
+        """The states of all outputs, `(*batch, time, state)`: one search, one gather, one polynomial.
 
         Args:
-            s: the parameter of each output, `(*batch, time)`.
+            place: the parameter of each output, `(*batch, time)`.
             last: the state at the end, `(*batch, state)`.
             term: the equation.
-            quartic: the steps are those of Dormand and Prince, whose stages give a polynomial of order 4.
+            clocks: the times that belong to the parameter.
+            solver: the same method here, whose dense output is made of the same stages; None for the cubic Hermite
+                polynomials of the steps.
         """
-        batch = s.shape[:-1]
-        zero = torch.zeros_like(self._ends[0])
-        ends = torch.stack([zero, *self._ends])
-        step = (torch.searchsorted(ends.detach(), s.detach().contiguous()) - 1).clamp(0, len(self._ends) - 1)
-        grid = ends.reshape(-1, *[1] * len(batch)).expand(-1, *batch)
+        ends = torch.stack([torch.zeros_like(self._ends[0]), *self._ends])
+        step = (torch.searchsorted(ends.detach(), place.detach().contiguous()) - 1).clamp(0, len(self._ends) - 1)
+        grid = ends.reshape(-1, *[1] * (place.dim() - 1)).expand(-1, *place.shape[:-1])
         y0 = torch.stack(self._states)
-        if quartic:
-            parts = torch.stack([torch.stack(velocities) for velocities in self._velocities])
-            polynomial = Dopri5().coefficients(term, grid[:-1], grid[1:], y0, parts)
-        else:
+        ds = ends.diff().to(y0.dtype).reshape(-1, *[1] * (y0.dim() - 1))
+        if solver is None:
             rise = torch.stack([*self._states[1:], last]) - y0
-            dt = ends.diff().to(y0.dtype).reshape(-1, *[1] * (y0.dim() - 1))
-            start, end = (dt * torch.stack([velocities[k] for velocities in self._velocities]) for k in (0, -1))
+            start, end = (ds * torch.stack([velocities[k] for velocities in self._velocities]) for k in (0, -1))
             polynomial = torch.stack([y0, start, 3 * rise - 2 * start - end, start + end - 2 * rise], 1)
-        return Trajectory(grid, torch.movedim(polynomial, 1, -2)).read(s, step)
+        else:
+            times = torch.stack([clocks.at(s)[0] for s in ends])
+            t0, t1 = times[:-1], times[1:]
+            span = (t1 - t0).to(y0.dtype).unsqueeze(-1)
+            # Per unit of time again, for the stages that a dense output may need beyond those of the step.
+            scale = torch.where(span == 0, 0.0, ds / torch.where(span == 0, 1.0, span)).unsqueeze(1)
+            parts = scale * torch.stack([torch.stack(velocities) for velocities in self._velocities])
+            inside = term if term.knots() is None else term.restrict(t0, t1)
+            polynomial = solver.coefficients(inside, t0, t1, y0, parts)
+            self.evaluations += solver.extra_stages
+        return Trajectory(grid, torch.movedim(polynomial, 1, -2)).read(place, step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torchdiffeq
 from torch import Tensor
 
 from ..._types import State, States, Time, Times
+from ...solvers import Dopri5, Dopri8, RungeKutta
 from ...terms import Term
 from ..clock import Clock, landing_times
 from ._clocks import OwnClocks
@@ -20,8 +22,8 @@ from .base import Engine
 
 __all__ = ["TorchDiffEq"]
 
-# What a polynomial of low order through the ends of a step, or its stages, reads as well as the method steps.
-_READ = ("dopri5", "bosh3", "fehlberg2", "adaptive_heun")
+# The same methods here, for the dense output of their steps.
+_TWINS: dict[str, RungeKutta] = {"dopri5": Dopri5(), "dopri8": Dopri8()}
 # Lengths and places on the time axis, which a parameter common to all series does not share.
 _TIMED_OPTIONS = ("first_step", "min_step", "max_step", "step_t", "jump_t")
 
@@ -38,9 +40,9 @@ class TorchDiffEq(Engine):
     down, and all outputs of all series are read from a dense output of the steps at once. (The union of all times, the
     usual way, costs a backward pass that is quadratic in the number of outputs.) Where inputs have knots, :math:`t(s)`
     is linear between these, and torchdiffeq is told that the right-hand side jumps there; without this the answers
-    would be silently wrong. `"dopri8"`, whose dense output is poor, and fixed steps land on every output instead.
-    Adaptive methods control one error for the whole batch: an answer depends, within the tolerance, on the other series
-    of the batch. Gradients are those of the discrete solve.
+    would be silently wrong. Fixed steps go from each output of a series to its next. Adaptive methods control one error
+    for the whole batch: an answer depends, within the tolerance, on the other series of the batch. Gradients are those
+    of the discrete solve.
 
     On a shared clock `"dopri8"` and `"bosh3"` read outputs from an interpolant that is far less accurate than their
     steps; `step_t=ts` makes them land on the times instead.
@@ -154,30 +156,27 @@ class TorchDiffEq(Engine):
                 "torchdiffeq integrates over a parameter that they do not mean. Leave them out."
             )
         clock = Clock(ts, t0, torch.where(ts[..., -1] >= t0, 1.0, -1.0), from_first=False)
-        knots = term.knots() if self.method in ADAPTIVE else None
-        reads = self.method in _READ
-        nodes = torch.stack([t0, ts[..., -1]], -1) if reads else torch.cat([t0[..., None], ts], -1)
-        clocks = OwnClocks.create(landing_times(nodes, clock, knots))
-
-        def velocity(s: Tensor, y: Tensor) -> Tensor:
-            t, pace = clocks.at(s)
-            return pace.to(y.dtype)[..., None] * clocks.restricted(term, s).derivative(t, y)
-
-        place, marks, options = clocks.place(ts, clock.direction), clocks.marks, dict(self.options)
         if self.method not in ADAPTIVE:
-            step_size = options.pop("step_size", math.inf)
-            num_steps = max(1, math.ceil(float(clocks.nodes.diff(dim=-1).abs().max()) / step_size - 1e-9))
-            options["perturb"] = True
-            options["grid_constructor"] = lambda func, y, s: subdivided(s, num_steps)
-            counted = Counted(velocity)
-            return chosen(self._integrate(counted, y0, marks, options), place, marks), counted.evaluations
-        options |= {"step_t": marks[-1:]} | ({"jump_t": marks[1:-1]} if len(marks) > 2 else {})
-        recorded = Recorded(velocity, marks.tolist())
-        ys = self._integrate(recorded, y0, marks[[0, -1]] if reads else marks, options)
-        if reads:
-            quartic = self.method == "dopri5"
-            return recorded.read(place, ys[..., -1, :], term, quartic=quartic), recorded.evaluations
-        return chosen(ys, place, marks), recorded.evaluations
+            return self._on_own_grids(term, y0, clock)
+        clocks = OwnClocks.create(landing_times(torch.stack([t0, clock.end], -1), clock, term.knots()))
+        marks = clocks.marks
+        options = self.options | {"step_t": marks[-1:]} | ({"jump_t": marks[1:-1]} if len(marks) > 2 else {})
+        recorded = Recorded(_over(clocks, term), marks.tolist())
+        last = self._integrate(recorded, y0, marks[[0, -1]], options)[..., -1, :]
+        place = clocks.place(ts, clock.direction)
+        return recorded.read(place, last, term, clocks, _TWINS.get(self.method)), recorded.evaluations
+
+    def _on_own_grids(self, term: Term, y0: State, clock: Clock) -> tuple[States, int]:
+        """Fixed steps from one output of a series to its next."""
+        nodes = torch.cat([clock.t0[..., None], clock.ts], -1)
+        clocks = OwnClocks.create(landing_times(nodes, clock, None))
+        options = dict(self.options)
+        step_size = options.pop("step_size", math.inf)
+        num_steps = max(1, math.ceil(float(clocks.nodes.diff(dim=-1).abs().max()) / step_size - 1e-9))
+        options |= {"perturb": True, "grid_constructor": lambda func, y, s: subdivided(s, num_steps)}
+        counted = Counted(_over(clocks, term))
+        ys = self._integrate(counted, y0, clocks.marks, options)
+        return chosen(ys, clocks.place(clock.ts, clock.direction), clocks.marks), counted.evaluations
 
     def _integrate(self, velocity: Counted, y0: State, s: Tensor, options: dict[str, Any]) -> States:
         """One call of torchdiffeq, its assertions turned into errors that say what to do."""
@@ -190,6 +189,16 @@ class TorchDiffEq(Engine):
         except AssertionError as error:
             raise explained(str(error), self) from error
         return torch.movedim(torch.as_tensor(found), 0, -2)
+
+
+def _over(clocks: OwnClocks, term: Term) -> Callable[[Tensor, Tensor], Tensor]:
+    """The velocity over the parameter that is common to all series."""
+
+    def velocity(s: Tensor, y: Tensor) -> Tensor:
+        t, pace = clocks.at(s)
+        return pace.to(y.dtype)[..., None] * clocks.restricted(term, s).derivative(t, y)
+
+    return velocity
 
 
 def _needs_gradient(term: Term, y0: Tensor, ts: Tensor) -> bool:
