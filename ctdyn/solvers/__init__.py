@@ -20,9 +20,13 @@ from .chords import OnChords
 from .dopri5 import Dopri5
 from .dopri8 import Dopri8
 from .esdirk import ESDIRK, ImplicitTableau
+from .etdrk2 import ETDRK2
+from .etdrk4 import ETDRK4
 from .euler import Euler
 from .euler_heun import EulerHeun
 from .euler_maruyama import EulerMaruyama
+from .exponential import ExponentialSolver
+from .exponential_euler import ExponentialEuler
 from .heun import Heun
 from .implicit_euler import ImplicitEuler
 from .kvaerno3 import Kvaerno3
@@ -46,6 +50,8 @@ from .tsit5 import Tsit5
 
 __all__ = [
     "ESDIRK",
+    "ETDRK2",
+    "ETDRK4",
     "RK4",
     "SRA1",
     "SRI1",
@@ -55,6 +61,8 @@ __all__ = [
     "Euler",
     "EulerHeun",
     "EulerMaruyama",
+    "ExponentialEuler",
+    "ExponentialSolver",
     "Heun",
     "ImplicitEuler",
     "ImplicitTableau",
