@@ -9,6 +9,7 @@ the field; `ImplicitEuler` (1). All choose their steps.
 
 For fields that say more of themselves: `ExponentialEuler` (1), `ETDRK2` (2, chooses its steps) and `ETDRK4` (4) for a
 `DecayField`; `Leapfrog` (2) for a `SecondOrderField`.
+
 Stochastic, Ito: `EulerMaruyama` (any noise), `Milstein` and `SRI1` (scalar, diagonal), `SRA1` (additive); Stratonovich:
 `Midpoint`, `Heun`, `ReversibleHeun` and `EulerHeun` (any noise), `StratonovichMilstein` (scalar, diagonal). `SRA1` and
 `SRI1` have strong order 1.5 and estimate their own error.
