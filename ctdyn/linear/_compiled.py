@@ -128,16 +128,16 @@ def _kernels() -> ModuleType:
     return _kernels
 
 
-def _array(x: Tensor) -> np.ndarray[Any, Any]:
+def _array(x: Tensor) -> np.ndarray:
     return x.detach().contiguous().resolve_conj().resolve_neg().numpy()
 
 
-def _pairs(x: Tensor) -> np.ndarray[Any, Any]:
+def _pairs(x: Tensor) -> np.ndarray:
     x = x.detach().contiguous().resolve_conj()
     return (torch.view_as_real(x).flatten(-2) if x.is_complex() else x.resolve_neg()).numpy()
 
 
-def _factors(a: Tensor, b: Tensor) -> np.ndarray[Any, Any]:
+def _factors(a: Tensor, b: Tensor) -> np.ndarray:
     return _array(a.expand(*a.shape[:2], b.shape[2]))
 
 
@@ -145,15 +145,15 @@ def _initial(h0: Tensor | None, b: Tensor) -> Tensor:
     return torch.zeros(b.shape[0], b.shape[2], dtype=b.dtype) if h0 is None else h0
 
 
-def _start(h0: Tensor | None, b: Tensor) -> np.ndarray[Any, Any]:
+def _start(h0: Tensor | None, b: Tensor) -> np.ndarray:
     return _array(_initial(h0, b))
 
 
-def _resets(reset: Tensor | None) -> np.ndarray[Any, Any]:
+def _resets(reset: Tensor | None) -> np.ndarray:
     return np.empty((1, 0), np.bool_) if reset is None else _array(reset)
 
 
-def _rates(lam: Tensor) -> np.ndarray[Any, Any]:
+def _rates(lam: Tensor) -> np.ndarray:
     wide = lam.detach().resolve_conj().to(torch.complex128)
     inverse = torch.where(wide == 0, 0.0, 1.0 / wide)
     real = lam.dtype.to_real()

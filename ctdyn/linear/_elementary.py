@@ -6,7 +6,9 @@ Reference:
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,10 @@ from numba import njit, types  # pyright: ignore[reportMissingImports]
 from numba.extending import overload  # pyright: ignore[reportMissingImports]
 
 
-__all__ = ["OPTIONS", "SUMS", "coefficients", "slopes"]
+__all__ = ["coefficients", "kernel", "slopes", "sum_kernel"]
 
-OPTIONS: Any = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}}
-# For sums over a row, which may be taken in any order.
-SUMS: Any = {**OPTIONS, "fastmath": {"contract", "reassoc", "nsz"}}
+_OPTIONS: Any = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}}
+_SUM_OPTIONS: Any = {**_OPTIONS, "fastmath": {"contract", "reassoc", "nsz"}}
 _F = np.float32
 
 _LOG2E, _TWO_OVER_PI = 1.0 / math.log(2.0), 2.0 / math.pi
@@ -34,7 +35,18 @@ _SLOPE = tuple((n + 1) / math.factorial(n + 2) for n in range(13))
 _EXPF, _SINF, _COSF, _SLOPEF = (tuple(map(_F, x)) for x in (_EXP[:7], _SIN[:4], _COS[:5], _SLOPE[:7]))
 
 
-@njit(**OPTIONS)
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function that runs without the interpreter lock and is kept on disk."""
+    # A type checker may have wrapped it; numba needs the function itself.
+    return njit(**_OPTIONS)(inspect.unwrap(function))
+
+
+def sum_kernel(function: Callable[..., Any]) -> Any:
+    """Likewise, for sums over a row, which may be taken in any order."""
+    return njit(**_SUM_OPTIONS)(inspect.unwrap(function))
+
+
+@kernel
 def _horner(x, terms):
     total = terms[-1]
     for i in range(len(terms) - 1):
@@ -42,7 +54,7 @@ def _horner(x, terms):
     return total
 
 
-@njit(**OPTIONS)
+@kernel
 def _exp_single(x):
     # Beyond these bounds the result is as good as zero, or the recurrence overflows in any case.
     x = min(max(x, _F(-87.0)), _F(88.0))
@@ -53,7 +65,7 @@ def _exp_single(x):
     return scale + scale * p, scale * p + (scale - _F(1.0))
 
 
-@njit(**OPTIONS)
+@kernel
 def _exp_double(x):
     x = min(max(x, -708.0), 709.0)
     n = np.rint(x * _LOG2E)
@@ -63,14 +75,14 @@ def _exp_double(x):
     return scale + scale * p, scale * p + (scale - 1.0)
 
 
-@njit(**OPTIONS)
+@kernel
 def _turned(s, c, quadrant):
     odd = (quadrant == 1) | (quadrant == 3)
     sine, cosine = (c if odd else s), (s if odd else c)
     return (-sine if quadrant >= 2 else sine), (-cosine if (quadrant == 1) | (quadrant == 2) else cosine)
 
 
-@njit(**OPTIONS)
+@kernel
 def _sincos_single(x):
     n = np.rint(x * _F(_TWO_OVER_PI))
     r = ((x - n * _PI_1F) - n * _PI_2F) - n * _PI_3F
@@ -80,7 +92,7 @@ def _sincos_single(x):
     return _turned(r + r * q * _horner(q, _SINF), _F(1.0) + q * _horner(q, _COSF), n - _F(4.0) * np.floor(n * _F(0.25)))
 
 
-@njit(**OPTIONS)
+@kernel
 def _sincos_double(x):
     n = np.rint(x * _TWO_OVER_PI)
     r = ((x - n * _PI_1) - n * _PI_2) - n * _PI_3
@@ -89,7 +101,7 @@ def _sincos_double(x):
     return _turned(r + r * q * _horner(q, _SIN), 1.0 + q * _horner(q, _COS), n - 4.0 * np.floor(n * 0.25))
 
 
-@njit(**OPTIONS)
+@kernel
 def _series(x, y, terms):
     real, imag = terms[-1], terms[-1] * 0
     for i in range(len(terms) - 1):
@@ -111,24 +123,24 @@ def _slope_series(x: Any, y: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(_exp, jit_options=OPTIONS)
+@overload(_exp, jit_options=_OPTIONS)
 def _choose_exp(x):
     return (lambda x: _exp_single(x)) if x == types.float32 else (lambda x: _exp_double(x))
 
 
-@overload(_sincos, jit_options=OPTIONS)
+@overload(_sincos, jit_options=_OPTIONS)
 def _choose_sincos(x):
     return (lambda x: _sincos_single(x)) if x == types.float32 else (lambda x: _sincos_double(x))
 
 
-@overload(_slope_series, jit_options=OPTIONS)
+@overload(_slope_series, jit_options=_OPTIONS)
 def _choose_slope_series(x, y):
     if x == types.float32:
         return lambda x, y: _series(x, y, _SLOPEF)
     return lambda x, y: _series(x, y, _SLOPE)
 
 
-@njit(**OPTIONS)
+@kernel
 def coefficients(rates, dt, paired, kept, gain):
     """Fill `kept` with exp(lam dt) and `gain` with (exp(lam dt) - 1) / lam.
 
@@ -146,7 +158,7 @@ def coefficients(rates, dt, paired, kept, gain):
         _fill_real(x, u, dt, kept[0], gain[0])
 
 
-@njit(**OPTIONS)
+@kernel
 def _fill_complex(x, y, u, w, dt, kept_re, kept_im, gain_re, gain_im):
     half = dt * type(dt)(0.5)
     for j in range(x.shape[0]):
@@ -161,7 +173,7 @@ def _fill_complex(x, y, u, w, dt, kept_re, kept_im, gain_re, gain_im):
         gain_im[j] = re * w[j] + im * u[j]
 
 
-@njit(**OPTIONS)
+@kernel
 def _fill_real(x, u, dt, kept, gain):
     for j in range(x.shape[0]):
         whole, less = _exp(x[j] * dt)
@@ -169,13 +181,13 @@ def _fill_real(x, u, dt, kept, gain):
         gain[j] = dt if u[j] == 0 else less * u[j]
 
 
-@njit(**OPTIONS)
+@kernel
 def slopes(rates, dt, kept, gain, slope):
     """Fill `slope` with the derivatives of the gains in lam; rows as in `coefficients`, the second of zeros if real."""
     _fill_slopes(rates[0], rates[1], rates[2], rates[3], dt, kept[0], kept[1], gain[0], gain[1], slope[0], slope[1])
 
 
-@njit(**OPTIONS)
+@kernel
 def _fill_slopes(x, y, u, w, dt, kept_re, kept_im, gain_re, gain_im, slope_re, slope_im):
     for j in range(x.shape[0]):
         zr, zi = x[j] * dt, y[j] * dt

@@ -8,9 +8,8 @@ Rows `r0` to `r1` and columns `j0` to `j1` are one thread's share.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit  # pyright: ignore[reportMissingImports]
 
-from ._elementary import OPTIONS, SUMS, coefficients, slopes
+from ._elementary import coefficients, kernel, slopes, sum_kernel
 
 
 __all__ = ["recurrence", "recurrence_gradients", "zoh", "zoh_gradients"]
@@ -19,19 +18,19 @@ __all__ = ["recurrence", "recurrence_gradients", "zoh", "zoh_gradients"]
 _FLUSH = 64
 
 
-@njit(**OPTIONS)
+@kernel
 def _step(a, before, b, out):
     for j in range(out.shape[0]):
         out[j] = a[j] * before[j] + b[j]
 
 
-@njit(**OPTIONS)
+@kernel
 def _step_back(a, after, g, out):
     for j in range(out.shape[0]):
         out[j] = np.conj(a[j]) * after[j] + g[j]
 
 
-@njit(**OPTIONS)
+@kernel
 def _step_back_with_a(a, after, g, before, out, to_a):
     for j in range(out.shape[0]):
         cotangent = np.conj(a[j]) * after[j] + g[j]
@@ -39,7 +38,7 @@ def _step_back_with_a(a, after, g, before, out, to_a):
         to_a[j] = cotangent * np.conj(before[j])
 
 
-@njit(**OPTIONS)
+@kernel
 def _step_back_add_a(a, after, g, before, out, to_a):
     for j in range(out.shape[0]):
         cotangent = np.conj(a[j]) * after[j] + g[j]
@@ -47,7 +46,7 @@ def _step_back_add_a(a, after, g, before, out, to_a):
         to_a[j] += cotangent * np.conj(before[j])
 
 
-@njit(**OPTIONS)
+@kernel
 def recurrence(a, b, h0, out, reverse, share):
     """Fill `out` with the states."""
     r0, r1, j0, j1 = share
@@ -61,7 +60,7 @@ def recurrence(a, b, h0, out, reverse, share):
             _step(factor, before, b[r, k, j0:j1], out[r, k, j0:j1])
 
 
-@njit(**OPTIONS)
+@kernel
 def recurrence_gradients(a, h, h0, g, to_a, to_b, mode, reverse, share):
     """Fill `to_b`, and `to_a` by `mode`: 0 not at all, 1 every entry, 2 sums into it."""
     r0, r1, j0, j1 = share
@@ -86,31 +85,31 @@ def recurrence_gradients(a, h, h0, g, to_a, to_b, mode, reverse, share):
                 _step_back_add_a(factor, after, g[r, k, j0:j1], before, result, gradient)
 
 
-@njit(**OPTIONS)
+@kernel
 def _parts(n, like):
     """Room for real and imaginary parts, apart; not two rows of one array, about whose overlap the compiler worries."""
     return np.zeros(n, like.dtype), np.zeros(n, like.dtype)
 
 
-@njit(**OPTIONS)
+@kernel
 def _own(rates):
     return rates[0].copy(), rates[1].copy(), rates[2].copy(), rates[3].copy()
 
 
-@njit(**OPTIONS)
+@kernel
 def _flush(total, into):
     for j in range(total.shape[0]):
         into[j] += total[j]
         total[j] = 0
 
 
-@njit(**OPTIONS)
+@kernel
 def _fused(kept, gain, before, v, out):
     for j in range(out.shape[0]):
         out[j] = kept[j] * before[j] + gain[j] * v[j]
 
 
-@njit(**OPTIONS)
+@kernel
 def _fused_paired(kept_re, kept_im, gain_re, gain_im, before, v, out):
     for j in range(kept_re.shape[0]):
         a, b, c, d = kept_re[j], kept_im[j], gain_re[j], gain_im[j]
@@ -119,7 +118,7 @@ def _fused_paired(kept_re, kept_im, gain_re, gain_im, before, v, out):
         out[2 * j + 1] = a * y + b * x + c * q + d * p
 
 
-@njit(**OPTIONS)
+@kernel
 def zoh(rates, dt, reset, v, h0, out, paired, impulse, reverse, share):
     """Fill `out` with the states; rows that share their coefficients are done together.
 
@@ -155,7 +154,7 @@ def zoh(rates, dt, reset, v, h0, out, paired, impulse, reverse, share):
 # overlap stay few enough for it to vectorise them. The parts run in the first-level cache.
 
 
-@njit(**OPTIONS)
+@kernel
 def _add(g, carry, paired, cotangent):
     s, t = cotangent
     if paired:
@@ -167,7 +166,7 @@ def _add(g, carry, paired, cotangent):
             s[j] = g[j] + carry[j]
 
 
-@njit(**OPTIONS)
+@kernel
 def _times(factor, x, paired, out):
     """The product of a row in parts and one in pairs, in parts."""
     a, b, re, im = factor[0], factor[1], out[0], out[1]
@@ -181,7 +180,7 @@ def _times(factor, x, paired, out):
             re[j] = a[j] * x[j]
 
 
-@njit(**OPTIONS)
+@kernel
 def _conjugate_times(factor, scale, cotangent, paired, out):
     """The conjugate of a row in parts times another, in pairs."""
     a, b, s, t = factor[0], factor[1], cotangent[0], cotangent[1]
@@ -194,7 +193,7 @@ def _conjugate_times(factor, scale, cotangent, paired, out):
             out[j] = scale * a[j] * s[j]
 
 
-@njit(**OPTIONS)
+@kernel
 def _add_products(cotangent, dt, flow, direct, paired, total):
     """Add cotangent times the conjugate of (dt flow + direct)."""
     s, t, f, h, p, q, re, im = cotangent[0], cotangent[1], flow[0], flow[1], direct[0], direct[1], total[0], total[1]
@@ -208,7 +207,7 @@ def _add_products(cotangent, dt, flow, direct, paired, total):
             re[j] += s[j] * (dt * f[j] + p[j])
 
 
-@njit(**SUMS)
+@sum_kernel
 def _inner(cotangent, rates, flow, kept, v, held, paired):
     """The real part of the product of a cotangent with the derivative of the state in dt."""
     total, s, t, f, h = held * 0, cotangent[0], cotangent[1], flow[0], flow[1]
@@ -224,7 +223,7 @@ def _inner(cotangent, rates, flow, kept, v, held, paired):
     return total
 
 
-@njit(**OPTIONS)
+@kernel
 def zoh_gradients(rates, dt, reset, v, h, h0, g, to_lam, to_dt, to_v, carry, paired, impulse, reverse, share):
     """Fill `to_v`, add to `to_lam` `(1 | row, 2, state)`, double, and `to_dt`, and leave that to `h0` in `carry`."""
     r0, r1, j0, j1 = share

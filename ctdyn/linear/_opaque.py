@@ -14,6 +14,13 @@ from ._select import default_backend
 __all__ = ["check_steps", "opaque_recurrence", "opaque_zoh"]
 
 
+_RECURRENCE = "(Tensor a, Tensor b, Tensor? h0, bool reverse) -> Tensor"
+_RECURRENCE_GRADIENTS = "(Tensor a, Tensor h, Tensor? h0, Tensor g, bool reverse) -> (Tensor, Tensor, Tensor)"
+_STEPS = "Tensor? h0, Tensor? reset, bool impulse, bool reverse"
+_ZOH = f"(Tensor lam, Tensor dt, Tensor v, {_STEPS}) -> Tensor"
+_ZOH_GRADIENTS = f"(Tensor lam, Tensor dt, Tensor[] states, {_STEPS}) -> (Tensor, Tensor, Tensor, Tensor)"
+
+
 def check_steps(dt: Tensor) -> None:
     """Refuse steps that are negative or not finite, where reading them does not stall a device.
 
@@ -31,7 +38,7 @@ def check_steps(dt: Tensor) -> None:
         raise ValueError(f"dt must be finite and not negative, (*batch, time); a step is {what}: {low} to {high}.")
 
 
-@torch.library.custom_op("ctdyn::recurrence", mutates_args=())
+@torch.library.custom_op("ctdyn::recurrence", mutates_args=(), schema=_RECURRENCE)
 def opaque_recurrence(a: Tensor, b: Tensor, h0: Tensor | None, reverse: bool) -> Tensor:
     """`ScanBackend.recurrence`."""
     return default_backend(b).recurrence(a, b, h0, reverse=reverse)
@@ -42,7 +49,7 @@ def _(a: Tensor, b: Tensor, h0: Tensor | None, reverse: bool) -> Tensor:
     return _like(b)
 
 
-@torch.library.custom_op("ctdyn::recurrence_gradients", mutates_args=())
+@torch.library.custom_op("ctdyn::recurrence_gradients", mutates_args=(), schema=_RECURRENCE_GRADIENTS)
 def opaque_recurrence_gradients(
     a: Tensor, h: Tensor, h0: Tensor | None, g: Tensor, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,7 +78,7 @@ def _recurrence_back(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 opaque_recurrence.register_autograd(_recurrence_back, setup_context=_keep_recurrence)
 
 
-@torch.library.custom_op("ctdyn::zoh", mutates_args=())
+@torch.library.custom_op("ctdyn::zoh", mutates_args=(), schema=_ZOH)
 def opaque_zoh(
     lam: Tensor, dt: Tensor, v: Tensor, h0: Tensor | None, reset: Tensor | None, impulse: bool, reverse: bool
 ) -> Tensor:
@@ -87,7 +94,7 @@ def _(
     return _like(v)
 
 
-@torch.library.custom_op("ctdyn::zoh_gradients", mutates_args=())
+@torch.library.custom_op("ctdyn::zoh_gradients", mutates_args=(), schema=_ZOH_GRADIENTS)
 def opaque_zoh_gradients(
     lam: Tensor, dt: Tensor, states: list[Tensor], h0: Tensor | None, reset: Tensor | None, impulse: bool, reverse: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
