@@ -110,7 +110,7 @@ def solve(
     solver = method_for(term, solver)
     if isinstance(controller, PIDController):
         solver = solver.within(controller.rtol, controller.atol)
-    check_steps(term, controller, clock)
+    check_steps(term, solver, controller, clock)
     adjoint = Direct() if adjoint is None else adjoint
     _check_adjoint(adjoint)
     ts = ts.expand(*shape, ts.shape[-1])

@@ -153,7 +153,7 @@ def _cure(noise: Noise, calculus: Calculus) -> str:
     return "EulerMaruyama()" if noise is Noise.GENERAL else "EulerMaruyama(), Milstein() or SRI1()"
 
 
-def check_steps(term: Term, controller: StepController, clock: Clock) -> None:
+def check_steps(term: Term, solver: Solver, controller: StepController, clock: Clock) -> None:
     """Whether these steps are valid for a stochastic equation.
 
     Raises:
@@ -162,7 +162,7 @@ def check_steps(term: Term, controller: StepController, clock: Clock) -> None:
     Example:
         >>> from ctdyn.terms import ODETerm
         >>> clock = Clock.create(torch.tensor([0.0, 1.0]), None, torch.Size([]), torch.float64)
-        >>> check_steps(ODETerm(lambda t, y: -y), ConstantStep(0.1), clock)
+        >>> check_steps(ODETerm(lambda t, y: -y), Heun(), ConstantStep(0.1), clock)
     """
     if not isinstance(term, SDETerm):
         return
@@ -179,6 +179,11 @@ def check_steps(term: Term, controller: StepController, clock: Clock) -> None:
         raise ValueError(
             "adaptive steps are wrong for general noise: where the Brownian motions do not commute, a step that was "
             f"chosen by their values biases the answer. Pass {fixed}."
+        )
+    if not solver.adaptive:
+        raise ValueError(
+            f"the error estimate of {solver!r} is for smooth equations: it does not see how rough the noise is. Take "
+            f"{'Heun()' if term.calculus is Calculus.STRATONOVICH else 'SRI1()'}, or pass {fixed}."
         )
     if isinstance(term.brownian, StoredBrownian):
         raise ValueError(

@@ -44,13 +44,17 @@ class OnChords(StochasticSolver):
 
     @property
     def adaptive(self) -> bool:  # type: ignore[override]
-        """Whether the method estimates its own error."""
-        return self.method.adaptive
+        """Whether the method estimates its own error, in a way that holds for noise.
+
+        What a chord leaves out of the path is of order 1.5 in the step; only the estimate of a method of order 2 is as
+        large. One of higher order compares two ways along the chord, which agree however long it is.
+        """
+        return self.method.adaptive and self.method.order == 2
 
     @property
     def error_order(self) -> int:  # type: ignore[override]
-        """Half that of the method: the chord is as long as the square root of the step."""
-        return max(1, self.method.error_order // 2)
+        """1: the estimate falls as the square of the chord, which is as long as the root of the step."""
+        return 1
 
     @property
     def stages(self) -> int:  # type: ignore[override]

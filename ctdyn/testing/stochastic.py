@@ -257,7 +257,8 @@ def check_sde_solver(solver: Solver, *, paths: int = 1000) -> None:
     noise = next(kind for kind in (Noise.DIAGONAL, Noise.ADDITIVE, Noise.SCALAR) if kind in solver.noises)
     _check_answers(solver, _problem(noise, calculus))
     _check_gradients(solver, _problem(noise, calculus))
-    if solver.adaptive:
+    seeds, t0, *_ = _series()
+    if method_for(SDETerm(_problem(noise, calculus), _motion(_problem(noise, calculus), seeds, t0)), solver).adaptive:
         _check_adaptive(solver, _problem(noise, calculus))
 
 
@@ -291,7 +292,7 @@ def _slope(counts: Sequence[int], errors: Sequence[float]) -> float:
     return float((x * y).sum() / x.square().sum())
 
 
-def _series(field: _Bounded | _Fading) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _series() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Seeds, start times, initial states and the own, padded clocks of three series."""
     t0 = torch.tensor([0.0, 0.5, 0.25], dtype=_F64)
     y0 = torch.tensor([[0.5, 0.0], [0.0, -0.6], [0.3, -0.4]], dtype=_F64)
@@ -305,7 +306,7 @@ def _motion(field: SDEField, seeds: Tensor, t0: Tensor) -> VirtualBrownianTree:
 
 @torch.no_grad()
 def _check_answers(solver: Solver, field: _Bounded | _Fading) -> None:
-    seeds, t0, y0, ts = _series(field)
+    seeds, t0, y0, ts = _series()
     method, term = (
         method_for(SDETerm(field, _motion(field, seeds, t0)), solver),
         SDETerm(field, _motion(field, seeds, t0)),
@@ -331,7 +332,7 @@ def _check_answers(solver: Solver, field: _Bounded | _Fading) -> None:
 
 
 def _check_gradients(solver: Solver, field: _Bounded | _Fading) -> None:
-    seeds, t0, y0, ts = _series(field)
+    seeds, t0, y0, ts = _series()
     y0 = y0.requires_grad_()
     leaves = [y0, *field.parameters()]
 
