@@ -140,33 +140,6 @@ class Record:
     parts: Tensor
     rows: Tensor | None = None
 
-    @classmethod
-    def create(
-        cls,
-        term: Term,
-        solver: Solver,
-        grid: Tensor,
-        spans: tuple[Tensor, Tensor],
-        starts: list[Tensor],
-        interpolants: list[tuple[Tensor, ...]],
-        rows: Tensor | None = None,
-    ) -> Record:
-        """Stack what the steps left behind.
-
-        Args:
-            term: the equation.
-            solver: the method that took the steps.
-            grid: ends of the steps, `(step + 1, *batch)`.
-            spans: starts and ends of each row's step, `(row, *batch)` each.
-            starts: states at the beginnings, one `(*batch, state)` per row.
-            interpolants: what `Step.interpolant` said, one per row.
-            rows: which row holds each step.
-        """
-        # Part by part in memory: the polynomials of all steps are then one product of two matrices.
-        parts = torch.stack([part for parts in zip(*interpolants, strict=True) for part in parts])
-        parts = parts.unflatten(0, (len(interpolants[0]), len(interpolants))).transpose(0, 1)
-        return cls(term, solver, grid, *spans, torch.stack(starts), parts, rows)
-
     def read(self, ts: Times, node: Tensor) -> States:
         """The states at `ts`, `(*batch, time, state)`.
 

@@ -6,16 +6,19 @@ gradient ever passes through the choice of a step.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._types import State, States, Times
+from .._types import State, States, Time, Times
 from ..solvers.base import Solver, StepState
 from ..terms import Term
 from .clock import Clock
+from .compiled import Program, fresh
 from .controllers import AdaptiveController, GridController, StepController
 from .dense import Record, locate, rows_of
 from .search import Limits, Search, StepPlan, Watch
@@ -110,6 +113,8 @@ class Replay:
         ts: output times, `(*batch, time)`.
         node: the grid node at or beyond each output time, `(*batch, time)`.
         lands: every output time is a node.
+        compile: take several steps per call of a compiled program.
+        cut: the last time of each series whose last step was shortened to end there, NaN for the others, `(*batch,)`.
 
     Example:
         >>> from ctdyn.solvers import Euler
@@ -126,6 +131,8 @@ class Replay:
     ts: Times
     node: Tensor
     lands: bool
+    compile: bool = False
+    cut: Time | None = None
 
     @classmethod
     def create(cls, term: Term, solver: Solver, planned: StepPlan, clock: Clock, lands: bool) -> Replay:
@@ -138,7 +145,12 @@ class Replay:
             whole = planned.reached == clock.end.detach()
             grid = torch.where((number >= planned.steps.clamp(min=1)) & whole, clock.end, grid)
             grid = torch.where(number == 0, clock.t0, grid)
-        return cls(term, solver, grid, clock.ts, locate(grid, clock.ts, clock.direction), lands)
+        node = locate(grid, clock.ts, clock.direction)
+        if lands or solver.interpolates:
+            return cls(term, solver, grid, clock.ts, node, lands)
+        spans, last = grid.detach().diff(dim=0).abs(), (planned.steps - 1).clamp(min=0)
+        short = spans.gather(0, last[None])[0] < spans[0] * (1.0 - 1e-9)
+        return cls(term, solver, grid, clock.ts, node, lands, cut=torch.where(short, clock.end.detach(), torch.nan))
 
     @property
     def num_steps(self) -> int:
@@ -161,31 +173,52 @@ class Replay:
         grid = self.grid[first : last + 1]
         ts, node = (self.ts, self.node) if at is None else (self.ts.gather(-1, at), self.node.gather(-1, at))
         node = (node - first).clamp(0, last - first)
-        knotted = self.term.knots() is not None
         dense = not self.lands and self.solver.interpolates
-        y, nodes, interpolants = y0, [y0], []
-        ends = grid.unbind(0)
-        pieces = self.solver.pieces(self.term, ends, y0.dtype)
-        for (t0, t1), piece in zip(pairwise(ends), pieces, strict=True):
-            step = self.solver.step(piece, t0, t1, y, self.solver.across(state) if knotted else state, dense=dense)
-            y, state = step.y1, step.state
-            nodes.append(y)
-            interpolants.append(step.interpolant)
+        path, state, parts = self._walk(grid, y0, state, dense)
+        nodes, y1 = torch.stack(path), path[-1]
         if self.lands:
-            return Segment(rows_of(torch.stack(nodes), node), y, state, None, nodes)
-        if not dense:
-            return Segment(self._step_to(grid, torch.stack(nodes), ts, node), y, state, None, nodes)
-        spans = grid[:-1], grid[1:]
-        record = Record.create(self.term, self.solver, grid, spans, nodes[:-1], interpolants)
-        return Segment(record.read(ts, node), y, state, record, nodes)
+            return Segment(rows_of(nodes, node), y1, state, None, path)
+        if parts is None:
+            return Segment(self._step_to(grid, nodes, ts, node, state is not None), y1, state, None, path)
+        record = Record(self.term, self.solver, grid, grid[:-1], grid[1:], nodes[:-1], parts)
+        return Segment(record.read(ts, node), y1, state, record, path)
 
-    def _step_to(self, grid: Tensor, nodes: Tensor, ts: Times, node: Tensor) -> States:
+    def _walk(
+        self, grid: Tensor, y: State, state: StepState, dense: bool
+    ) -> tuple[list[Tensor], StepState, Tensor | None]:
+        """The states at the nodes, what the last step left, and the interpolants `(step, part, *batch, state)`."""
+        if not self.compile:
+            path, state, interpolants = _walk(_take, self.solver, self.term, grid.unbind(0), y, state, dense)
+            return path, state, _stacked(interpolants) if dense else None
+        if state is None and dense and self.term.knots() is None:
+            # With a state from the start the first run is the same program as the others.
+            state = self.solver.init(self.term, grid[0], y)
+        steps, path, parts = len(grid) - 1, [y], []
+        # Steps of no length fill the last run.
+        grid = torch.cat([grid, grid[-1:].expand(-steps % _STEPS, *grid.shape[1:])])
+        y, state = fresh((y, state))
+        for first in range(0, len(grid) - 1, _STEPS):
+            run = grid[first : first + _STEPS + 1].clone()
+            nodes, state, part = _PROGRAM(
+                self.term.field, self.solver, y.device, self.solver, self.term, run, y, state, dense
+            )
+            path.extend(nodes.unbind(0))
+            y = path[-1]
+            parts.append(part)
+        return path[: steps + 1], state, torch.cat(parts)[:steps] if dense else None
+
+    def _step_to(self, grid: Tensor, nodes: Tensor, ts: Times, node: Tensor, carries: bool) -> States:
         """Outputs of a method without dense output: by one shorter step each from the node before, all at once."""
         step = (node - 1).clamp(min=0)
         start, end, times = rows_of(grid, step), rows_of(grid, node), ts.detach()
         rounding = 4.0 * torch.finfo(times.dtype).eps * times.abs() + 1e-12 * (end - start).abs().detach()
         at_start = (times - start).abs() <= rounding
-        on_node = at_start | ((times - end).abs() <= rounding)
+        on_node = (times - end).abs() <= rounding
+        if carries and self.cut is not None:
+            # The last step is cut short where the last time happens to lie: what is carried there is not what would be
+            # if a later time were asked for as well. All times inside a step are read alike.
+            on_node = on_node & (times != self.cut.unsqueeze(-1))
+        on_node = on_node | at_start
         ys = rows_of(nodes, torch.where(at_start, step, node))
         # A node that is read as it is has no gradient to the time that was asked for.
         if not ts.requires_grad and bool(on_node.all()):
@@ -196,3 +229,57 @@ class Replay:
         inside = self.solver.step(self.term.restrict(t0, t1), t0, t1, y0, None, dense=False).y1
         inside = torch.movedim(inside, 0, -2)
         return inside if ts.requires_grad else torch.where(on_node.unsqueeze(-1), ys, inside)
+
+
+def _walk(
+    take: Callable[..., tuple[State, StepState, tuple[Tensor, ...]]],
+    solver: Solver,
+    term: Term,
+    ends: Sequence[Tensor],
+    y: State,
+    state: StepState,
+    dense: bool,
+) -> tuple[list[Tensor], StepState, list[tuple[Tensor, ...]]]:
+    """Step from end to end: the states there, what the last step left, and what each says of its inside."""
+    knotted = term.knots() is not None
+    path, interpolants = [y], []
+    for (t0, t1), piece in zip(pairwise(ends), solver.pieces(term, ends, y.dtype), strict=True):
+        y, state, interpolant = take(solver, piece, t0, t1, y, solver.across(state) if knotted else state, dense)
+        path.append(y)
+        interpolants.append(interpolant)
+    return path, state, interpolants
+
+
+def _take(
+    solver: Solver, piece: Term, t0: Tensor, t1: Tensor, y: State, state: StepState, dense: bool
+) -> tuple[State, StepState, tuple[Tensor, ...]]:
+    step = solver.step(piece, t0, t1, y, state, dense=dense)
+    return step.y1, step.state, step.interpolant
+
+
+def _take_afresh(*arguments: Any) -> tuple[State, StepState, tuple[Tensor, ...]]:
+    return fresh(_take(*arguments))
+
+
+def _run(
+    take: Callable[..., tuple[State, StepState, tuple[Tensor, ...]]],
+    solver: Solver,
+    term: Term,
+    grid: Tensor,
+    y: State,
+    state: StepState,
+    dense: bool,
+) -> tuple[Tensor, StepState, Tensor | None]:
+    """A walk that a program is made of: the ends of its steps share no memory."""
+    path, state, interpolants = _walk(take, solver, term, [end.clone() for end in grid.unbind(0)], y, state, dense)
+    return torch.stack(path[1:]), state, _stacked(interpolants) if dense else None
+
+
+_STEPS = 8
+_PROGRAM = Program(_run, _take_afresh)
+
+
+def _stacked(interpolants: list[tuple[Tensor, ...]]) -> Tensor:
+    """`(step, part, *batch, state)`, part by part in memory: all polynomials are then one product of two matrices."""
+    parts = torch.stack([part for parts in zip(*interpolants, strict=True) for part in parts])
+    return parts.unflatten(0, (len(interpolants[0]), len(interpolants))).transpose(0, 1)

@@ -123,7 +123,7 @@ class Problem:
             self.controller,
             self.y0,
             self.clock,
-            Limits(self.max_steps, keep=not self.tracked(), judged=self.judged, watch=watch),
+            Limits(self.max_steps, not self.tracked(), self.judged, watch, self.adjoint.compiles),
         )
         if self.throw and isinstance(self.controller, AdaptiveController):
             final = self.y0 if planned.final is None else planned.final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from .._types import State, Time
 from ..solvers.base import Solver, Step, StepState
 from ..terms import Term
 from .clock import Clock, landing_times
+from .compiled import Program, fresh
 from .controllers import AdaptiveController
 from .dense import Record
 from .status import Status
@@ -88,16 +90,18 @@ class Limits:
         keep: keep the steps of an adaptive plan, so that no replay is needed.
         judged: how many leading entries of the state the error is measured on; None for all.
         watch: what may end the solve of a series before its last time.
+        compile: make several attempts per call of a compiled program.
 
     Example:
         >>> Limits(max_steps=100)
-        Limits(max_steps=100, keep=False, judged=None, watch=None)
+        Limits(max_steps=100, keep=False, judged=None, watch=None, compile=False)
     """
 
     max_steps: int
     keep: bool = False
     judged: int | None = None
     watch: Watch | None = None
+    compile: bool = False
 
 
 class Front(NamedTuple):
@@ -200,6 +204,8 @@ class Search:
 
     def run(self, y0: State) -> StepPlan:
         """Step until every series is done or has failed."""
+        if self.limits.compile:
+            return self._run_compiled(y0)
         # Reading a flag stalls an accelerator; a few idle attempts cost it less.
         patience = 1 if y0.device.type == "cpu" else 4
         front, trials = self.begin(y0), []
@@ -208,7 +214,24 @@ class Search:
                 break
             front, trial = self.attempt(front)
             trials.append(trial)
-        return self._plan(front, trials)
+        return self._plan(front, _joined(trials, torch.stack) if trials else None)
+
+    def _run_compiled(self, y0: State) -> StepPlan:
+        """The same attempts, several in one call: a series that is done waits for the end of the call."""
+        front, runs, left = fresh(self.begin(y0)), [], self.limits.max_steps
+        while left and bool(front.active.any()):
+            count = min(_ATTEMPTS, left)
+            arguments = self, front, count
+            # The last few attempts of a search that runs out are not worth a program of their own.
+            whole = count == _ATTEMPTS
+            front, run = (
+                _PROGRAM(self.term.field, self.solver, y0.device, *arguments)
+                if whole
+                else _PROGRAM.uncompiled(*arguments)
+            )
+            runs.append(run)
+            left -= count
+        return self._plan(front, _joined(runs, torch.cat) if runs else None)
 
     def begin(self, y0: State) -> Front:
         """Where every series stands before its first attempt."""
@@ -276,36 +299,64 @@ class Search:
             return goal
         return torch.where((front.until - goal) * self.direction < 0, front.until, goal)
 
-    def _plan(self, front: Front, trials: list[Trial]) -> StepPlan:
+    def _plan(self, front: Front, trials: Trial | None) -> StepPlan:
+        """The plan, of all attempts stacked."""
         start = self.stops[0]
-        if not trials:
+        if trials is None:
             none = torch.zeros_like(front.stop)
             return StepPlan(torch.stack([start, start]), none, none, none + 2, none, front.y)
-        tried, accepts = torch.stack([trial.tried for trial in trials]), torch.stack([trial.accept for trial in trials])
-        attempts, steps = tried.sum(0), accepts.sum(0)
+        attempts, steps = trials.tried.sum(0), trials.accept.sum(0)
         longest = max(int(steps.amax()), 1)
         # Accepted attempts first, in their order: series that rejected often line up with those that did not.
-        rows = (~accepts).to(torch.uint8).argsort(dim=0, stable=True)[:longest]
+        rows = (~trials.accept).to(torch.uint8).argsort(dim=0, stable=True)[:longest]
         held = torch.arange(longest, device=steps.device).reshape(-1, *[1] * steps.dim()) < steps
-        ends = torch.where(held, torch.stack([trial.reach for trial in trials]).gather(0, rows), front.t)
+        ends = torch.where(held, trials.reach.gather(0, rows), front.t)
         grid = torch.cat([start[None], ends])
         taken = None
         if self.keep:
-            starts, stops = (torch.stack(times) for times in zip(*(trial.span for trial in trials), strict=True))
-            y0s, parts = [trial.y0 for trial in trials], [trial.interpolant for trial in trials]
-            taken = Record.create(self.term, self.solver, grid, (starts, stops), y0s, parts, rows)
-        status = self._status(front, trials, attempts)
+            t0, t1 = trials.span
+            parts = torch.stack(trials.interpolant).transpose(0, 1)
+            taken = Record(self.term, self.solver, grid, t0, t1, trials.y0, parts, rows)
+        status = self._status(front, trials.finite, attempts)
         evaluations = attempts * (self.solver.stages + self.knotted) + 2
         return StepPlan(grid, steps, attempts - steps, evaluations, status, front.y, taken)
 
-    def _status(self, front: Front, trials: list[Trial], attempts: Tensor) -> Tensor:
+    def _status(self, front: Front, finite: Tensor, attempts: Tensor) -> Tensor:
         """How each series ended: at its goal, out of attempts, or with a last attempt that could not be shortened."""
-        finite = torch.stack([trial.finite for trial in trials])
         last = finite.gather(0, (attempts - 1).clamp(min=0)[None])[0]
         reason = torch.where(last, int(Status.STEP_SIZE), int(Status.NON_FINITE))
         reason = torch.where(front.active, int(Status.MAX_STEPS), reason)
         done = front.t == self.stops[-1] if self.limits.watch is None else (front.t == self._goal(front))
         return torch.where(done, int(Status.SUCCESS), reason)
+
+
+def _attempts(
+    attempt: Callable[[Search, Front], tuple[Front, Trial]], search: Search, front: Front, count: int
+) -> tuple[Front, Trial]:
+    """Several attempts, their trials stacked."""
+    trials = []
+    for _ in range(count):
+        front, trial = attempt(search, front)
+        trials.append(trial)
+    return front, _joined(trials, torch.stack)
+
+
+def _attempt(search: Search, front: Front) -> tuple[Front, Trial]:
+    front, trial = search.attempt(front)
+    return fresh(front), fresh(trial)
+
+
+_ATTEMPTS = 4
+_PROGRAM = Program(_attempts, _attempt)
+
+
+def _joined(trials: list[Trial], join: Callable[[tuple[Tensor, ...]], Tensor]) -> Trial:
+    """All trials in one, the attempts along the first axis."""
+    tried, accept, finite, reach, span, y0, interpolant = zip(*trials, strict=True)
+    spans, parts = zip(*span, strict=True), zip(*interpolant, strict=True)
+    return Trial(
+        join(tried), join(accept), join(finite), join(reach), tuple(map(join, spans)), join(y0), tuple(map(join, parts))
+    )
 
 
 def _select(accept: Tensor, new: StepState, old: StepState) -> StepState:

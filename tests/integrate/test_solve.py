@@ -163,7 +163,7 @@ def test_one_output_and_a_start_elsewhere():
 
 def test_the_plan_says_what_was_done():
     plan = ask(solver=RK4(), controller=StepTo(2)).plan
-    for fragment in ("RK4()", "StepTo(num_steps=2)", "2 steps", "Direct()"):
+    for fragment in ("RK4()", "StepTo(num_steps=2)", "2 steps", "Direct(compile=False)"):
         assert fragment in plan
 
 

@@ -23,6 +23,11 @@ class Adjoint(ABC):
         True
     """
 
+    @property
+    def compiles(self) -> bool:
+        """Whether the search for the steps is to be compiled; it never changes what is found."""
+        return False
+
     @abstractmethod
     def run(self, replay: Replay, y0: State) -> tuple[States, list[Tensor], Record | None]:
         """The states at the output times, the states at the nodes that were kept, and the dense output where kept."""
