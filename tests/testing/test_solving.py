@@ -28,6 +28,7 @@ XS = torch.randn(3, 5, 2, generator=GENERATOR, dtype=torch.float64)
 PADDED_TS = torch.cat([TS, TS[:, -1:].expand(-1, 2)], -1)
 PADDED_XS = torch.cat([XS, XS[:, -1:].expand(-1, 2, -1)], -2)
 ARGUMENTS = {"ts": PADDED_TS, "xs": PADDED_XS, "value": XS[:, 0], "windows": TS[:, [0, 2, 4, 4]], "state_size": 3}
+ARGUMENTS |= {"method": "heun", "dt": 0.002}
 
 
 def exported(module, kind):
