@@ -43,7 +43,8 @@ def empty_like(x: Tensor) -> Tensor:
 
 
 def _take(room: int) -> np.ndarray:
-    for key, buffer in list(_idle.items()):
+    # The last one given back may still be in a cache.
+    for key, buffer in reversed(list(_idle.items())):
         if buffer.nbytes == room and _idle.pop(key, None) is not None:
             return buffer
     return np.empty(room, np.uint8)
