@@ -72,18 +72,6 @@ class Tableau:
                 return 0.01 * (tick - 1)
         return float("inf")
 
-    @functools.cached_property
-    def stability(self) -> float:
-        """How far the method is stable on the negative real axis, to two digits."""
-        powers, stages = [1.0], [1.0] * len(self.b)
-        while any(stages):
-            powers.append(sum(b * stage for b, stage in zip(self.b, stages, strict=True)))
-            stages = [sum(a * stage for a, stage in zip(row, stages, strict=False)) for row in ((), *self.a)]
-        for tick in range(1, 10_000):
-            if abs(sum(power * (-0.01 * tick) ** k for k, power in enumerate(powers))) > 1.0:
-                return 0.01 * (tick - 1)
-        return float("inf")
-
 
 class RungeKutta(Solver, ABC):
     """An explicit Runge-Kutta method: a subclass names its `tableau` and its `order`, and nothing else.
@@ -139,7 +127,7 @@ class RungeKutta(Solver, ABC):
             weights[:, 0] = 0.0
             weights[0, 0] = 1.0
         stages = velocities.reshape(len(velocities), y0.numel())
-        powers = (weights @ stages).reshape(-1, *y0.shape) * dt
+        powers = (weights @ stages).reshape(len(weights), *y0.shape) * dt
         return torch.cat([y0.unsqueeze(0), powers]).transpose(0, 1)
 
     def _with_extra_stages(
@@ -152,20 +140,6 @@ class RungeKutta(Solver, ABC):
         for node, row in self.tableau.extra:
             stages.append(term.derivative(t0 + node * span, _combine(y0, dt, row, stages)))
         return stages
-
-    def pressure(self, interpolants: Tensor) -> Tensor | None:
-        """How near each step came to the limit of stability, told by two velocities at its end, `(step, *batch)`."""
-        tableau = self.tableau
-        if len(tableau.c) < 2 or tableau.c[-1] != 1.0 or interpolants.shape[1] != len(tableau.b) + 1:
-            return None
-        # The two states at the end differ by this; the step itself drops out of the product with the rate.
-        apart = sum(
-            (b - a) * interpolants[:, stage]
-            for stage, (b, a) in enumerate(zip(tableau.b, (*tableau.a[-1], 0.0), strict=True))
-        )
-        size = torch.linalg.vector_norm(torch.as_tensor(apart), dim=-1)
-        change = torch.linalg.vector_norm(interpolants[:, -1] - interpolants[:, -2], dim=-1)
-        return change / (size * tableau.stability).clamp(min=torch.finfo(size.dtype).tiny)
 
     def pressure(self, interpolants: Tensor) -> Tensor | None:
         """How near each step came to the limit of stability, told by two velocities at its end, `(step, *batch)`."""
