@@ -1,11 +1,11 @@
 """Solving differential equations for batches in which every series has a clock of its own.
 
 `solve` and `evolve`; how long the steps are: `PIDController`, `ConstantStep`, `StepTo`; how gradients are computed:
-`Direct`, `Checkpoint`; other libraries behind the same call:
+`Direct`, `Checkpoint`, `Reversible`, `Backsolve`; other libraries behind the same call:
 `TorchDiffEq`, `TorchSDE`, `TorchCDE`. A `Solution` is a path.
 """
 
-from .adjoint import Adjoint, AdjointInstabilityWarning, Checkpoint, Direct, Reversible
+from .adjoint import Adjoint, AdjointInstabilityWarning, Backsolve, Checkpoint, Direct, Reversible
 from .controllers import AdaptiveController, ConstantStep, GridController, PIDController, StepController, StepTo
 from .engines import Engine, TorchCDE, TorchDiffEq, TorchSDE
 from .events import Event, Events
@@ -19,6 +19,7 @@ __all__ = [
     "AdaptiveController",
     "Adjoint",
     "AdjointInstabilityWarning",
+    "Backsolve",
     "Checkpoint",
     "ConstantStep",
     "Direct",

@@ -100,7 +100,7 @@ class Problem:
         if planned.taken is not None and planned.final is not None and not planned.final.requires_grad:
             ys, nodes, record = planned.taken.read(self.clock.ts, replay.node), [planned.final], planned.taken
         else:
-            ys, nodes, record = self.adjoint.run(replay, self.y0)
+            ys, nodes, record = self.adjoint.within(self.controller).run(replay, self.y0)
         if isinstance(self.controller, GridController):
             planned = self._inspect(planned, replay, ys, nodes)
         elif not isinstance(self.term, SDETerm):

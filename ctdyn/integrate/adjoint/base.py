@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from ..._types import State, States
+from ..controllers import StepController
 from ..dense import Record
 from ..loop import Replay
 
@@ -27,6 +28,10 @@ class Adjoint(ABC):
     def compiles(self) -> bool:
         """Whether the search for the steps is to be compiled; it never changes what is found."""
         return False
+
+    def within(self, controller: StepController) -> Adjoint:
+        """The adjoint for a solve with these steps: itself, unless it solves something of its own."""
+        return self
 
     @abstractmethod
     def run(self, replay: Replay, y0: State) -> tuple[States, list[Tensor], Record | None]:

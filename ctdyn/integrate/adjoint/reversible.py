@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,9 +34,9 @@ class Reversible(Adjoint):
     It takes a method whose steps can be undone: `ReversibleMethod(Tsit5())`, or with any other base method, for
     ordinary equations; `ReversibleHeun()` for stochastic ones. Its gradients are those of `Direct` for the same steps,
     whatever their length, and reach what those reach. The states of every 512th step are kept, so that rounding cannot
-    build up. Where a field contracts so strongly that its past cannot be
-    recovered from its end, this is noticed (the undone states are compared with the outputs and with the start), the
-    gradient is computed by `Checkpoint` instead, and a warning says so. There are no second derivatives.
+    build up. Where a field contracts so strongly that its past cannot be recovered from its end, this is noticed: the
+    undone states are compared with the outputs and with the states that were kept. The steps are then recomputed as
+    `Checkpoint` does it, and a warning says so. There are no second derivatives.
 
     Args:
         steps_at_once: how many steps are undone before they are taken again with gradients; memory grows with it.
@@ -73,42 +73,39 @@ class Reversible(Adjoint):
                 f"solver=ReversibleMethod({replay.solver!r}) for an ordinary equation, ReversibleHeun() for a "
                 "stochastic one, or adjoint=Checkpoint(), which takes any method."
             )
-        held = Held(first_step(replay), y0, "Reversible")
-
-        def run(stretch: Replay, y: State, state: StepState) -> Ended:
-            program = _Program(stretch, state, held, self.steps_at_once)
-            ys, y1, *carried = _Undone.apply(program, y, *flat(state), stretch.grid, stretch.ts, *held.tensors)
-            return Ended(ys, y1, like(program.left, carried), program.nodes)
-
-        ended = Pieces.cut(replay, _bounds(replay.num_steps, _STEPS_FROM_MEMORY)).chain(y0, None, run)
-        return ended.ys, [*ended.nodes, ended.y1], None
-
-
-def _bounds(total: int, size: int) -> list[int]:
-    return [*range(0, total, size), total]
+        program = _Program(replay, Held(first_step(replay), y0, "Reversible"), self.steps_at_once)
+        ys, y1 = _Undone.apply(program, y0, replay.grid, replay.ts, *program.held.tensors)
+        return ys, [*program.nodes, y1], None
 
 
 class _Program:
-    """A stretch of steps as a function of tensors."""
+    """The steps of a replay as a function of tensors, forward and undone."""
 
-    def __init__(self, stretch: Replay, state: StepState, held: Held, size: int) -> None:
+    def __init__(self, replay: Replay, held: Held, size: int) -> None:
         # What is kept must not hold on to the graph of the times.
-        stretch = replace(stretch, grid=apart(stretch.grid), ts=apart(stretch.ts))
-        self.pieces = Pieces.cut(stretch, _bounds(stretch.num_steps, size))
+        replay = replace(replay, grid=apart(replay.grid), ts=apart(replay.ts))
+        self.pieces = Pieces.cut(replay, [*range(0, replay.num_steps, size), replay.num_steps])
+        self.every = max(_STEPS_FROM_MEMORY // size, 1)
         self.held = held
-        self.form, self.left = empty_like(state), None
+        self.form: StepState = None
         self.nodes: list[Tensor] = []
 
-    def forward(self, y: State, state: StepState) -> tuple[Tensor, State, StepState]:
-        """The outputs, and where the steps end."""
+    def forward(self, y0: State) -> tuple[Tensor, list[Tensor]]:
+        """The outputs, and the states that are kept: those at the start of some pieces, and at the end of the last."""
+        kept: list[Tensor] = []
+        number = 0
 
         def run(piece: Replay, y: State, state: StepState) -> Ended:
+            nonlocal number
+            if number % self.every == 0 and number:
+                kept.extend((y, *flat(state)))
+            number += 1
             segment = piece.run(y, state)
             return Ended(segment.ys, segment.y1, segment.state, first_nodes(segment))
 
-        ended = self.pieces.chain(y, state, run)
-        self.left, self.nodes = empty_like(ended.state), ended.nodes
-        return ended.ys, ended.y1, ended.state
+        ended = self.pieces.chain(y0, None, run)
+        self.form, self.nodes = empty_like(ended.state), ended.nodes
+        return ended.ys, [*kept, ended.y1, *flat(ended.state)]
 
     def undo(self, piece: Replay, y: State, state: StepState) -> tuple[State, StepState]:
         """The state before a piece."""
@@ -125,62 +122,95 @@ class _Program:
 
 
 class _Undone(torch.autograd.Function):
-    """A stretch of steps of which only the start, the outputs and the end are kept."""
+    """A solve of which only the start, the outputs, the end and a few states between are kept."""
 
     @staticmethod
-    def forward(ctx: Any, program: _Program, *tensors: Tensor) -> tuple[Tensor, ...]:
-        y, *rest = tensors
-        carried = rest[: len(flat(program.form))]
-        ys, y1, state = program.forward(y, like(program.form, carried))
+    def forward(ctx: Any, program: _Program, y0: State, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        ys, kept = program.forward(y0)
         ctx.program = program
-        ctx.save_for_backward(y, *carried, ys, y1, *flat(state), *program.held.tensors)
+        ctx.save_for_backward(ys, y0, *kept, *program.held.tensors)
         ctx.set_materialize_grads(False)
-        return (ys, y1, *flat(state))
+        return ys, kept[-1 - len(flat(program.form))]
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
         program: _Program = ctx.program
-        y0, *rest = ctx.saved_tensors
-        count, left = len(flat(program.form)), len(flat(program.left))
-        start = y0, like(program.form, rest[:count])
-        ys, y1, *after = rest[count : count + 2 + left]
+        ys, y0, *rest = ctx.saved_tensors
+        size = 1 + len(flat(program.form))
+        kept = rest[: len(rest) - len(program.held.tensors)]
+        known = [(k[0], like(program.form, k[1:])) for k in (kept[i : i + size] for i in range(0, len(kept), size))]
         with torch.no_grad(), program.held.again():
-            back = _Back(program, start, ys)
-            gradients = back.run(y1, like(program.left, after), list(cotangents))
+            gradients = _Back(program, ys, [(y0, None), *known]).run(*cotangents)
         given = [c for c in cotangents if c is not None]
         return None, *refuse_second("Reversible", gradients, [*ctx.saved_tensors, *given])
 
 
+class _Share(NamedTuple):
+    """The gradients of the times that one run of steps has a share in."""
+
+    first: int
+    grid: Tensor | None
+    numbers: Tensor
+    ts: Tensor | None
+
+
 class _Back:
-    """The way back through the pieces of a stretch."""
+    """The way back through the pieces of a solve.
 
-    def __init__(self, program: _Program, start: tuple[State, StepState], ys: Tensor) -> None:
+    Args:
+        program: the pieces.
+        ys: the outputs.
+        known: the states that were kept: at the start of every so many pieces, and at the end.
+    """
+
+    def __init__(self, program: _Program, ys: Tensor, known: list[tuple[State, StepState]]) -> None:
         self.program, self.pieces, self.held = program, program.pieces, program.held
-        self.start, self.ys = start, ys
-        whole = self.pieces.replay
-        self.grid = torch.zeros_like(whole.grid) if whole.grid.requires_grad else None
-        self.ts = torch.zeros_like(whole.ts) if whole.ts.requires_grad else None
+        self.ys, self.known = ys, known
+        self.shares: list[_Share] = []
         self.found: list[Tensor | None] = [None] * len(self.held.tensors)
-        largest = torch.maximum(ys.abs().amax((-2, -1)), start[0].abs().amax(-1))
-        self.allowed = largest * (1e-9 if start[0].dtype.to_real() == torch.float64 else 2e-6)
+        self.warned = False
+        largest = torch.maximum(ys.abs().amax((-2, -1)), known[0][0].abs().amax(-1))
+        self.allowed = largest * (1e-9 if ys.dtype.to_real() == torch.float64 else 2e-6)
 
-    def run(self, y: State, state: StepState, cotangents: list[Tensor | None]) -> list[Tensor | None]:
+    def run(self, of_ys: Tensor | None, of_y1: Tensor | None) -> list[Tensor | None]:
         """The gradients of the start, of the steps, of the output times and of what the field holds."""
-        of_ys, *pulled = cotangents
-        for number in reversed(range(len(self.pieces))):
-            y, state = self.program.undo(self.pieces[number], y, state)
+        pulled, every, last = [of_y1], self.program.every, len(self.pieces)
+        for stretch in reversed(range(len(self.known) - 1)):
+            first = stretch * every
+            before, count = self.found, len(self.shares)
+            numbers, start, end = range(first, last), self.known[stretch], self.known[stretch + 1]
+            found = self._undone(numbers, start, end, of_ys, pulled)
+            if found is None:
+                self.found, self.shares = before, self.shares[:count]
+                found = self._recomputed(numbers, start, of_ys, pulled)
+            pulled, last = found, first
+        return [pulled[0], *self._times(), *self.found]
+
+    def _undone(
+        self,
+        numbers: range,
+        start: tuple[State, StepState],
+        end: tuple[State, StepState],
+        of_ys: Tensor | None,
+        pulled: list[Tensor | None],
+    ) -> list[Tensor | None] | None:
+        """The gradients of the state at the start of some pieces; None where undoing did not lead back there."""
+        y, state = end
+        for number in reversed(numbers):
+            piece = self.pieces[number]
+            y, state = self.program.undo(piece, y, state)
             off = torch.zeros_like(self.allowed)
-            if number == 0:
-                off = self._off(y, self.start[0])
-                y, state = self.start
-            local, outputs = self._again(self.pieces[number], y, state)
+            if number == numbers[0]:
+                off = self._off(y, start[0])
+                y, state = start
+            local, outputs = self._again(piece, y, state)
             seen = outputs[0].detach() * self.pieces.own(number)[..., None]
             off = torch.maximum(off, self._off(seen, self.pieces.part(self.ys, number)))
             if bool((off > 1.0).any()):
-                return self._recompute(off, cotangents)
-            block = None if of_ys is None else self.pieces.part(of_ys, number)
-            pulled = self._pull(number, local, outputs, [block, *pulled])
-        return [*pulled, self.grid, self.ts, *self.found]
+                self._warn(off)
+                return None
+            pulled = self._pull(self.pieces, number, local, outputs, of_ys, pulled)
+        return pulled
 
     def _off(self, found: Tensor, true: Tensor) -> Tensor:
         """How far states are from what they should be, in units of what is allowed, `(*batch,)`."""
@@ -188,54 +218,75 @@ class _Back:
         worst = torch.where(torch.isfinite(worst), worst, torch.inf)
         return torch.where(worst == 0, 0.0, worst / self.allowed)
 
-    def _leaves(self, replay: Replay, y: State, state: StepState) -> tuple[list[Tensor], Replay, StepState]:
-        """What a replay is made of, ready for a gradient."""
-        start = [x.detach().requires_grad_() for x in (y, *flat(state))]
-        grid, ts = replay.grid.detach().requires_grad_(self.grid is not None), apart(replay.ts)
-        return [*start, grid, ts], replace(replay, grid=grid, ts=ts), like(state, start[1:])
-
-    def _again(self, piece: Replay, y: State, state: StepState) -> tuple[list[Tensor], list[Tensor]]:
+    def _again(
+        self, piece: Replay, y: State, state: StepState, *, sparing: bool = False
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """A piece once more with gradients: the tensors that it was made of, and what came out."""
         with torch.enable_grad():
-            local, replay, state = self._leaves(piece, y, state)
-            segment = replay.run(local[0], state)
-        outputs = [segment.ys, segment.y1, *flat(segment.state)]
+            start = [x.detach().requires_grad_() for x in (y, *flat(state))]
+            grid = piece.grid.detach().requires_grad_(self.pieces.replay.grid.requires_grad)
+            ts, state = apart(piece.ts), like(state, start[1:])
+            piece = replace(piece, grid=grid, ts=ts)
+            ended = recomputed(piece, start[0], state, self.held) if sparing else piece.run(start[0], state)
+        local, outputs = [*start, grid, ts], [ended.ys, ended.y1, *flat(ended.state)]
         self.held.check(outputs, local)
         return local, outputs
 
     def _pull(
-        self, number: int, local: list[Tensor], outputs: list[Tensor], cotangents: list[Tensor | None]
+        self,
+        pieces: Pieces,
+        number: int,
+        local: list[Tensor],
+        outputs: list[Tensor],
+        of_ys: Tensor | None,
+        pulled: list[Tensor | None],
     ) -> list[Tensor | None]:
         """Through one piece: the gradients of the state that it began with; the others are added up."""
         # What `across` dropped of a state has no gradient.
-        cotangents = [*cotangents, *[None] * (len(outputs) - len(cotangents))]
-        found = pull(outputs, cotangents, [*local, *self.held.tensors])
+        cotangents = [None if of_ys is None else pieces.part(of_ys, number), *pulled]
+        cotangents += [None] * (len(outputs) - len(cotangents))
+        # A sum that goes on where it was left is, in float32, the very sum that back-propagation through all makes.
+        found = pull([*outputs, *self.held.tensors], [*cotangents, *self.found], [*local, *self.held.tensors])
         *pulled, grid, ts = found[: len(local)]
-        first, last = self.pieces.bounds[number], self.pieces.bounds[number + 1]
-        if self.grid is not None and grid is not None:
-            self.grid[first : last + 1] += grid
-        if self.ts is not None and ts is not None:
-            self.ts.scatter_add_(-1, self.pieces.numbers(number), ts * self.pieces.own(number))
-        self.found = [_sum(old, new) for old, new in zip(self.found, found[len(local) :], strict=True)]
+        numbers = pieces.numbers(number)
+        self.shares.append(
+            _Share(pieces.bounds[number], grid, numbers, None if ts is None else ts * pieces.own(number))
+        )
+        self.found = [old if new is None else new for old, new in zip(self.found, found[len(local) :], strict=True)]
         return pulled
 
-    def _recompute(self, off: Tensor, cotangents: list[Tensor | None]) -> list[Tensor | None]:
-        """By other means: the states could not be recovered."""
+    def _times(self) -> tuple[Tensor | None, Tensor | None]:
+        """The gradients of the grid and of the output times."""
+        whole = self.pieces.replay
+        grid = torch.zeros_like(whole.grid) if whole.grid.requires_grad else None
+        ts = torch.zeros_like(whole.ts) if whole.ts.requires_grad else None
+        for share in self.shares:
+            if grid is not None and share.grid is not None:
+                grid[share.first : share.first + len(share.grid)] += share.grid
+            if ts is not None and share.ts is not None:
+                ts.scatter_add_(-1, share.numbers, share.ts)
+        return grid, ts
+
+    def _recomputed(
+        self, numbers: range, start: tuple[State, StepState], of_ys: Tensor | None, pulled: list[Tensor | None]
+    ) -> list[Tensor | None]:
+        """The same by other means: the states could not be recovered."""
+        whole, bounds = self.pieces.replay, self.pieces.bounds
+        first, last = bounds[numbers[0]], bounds[numbers[-1] + 1]
+        cut = sorted({0, first, last, whole.num_steps})
+        pieces, number = Pieces.cut(whole, cut), cut.index(first)
+        local, outputs = self._again(pieces[number], *start, sparing=True)
+        return self._pull(pieces, number, local, outputs, of_ys, pulled)
+
+    def _warn(self, off: Tensor) -> None:
         where = tuple(torch.nonzero(off == off.amax())[0].tolist())
         name = f" of series {', '.join(map(str, where))}" if where else ""
-        warnings.warn(
-            f"Reversible could not recover the states{name} from where the solve ended: the field contracts too "
-            "strongly, or the coupling of the method is too weak, for so long a solve. This gradient was computed by "
-            "Checkpoint() instead, and is exact; adjoint=Checkpoint() saves the attempt.",
-            AdjointInstabilityWarning,
-            stacklevel=2,
-        )
-        with torch.enable_grad():
-            local, replay, state = self._leaves(self.pieces.replay, *self.start)
-            ended = recomputed(replay, local[0], state, self.held)
-        outputs = [ended.ys, ended.y1, *flat(ended.state)]
-        return pull(outputs, cotangents, [*local, *self.held.tensors])
-
-
-def _sum(old: Tensor | None, new: Tensor | None) -> Tensor | None:
-    return old if new is None else new if old is None else old + new
+        if not self.warned:
+            warnings.warn(
+                f"Reversible could not recover the states{name} from where the solve ended: the field contracts too "
+                "strongly, or the coupling of the method is too weak. Where that was so the steps were recomputed from "
+                "a state that was kept: the gradient is exact. adjoint=Checkpoint() saves the attempt.",
+                AdjointInstabilityWarning,
+                stacklevel=2,
+            )
+        self.warned = True
