@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 
 import torch
@@ -157,20 +158,26 @@ class PolynomialPath(Path):
 
     def evaluate(self, t: Time) -> State:
         """The value at one time per series, `(*batch, channel)`."""
-        elapsed = (t - self.origin)[..., None].to(self.coefficients.dtype)
-        *lower, value = self.coefficients.unbind(-2)
-        for coefficient in reversed(lower):
-            value = value * elapsed + coefficient
-        return value
+        return self._horner(self.coefficients.unbind(-2), t)
 
     def derivative(self, t: Time) -> State:
         """The time derivative at one time per series, `(*batch, channel)`."""
-        elapsed = (t - self.origin)[..., None].to(self.coefficients.dtype)
-        _, *powers = self.coefficients.unbind(-2)
-        value = torch.zeros_like(powers[0]) * elapsed
-        for degree in range(len(powers), 0, -1):
-            value = value * elapsed + degree * powers[degree - 1]
-        return torch.where(self.moving[..., None], value, 0.0)
+        return self._horner(self._slopes, t)
+
+    @functools.cached_property
+    def _slopes(self) -> tuple[Tensor, ...]:
+        """The coefficients of the derivative, lowest power first; a solver asks for it once per stage."""
+        _, *powers = torch.where(self.moving[..., None, None], self.coefficients, 0.0).unbind(-2)
+        return tuple(power if degree == 1 else degree * power for degree, power in enumerate(powers, 1))
+
+    def _horner(self, coefficients: tuple[Tensor, ...], t: Time) -> State:
+        *lower, value = coefficients
+        if not lower:
+            return value.expand(*t.shape, value.shape[-1])
+        elapsed = (t - self.origin).to(value.dtype).unsqueeze(-1)
+        for coefficient in reversed(lower):
+            value = torch.addcmul(coefficient, value, elapsed)
+        return value
 
     def restrict(self, t0: Time, t1: Time) -> PolynomialPath:
         """The path between `t0` and `t1` of each series."""
