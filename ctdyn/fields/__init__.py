@@ -1,9 +1,23 @@
-"""Fields: the right-hand sides of differential equations. Bring your own by subclassing `VectorField`."""
+"""Fields: the right-hand sides of differential equations. Bring your own by subclassing one of the contracts.
 
-from .base import VectorField
+`VectorField` is any ordinary equation; a `DecayField` or a `SecondOrderField` says more of itself, and methods use it.
+`SDEField` is driven by noise, `CDEField` by a control path.
+"""
+
+from .base import CDEField, DecayField, SDEField, SecondOrderField, VectorField
 from .cde import LinearCDEField, MLPCDEField
 from .linear import LinearField
 from .mlp import MLPField
 
 
-__all__ = ["LinearCDEField", "LinearField", "MLPCDEField", "MLPField", "VectorField"]
+__all__ = [
+    "CDEField",
+    "DecayField",
+    "LinearCDEField",
+    "LinearField",
+    "MLPCDEField",
+    "MLPField",
+    "SDEField",
+    "SecondOrderField",
+    "VectorField",
+]
