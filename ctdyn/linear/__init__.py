@@ -1,9 +1,10 @@
 r"""Exact linear dynamics between any two times, and scans over whole series.
 
-===================  ===========================================================================================
+==================== ===========================================================================================
 `linear_recurrence`  :math:`h_k = a_k h_{k-1} + b_k` for factors that you have as tensors
 `zoh_scan`           the same for :math:`a_k = e^{\lambda \Delta_k}` and a held or impulsive input, at irregular
                      times; coefficients are accurate for every step and never stored
+`over_tiles`         a layer around a scan in tiles of times, remade in the backward pass: the memory of one tile
 `decay`              :math:`e^{\lambda \Delta}`, elementwise
 `held_gain`          :math:`(e^{\lambda \Delta} - 1) / \lambda`, elementwise, with accurate gradients
 `CompiledScan`       the scans on a CPU at the speed of its memory, by numba (`pip install ctdyn[fast]`); used by itself
@@ -13,7 +14,9 @@ r"""Exact linear dynamics between any two times, and scans over whole series.
                      `Matern`, `HippoLegS`, `HippoLegT`, `HippoLagT`, `SumDynamics`, `ProductDynamics`
 `Hold`               what an input does between its times: `HeldBefore`, `HeldAfter`, `Impulse`, `Ramp`
 `phi1`, `phi2` ...   the functions that carry an input over a step
-===================  ===========================================================================================
+`LinearGaussian`     dynamics observed with noise: filter, smoother, forecasts, samples, likelihood
+`maximum_likelihood` fits its parameters; so does `expectation_maximisation`
+==================== ===========================================================================================
 """
 
 from ._backends import ScanBackend
@@ -24,11 +27,14 @@ from .combined import ProductDynamics, SumDynamics
 from .dense import Dense, MatrixDynamics
 from .diagonal import OU, Diagonal, Rotations
 from .dynamics import Discretization, LinearDynamics
+from .fitting import expectation_maximisation, maximum_likelihood
+from .gaussian import Gaussian, LinearGaussian
 from .hippo import HippoLagT, HippoLegS, HippoLegT, legs_matrices
 from .holds import HeldAfter, HeldBefore, Hold, Impulse, Ramp
 from .matern import Matern
 from .phi import phi1, phi2, phi3
 from .recurrence import linear_recurrence, zoh_scan
+from .tiling import over_tiles
 
 
 __all__ = [
@@ -38,6 +44,7 @@ __all__ = [
     "Dense",
     "Diagonal",
     "Discretization",
+    "Gaussian",
     "HeldAfter",
     "HeldBefore",
     "HippoLagT",
@@ -46,6 +53,7 @@ __all__ = [
     "Hold",
     "Impulse",
     "LinearDynamics",
+    "LinearGaussian",
     "Matern",
     "MatrixDynamics",
     "ProductDynamics",
@@ -54,9 +62,12 @@ __all__ = [
     "ScanBackend",
     "SumDynamics",
     "decay",
+    "expectation_maximisation",
     "held_gain",
     "legs_matrices",
     "linear_recurrence",
+    "maximum_likelihood",
+    "over_tiles",
     "phi1",
     "phi2",
     "phi3",

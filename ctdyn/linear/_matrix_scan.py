@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 
-__all__ = ["chunk_count", "congruence_scan", "join", "matrix_recurrence", "split"]
+__all__ = ["Congruence", "Recurrence", "chunk_count", "congruence_scan", "join", "matrix_recurrence", "split"]
 
 _FEW_STEPS = 24
 _MANY_LANES = 512
@@ -76,7 +76,7 @@ def matrix_recurrence(A: Tensor, b: Tensor, h0: Tensor | None = None, *, reverse
     matrices = A.expand(*A.shape[:-3], length, n, n).reshape(-1, length, n, n).transpose(0, 1)
     if reverse:
         matrices, rows = matrices.flip(0), rows.flip(0)
-    h: Tensor = _Recurrence.apply(matrices, rows, start)  # type: ignore[assignment]
+    h: Tensor = Recurrence.apply(matrices, rows, start)  # type: ignore[assignment]
     if reverse:
         h = h.flip(0)
     h = h.reshape(length, *(batch[i] for i in kept), n, *(batch[i] for i in columns))
@@ -104,13 +104,13 @@ def congruence_scan(A: Tensor, S: Tensor, P0: Tensor, *, reverse: bool = False) 
     A, S = (x.expand(*batch, length, n, n).reshape(lanes, length, n, n).transpose(0, 1) for x in (A, S))
     if reverse:
         A, S = A.flip(0), S.flip(0)
-    P: Tensor = _Congruence.apply(A, S, P0.expand(*batch, n, n).reshape(lanes, n, n))  # type: ignore[assignment]
+    P: Tensor = Congruence.apply(A, S, P0.expand(*batch, n, n).reshape(lanes, n, n))  # type: ignore[assignment]
     if reverse:
         P = P.flip(0)
     return P.transpose(0, 1).reshape(*batch, length, n, n)
 
 
-class _Recurrence(Function):
+class Recurrence(Function):
     """`h_k = A_k h_{k-1} + b_k` with columns: `(time, lane, n, n)`, `(time, lane, n, column)`, `(lane, n, column)`."""
 
     @staticmethod
@@ -143,13 +143,13 @@ class _Recurrence(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         A, h0, h = ctx.saved_tensors
         later = torch.cat([A[1:], torch.zeros_like(A[:1])]).mH
-        b_bar: Tensor = _Recurrence.apply(later.flip(0), gradients[0].flip(0), torch.zeros_like(h0))  # type: ignore
+        b_bar: Tensor = Recurrence.apply(later.flip(0), gradients[0].flip(0), torch.zeros_like(h0))  # type: ignore
         b_bar = b_bar.flip(0)
         A_bar = b_bar @ torch.cat([h0[None], h[:-1]]).mH if ctx.needs_input_grad[0] else None
         return A_bar, b_bar, A[0].mH @ b_bar[0]
 
 
-class _Congruence(Function):
+class Congruence(Function):
     """`P_k = A_k P_{k-1} A_k' + S_k`, all `(time, lane, n, n)`; `P0` is `(lane, n, n)`."""
 
     @staticmethod
@@ -184,7 +184,7 @@ class _Congruence(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         A, P0, P = ctx.saved_tensors
         later = torch.cat([A[1:], torch.zeros_like(A[:1])]).mT
-        S_bar: Tensor = _Congruence.apply(later.flip(0), gradients[0].flip(0), torch.zeros_like(P0))  # type: ignore
+        S_bar: Tensor = Congruence.apply(later.flip(0), gradients[0].flip(0), torch.zeros_like(P0))  # type: ignore
         S_bar = S_bar.flip(0)
         before = torch.cat([P0[None], P[:-1]])
         A_bar = None

@@ -26,7 +26,13 @@ def keep(module: nn.Module, name: str, value: Tensor) -> None:
     if value.requires_grad and not isinstance(value, nn.Parameter):
         setattr(module, name, value)
     else:
-        setattr(module, name, value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach().clone()))
+        setattr(
+            module,
+            name,
+            value
+            if isinstance(value, nn.Parameter)
+            else nn.Parameter(value.detach().clone(memory_format=torch.contiguous_format)),
+        )
 
 
 def positive(name: str, value: Tensor | float | Sequence[float]) -> Tensor:

@@ -373,10 +373,12 @@ class LinearDynamics(nn.Module, ABC):
         run = linear_recurrence if self.diagonal else matrix_recurrence
         return run(made.A_bar.to(dtype), forcing.to(dtype), y0)
 
-    def _forcing(self, made: Discretization, us: Tensor | None, hold: Hold) -> Tensor:
+    def _forcing(self, made: Discretization, us: Tensor | None, hold: Hold, first: Tensor | None = None) -> Tensor:
+        """What the inputs add in each step; `first` is the input before the first time, `(*batch, 1, input)`."""
         if us is None:
             return made.A_bar.new_zeros(*made.A_bar.shape[: -1 if self.diagonal else -2], 1)
-        first = torch.zeros_like(us[..., :1, :]) if hold.causal else us[..., :1, :]
+        if first is None:
+            first = torch.zeros_like(us[..., :1, :]) if hold.causal else us[..., :1, :]
         earlier = torch.cat([first, us[..., :-1, :]], -2)
         parts = [
             _apply(weight, _drive(made.B, u), self.diagonal)

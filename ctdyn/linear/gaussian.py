@@ -1,0 +1,463 @@
+"""Linear dynamics that are observed with noise: exact inference on irregular times."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..data import IrregularBatch
+from ._chain import Chain, filtered, gains, smoothed_means, smoothed_surprise, stretch
+from ._conditioning import emission, merge, root, smoothed_covariance, whiten, whiten_channels
+from ._matrix_scan import matrix_recurrence
+from ._tensors import as_tensor, check_matrix, check_psd, keep, positive
+from .dynamics import LinearDynamics
+from .holds import HeldBefore, Hold
+
+
+__all__ = ["Gaussian", "LinearGaussian"]
+
+#: Numbers in one tensor of matrices that a tile of a long batch may hold.
+_TILE = 1 << 19
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A Gaussian distribution per series, or per series and time.
+
+    Args:
+        mean: `(*batch, state)`.
+        covariance: `(*batch, state, state)`.
+
+    Raises:
+        ValueError: the shapes disagree.
+
+    Example:
+        >>> Gaussian(torch.zeros(2), torch.eye(2)).variance
+        tensor([1., 1.])
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+    def __post_init__(self) -> None:
+        n = self.mean.shape[-1] if self.mean.dim() else 0
+        if self.covariance.shape[-2:] != (n, n) or not n:
+            raise ValueError(
+                "a Gaussian needs a mean (*batch, state) and a covariance (*batch, state, state); got "
+                f"{tuple(self.mean.shape)} and {tuple(self.covariance.shape)}."
+            )
+
+    @property
+    def variance(self) -> Tensor:
+        """The variances, of the shape of `mean`."""
+        return self.covariance.diagonal(dim1=-2, dim2=-1)
+
+
+class LinearGaussian(nn.Module):
+    r"""Linear dynamics observed with Gaussian noise: filter, smoother, forecasts, samples, likelihood, all exact.
+
+    .. math::
+        dy = (A y + B u)\,dt + dW, \qquad x_k = H y(t_k) + c + \epsilon_k, \quad \epsilon_k \sim N(0, R)
+
+    Times are irregular and every series has its own; channels may be missing one by one; each observation may have a
+    standard error of its own (`noise` of the batch), added to `R`. Everything is differentiable in the parameters, the
+    values and their errors. Computed in float64 whatever the dtype of the batch, in which results are returned;
+    covariances are kept positive by construction, so observations may be as precise as one likes. The work is linear
+    in the number of observations and parallel in time.
+
+    Series whose clocks and parameters differ go on batch axes: a Gaussian process per channel is a model whose
+    parameters have shape `(channel,)` on a batch with times `(series, channel, time)` and values `(series, channel,
+    time, 1)`.
+
+    Args:
+        dynamics: what evolves.
+        H: observation matrix, `(*parameter_batch, channel, state)`; None: one channel, the process that
+            `dynamics.readout` reads.
+        R: variances of the observation noise, `(*parameter_batch, channel)`, or one number; or its covariance,
+            `(*parameter_batch, channel, channel)`.
+        offset: :math:`c`, `(*parameter_batch, channel)`; None for zero.
+        initial: the state at the first time of a series; None: the stationary distribution of the dynamics.
+        hold: what the inputs of the batch do between its times; default `HeldBefore()`.
+
+    Raises:
+        ValueError: a size does not fit, a variance is not positive, a covariance is not positive definite, or there is
+            no stationary distribution and no initial one.
+
+    Reference:
+        Temporal parallelization of Bayesian smoothers, S. Sarkka, A. F. Garcia-Fernandez, 2021,
+        https://arxiv.org/abs/1905.13002
+
+    Example:
+        >>> from ctdyn.linear import Matern
+        >>> model = LinearGaussian(Matern(1.5, lengthscale=2.0), R=0.01)
+        >>> times = torch.tensor([[0.0, 0.5, 0.5, 3.0]])
+        >>> values = torch.tensor([[[1.0], [1.2], [1.1], [-0.3]]])
+        >>> batch = IrregularBatch(times, values, torch.ones(1, 4, 1, dtype=torch.bool))
+        >>> model.log_prob(batch).shape
+        torch.Size([1])
+        >>> forecast = model.emit(model.predict(batch, at=torch.tensor([[1.0, 10.0]])))
+        >>> forecast.variance.detach().squeeze(-1).sqrt()
+        tensor([[0.3136, 1.0048]])
+    """
+
+    log_noise: Tensor | None
+    factor: Tensor | None
+    H: Tensor
+    offset: Tensor | None
+
+    def __init__(
+        self,
+        dynamics: LinearDynamics,
+        *,
+        H: Tensor | None = None,
+        R: Tensor | float,
+        offset: Tensor | None = None,
+        initial: Gaussian | None = None,
+        hold: Hold | None = None,
+    ) -> None:
+        super().__init__()
+        if dynamics.dtype.is_complex:
+            raise TypeError("the dynamics must have a real state; for complex eigenvalues use Rotations.")
+        self.dynamics = dynamics
+        self.hold = HeldBefore() if hold is None else hold
+        self._keep_emission(H, R, offset)
+        self.initial_mean = self.initial_covariance = None
+        if initial is None:
+            dynamics.stationary()
+            return
+        n = dynamics.state_size
+        check_matrix("initial.covariance", initial.covariance, n, n)
+        check_psd("initial.covariance", initial.covariance)
+        keep(self, "initial_mean", as_tensor("initial.mean", initial.mean))
+        factor = initial.covariance if initial.covariance.requires_grad else root(initial.covariance.detach())
+        self._initial_is_factor = not initial.covariance.requires_grad
+        keep(self, "initial_covariance", factor)
+
+    def _keep_emission(self, H: Tensor | None, R: Tensor | float, offset: Tensor | None) -> None:
+        n = self.dynamics.state_size
+        if H is None:
+            row = self.dynamics.readout
+            if row is None:
+                raise ValueError(f"{type(self.dynamics).__name__} has no readout; give the observation matrix H.")
+            self.register_buffer("H", row.detach()[None].clone(), persistent=False)
+        else:
+            check_matrix("H", as_tensor("H", H), None, n)
+            keep(self, "H", H)
+        channels = self.H.shape[-2]
+        given = as_tensor("R", R)
+        given = given[0] if given.shape == (1, 1) else given
+        self.log_noise = self.factor = None
+        if given.dim() >= 2 and given.shape[-2:] == (channels, channels) and channels > 1:
+            check_psd("R", given, definite=True)
+            keep(self, "factor", torch.linalg.cholesky(given))
+        else:
+            variance = positive("R", given)
+            variance = variance if variance.dim() else variance.expand(channels)
+            if variance.shape[-1] != channels:
+                raise ValueError(
+                    f"R must hold one variance for each of the {channels} rows of H, or be a covariance ({channels}, "
+                    f"{channels}); got shape {tuple(given.shape)}."
+                )
+            keep(self, "log_noise", variance.log())
+        self.offset = None
+        if offset is not None:
+            keep(self, "offset", as_tensor("offset", offset))
+
+    @property
+    def R(self) -> Tensor:  # noqa: N802
+        """The covariance of the observation noise, `(*parameter_batch, channel, channel)`."""
+        if self.factor is not None:
+            return self.factor @ self.factor.mT
+        assert self.log_noise is not None
+        return torch.diag_embed(self.log_noise.exp())
+
+    @property
+    def initial(self) -> Gaussian:
+        """The distribution of the state at the first time of a series."""
+        if self.initial_mean is None or self.initial_covariance is None:
+            P = self.dynamics.stationary()
+            return Gaussian(P.new_zeros(P.shape[:-1]), P)
+        P = self.initial_covariance
+        return Gaussian(self.initial_mean, P @ P.mT if self._initial_is_factor else P)
+
+    def log_prob(self, batch: IrregularBatch, *, chunks: int | None = None) -> Tensor:
+        r"""The log-likelihood of each series, :math:`\log p(x_1, \dots, x_L)`, in nats.
+
+        A long batch is worked through in tiles that the backward pass makes again: memory does not grow with length.
+
+        Args:
+            batch: the observations.
+            chunks: pieces of a series that are filtered side by side; None picks by size, 1 goes step by step.
+
+        Returns:
+            Nats, `(*batch,)`; 0 for a series that was never observed.
+
+        Raises:
+            ValueError: the channels or inputs do not fit, or a covariance lost its positivity.
+        """
+        self.check(batch)
+        shape = torch.broadcast_shapes(batch.batch_shape, self.dynamics.batch_shape)
+        size = math.prod(shape) * self.dynamics.state_size**2
+        tile = max(256, _TILE // max(size, 1))
+        state = self.initial
+        m, P = (x.to(torch.float64) for x in (state.mean, state.covariance))
+        count = batch.times.shape[-1]
+        total = torch.zeros(shape, dtype=torch.float64, device=batch.times.device)
+        if count <= tile:
+            total = self._tile(batch, 0, count, m, P, chunks)[0]
+        for start in range(0, count if count > tile else 0, tile):
+            end = min(start + tile, count)
+            if torch.is_grad_enabled():
+                made = checkpoint(self._tile, batch, start, end, m, P, chunks, use_reentrant=False)
+            else:
+                made = self._tile(batch, start, end, m, P, chunks)
+            assert made is not None
+            nats, m, P = made
+            total = total + nats
+        return self._finite(total).to(batch.values.dtype)
+
+    def filter(self, batch: IrregularBatch, *, chunks: int | None = None) -> Gaussian:
+        """The state at each time given the observations up to and including it.
+
+        Args:
+            batch: the observations.
+            chunks: as in `log_prob`.
+
+        Returns:
+            States, mean `(*batch, time, state)`, in the dtype of the values.
+
+        Raises:
+            ValueError: as in `log_prob`.
+        """
+        self.check(batch)
+        mean, P, _ = filtered(self.chain(batch), chunks)
+        return _as(mean, P, batch.values.dtype)
+
+    def smooth(self, batch: IrregularBatch, *, chunks: int | None = None) -> Gaussian:
+        """The state at each time given all observations.
+
+        Args:
+            batch: the observations.
+            chunks: as in `log_prob`.
+
+        Returns:
+            States, mean `(*batch, time, state)`, in the dtype of the values.
+
+        Raises:
+            ValueError: as in `log_prob`.
+        """
+        self.check(batch)
+        chain = self.chain(batch)
+        mean, P, _ = filtered(chain, chunks)
+        gain, left = gains(chain, P)
+        return _as(smoothed_means(chain, mean, gain), smoothed_covariance(left, gain), batch.values.dtype)
+
+    def predict(self, batch: IrregularBatch, at: Tensor, *, chunks: int | None = None) -> Gaussian:
+        """The state at any times given all observations: between them, beyond them, at them.
+
+        Args:
+            batch: the observations.
+            at: query times, `(*batch, query)`, in any order.
+            chunks: as in `log_prob`.
+
+        Returns:
+            States, mean `(*batch, query, state)`. `emit` turns them into observations.
+
+        Raises:
+            ValueError: as in `log_prob`; or a query lies before the first time and the initial state is not
+                stationary.
+        """
+        merged, place = self._merge(batch, at)
+        states = self.smooth(merged, chunks=chunks)
+        index = place[..., None]
+        n = self.dynamics.state_size
+        lead = states.mean.shape[:-2]
+        index = index.expand(*lead, place.shape[-1], 1)
+        mean = states.mean.gather(-2, index.expand(*index.shape[:-1], n))
+        wide = index[..., None].expand(*index.shape[:-1], n, n)
+        return Gaussian(mean, states.covariance.gather(-3, wide))
+
+    def emit(self, states: Gaussian, *, noise: bool = True) -> Gaussian:
+        """What states look like when they are observed.
+
+        Args:
+            states: from `filter`, `smooth` or `predict`, mean `(*batch, time, state)`.
+            noise: add the covariance of the observation noise.
+
+        Returns:
+            Observations, mean `(*batch, time, channel)`.
+        """
+        mean, covariance = emission(self.H.to(states.mean.dtype), states.mean, states.covariance)
+        if self.offset is not None:
+            mean = mean + self.offset.to(mean.dtype)[..., None, :]
+        if noise:
+            covariance = covariance + self.R.to(mean.dtype)[..., None, :, :]
+        return Gaussian(mean, covariance)
+
+    def emit_samples(self, states: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Observations of sampled states, with noise.
+
+        Args:
+            states: from `sample` or `sample_posterior`, `(sample, *batch, time, state)`.
+            generator: of the random numbers.
+
+        Returns:
+            Values, `(sample, *batch, time, channel)`.
+        """
+        clean = (self.H.to(states.dtype)[..., None, :, :] @ states[..., None]).squeeze(-1)
+        if self.offset is not None:
+            clean = clean + self.offset.to(clean.dtype)[..., None, :]
+        noise = torch.randn(clean.shape, dtype=clean.dtype, device=clean.device, generator=generator)
+        return clean + (root(self.R).to(clean.dtype)[..., None, :, :] @ noise[..., None]).squeeze(-1)
+
+    def sample(
+        self, ts: Tensor, num_samples: int = 1, *, inputs: Tensor | None = None, generator: Generator | None = None
+    ) -> Tensor:
+        """Trajectories of the state from the prior.
+
+        Args:
+            ts: times, non-decreasing, `(*batch, time)`.
+            num_samples: number of trajectories per series.
+            inputs: inputs at these times, `(*batch, time, input)`.
+            generator: of the random numbers.
+
+        Returns:
+            States, `(sample, *batch, time, state)`.
+        """
+        nothing = ts.new_zeros(*ts.shape, self.H.shape[-2])
+        batch = IrregularBatch(ts, nothing, torch.zeros_like(nothing, dtype=torch.bool), inputs=inputs)
+        return self._draw(self.chain(batch), num_samples, generator).to(ts.dtype)
+
+    def sample_posterior(
+        self, batch: IrregularBatch, at: Tensor, num_samples: int = 1, *, generator: Generator | None = None
+    ) -> Tensor:
+        r"""Trajectories of the state given all observations, joint over the query times.
+
+        A trajectory of the prior is corrected by what the smoother says about the difference between the observations
+        and what would have been observed of it.
+
+        Args:
+            batch: the observations.
+            at: query times, `(*batch, query)`, in any order.
+            num_samples: number of trajectories per series.
+            generator: of the random numbers.
+
+        Returns:
+            States, `(sample, *batch, query, state)`, differentiable in parameters and values.
+
+        Raises:
+            ValueError: as in `predict`.
+
+        Reference:
+            A simple and efficient simulation smoother for state space time series analysis, J. Durbin, S. J. Koopman,
+            2002, https://doi.org/10.1093/biomet/89.3.603
+        """
+        merged, place = self._merge(batch, at)
+        self.check(merged)
+        chain = self.chain(merged)
+        paths = self._draw(chain, num_samples, generator)
+        seen = (chain.H @ paths[..., None]).squeeze(-1)
+        noise = torch.randn(seen.shape, dtype=seen.dtype, device=seen.device, generator=generator)
+        # A channel that is missing has a row of zeros, so its surprise must be zero as well.
+        present = (chain.H != 0).any(-1)
+        surprise = torch.where(present, chain.y - seen - noise, 0.0)
+        _, P, _ = filtered(chain, None)
+        drawn = paths + smoothed_surprise(chain, P, surprise)
+        index = place[..., None].expand(*drawn.shape[:-2], place.shape[-1], drawn.shape[-1])
+        return drawn.gather(-2, index).to(batch.values.dtype)
+
+    def _merge(self, batch: IrregularBatch, at: Tensor) -> tuple[IrregularBatch, Tensor]:
+        if not bool(torch.isfinite(at).all()):
+            raise ValueError("the query times hold NaN or infinite entries; every time must be finite.")
+        early = at.detach().to(torch.float64) < batch.times[..., :1].to(torch.float64)
+        if self.initial_mean is not None and bool(early.any()):
+            raise ValueError(
+                "a query lies before the first time of its series, where the initial state is given; only a stationary "
+                "model (initial=None) knows what was before."
+            )
+        return merge(batch, at, self.hold)
+
+    def chain(
+        self, batch: IrregularBatch, start: int = 0, end: int | None = None, state: tuple[Tensor, Tensor] | None = None
+    ) -> Chain:
+        """The model written out over the times of a batch, in float64: transitions, noise, observations in its units.
+
+        Args:
+            batch: the observations.
+            start: the first of the times to take.
+            end: the one after the last.
+            state: mean and covariance at the time before `start`; None: the initial state, at the first time.
+        """
+        part = stretch(batch, start, end)
+        times = batch.times.to(torch.float64)
+        before = times[..., max(start - 1, 0) : max(start - 1, 0) + 1]
+        ts = part.times.to(torch.float64)
+        dt = self.dynamics.elapsed(torch.cat([before, ts[..., :-1]], -1), ts)
+        made = self.dynamics.discretize(dt, hold=self.hold, noise=True)
+        F = torch.diag_embed(made.A_bar) if self.dynamics.diagonal else made.A_bar
+        inputs = None if batch.inputs is None else batch.inputs.to(torch.float64)
+        given = None if inputs is None else inputs[..., start:end, :]
+        first = None if inputs is None or not start else inputs[..., start - 1 : start, :]
+        b = self.dynamics._forcing(made, given, self.hold, first)
+        offset = None if self.offset is None else self.offset.to(torch.float64)
+        if self.log_noise is None:
+            white = whiten(self.H.to(torch.float64), self.R.to(torch.float64), part, offset)
+        else:
+            white = whiten_channels(self.H.to(torch.float64), self.log_noise.to(torch.float64).exp(), part, offset)
+        if state is None:
+            known = self.initial
+            state = (known.mean.to(torch.float64), known.covariance.to(torch.float64))
+        assert made.Q is not None
+        return Chain(F, b.expand(*b.shape[:-1], F.shape[-1]), made.Q, white.H, white.y, white.nats, *state)
+
+    def _tile(
+        self, batch: IrregularBatch, start: int, end: int, m: Tensor, P: Tensor, chunks: int | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        means, covariances, nats = filtered(self.chain(batch, start, end, (m, P)), chunks)
+        return nats.sum(-1), means[..., -1, :], covariances[..., -1, :, :]
+
+    def _draw(self, chain: Chain, num_samples: int, generator: Generator | None) -> Tensor:
+        """Trajectories of the prior, `(sample, *batch, time, n)`."""
+        shape = chain.batch_shape
+        n = chain.F.shape[-1]
+        length = chain.F.shape[-3]
+        options = {"dtype": torch.float64, "device": chain.F.device, "generator": generator}
+        start = torch.randn(num_samples, *shape, n, **options)
+        kicks = torch.randn(num_samples, *shape, length, n, **options)
+        y0 = chain.m0 + (root(chain.P0) @ start[..., None]).squeeze(-1)
+        b = chain.b + (root(chain.Q) @ kicks[..., None]).squeeze(-1)
+        return matrix_recurrence(chain.F, b, y0)
+
+    def check(self, batch: IrregularBatch) -> None:
+        """Refuse a batch that the model cannot be asked about, with a `ValueError` that says why."""
+        channels = self.H.shape[-2]
+        if batch.values.shape[-1] != channels:
+            raise ValueError(
+                f"the batch has {batch.values.shape[-1]} channels, (*batch, time, channel), and the model observes "
+                f"{channels} (the rows of H)."
+            )
+        if batch.inputs is not None and batch.inputs.shape[-1] != self.dynamics.input_size:
+            raise ValueError(
+                f"the batch has {batch.inputs.shape[-1]} inputs, (*batch, time, input), and the dynamics take "
+                f"{self.dynamics.input_size}."
+            )
+        if not batch.times.shape[-1]:
+            raise ValueError("the batch has no times, (*batch, time); a model needs at least one row, observed or not.")
+
+    def _finite(self, nats: Tensor) -> Tensor:
+        if bool(torch.isfinite(nats.detach()).all()):
+            return nats
+        check_psd("the initial covariance", self.initial.covariance)
+        check_psd("R", self.R)
+        raise ValueError(
+            "the log-likelihood is not finite: a covariance lost its positivity. Check that the dynamics are stable "
+            "over the gaps of the series, that no parameter has run off, and that the observation noise is positive."
+        )
+
+
+def _as(mean: Tensor, covariance: Tensor, dtype: torch.dtype) -> Gaussian:
+    return Gaussian(mean.to(dtype), covariance.to(dtype))
