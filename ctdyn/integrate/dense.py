@@ -13,7 +13,7 @@ from ..solvers.base import Solver
 from ..terms import Term
 
 
-__all__ = ["Record", "Trajectory", "locate", "rows_of"]
+__all__ = ["Record", "Trajectory", "inner_steps", "locate", "rows_of"]
 
 
 def locate(grid: Tensor, ts: Times, direction: Time) -> Tensor:
@@ -120,13 +120,14 @@ class Record:
         t1: its end.
         y0: state at its start, `(row, *batch, state)`.
         parts: what `Step.interpolant` said, `(row, part, *batch, state)`.
+        y1: state at the end of the grid, `(*batch, state)`.
         rows: which row holds each step, `(step, *batch)`; None where step k is row k.
 
     Example:
         >>> from ctdyn.solvers import Euler
         >>> from ctdyn.terms import ODETerm
         >>> grid, y0, slopes = torch.tensor([[0.0], [2.0]]), torch.ones(1, 1, 1), torch.full((1, 2, 1, 1), 3.0)
-        >>> record = Record(ODETerm(lambda t, y: 3 + 0 * y), Euler(), grid, grid[:1], grid[1:], y0, slopes)
+        >>> record = Record(ODETerm(lambda t, y: 3 + 0 * y), Euler(), grid, grid[:1], grid[1:], y0, slopes, 7 * y0[0])
         >>> record.read(torch.tensor([[1.0]]), torch.tensor([[1]]))
         tensor([[[4.]]])
     """
@@ -138,6 +139,7 @@ class Record:
     t1: Tensor
     y0: Tensor
     parts: Tensor
+    y1: State
     rows: Tensor | None = None
 
     def read(self, ts: Times, node: Tensor) -> States:
@@ -150,9 +152,26 @@ class Record:
         step = (node - 1).clamp(min=0)
         if not self.solver.extra_stages:
             return self._trajectory.read(ts, step)
-        held, place = _distinct(step)
+        new = inner_steps(self.grid, ts, node)
+        if not bool(new.any()):
+            return self._at_nodes(ts, node)
+        # Each step that holds an output once, `(held, *batch)`, and where each output's step stands among them.
+        place = (new.cumsum(-1) - 1).clamp(min=0)
+        width = int(place[..., -1].amax()) + 1
+        held = step.new_zeros(*step.shape[:-1], width).scatter_reduce(-1, place, torch.where(new, step, 0), "amax")
+        held = torch.movedim(held, -1, 0)
         held = held if self.rows is None else self.rows.gather(0, held)
-        return Trajectory(self.grid, self._polynomials(held)).read(ts, step, place)
+        ys = Trajectory(self.grid, self._polynomials(held)).read(ts, step, place)
+        if _moves(self.grid, ts):
+            return ys
+        return torch.where(_on_node(self.grid, ts, node)[..., None], self._at_nodes(ts, node), ys)
+
+    def _at_nodes(self, ts: Times, node: Tensor) -> States:
+        """The states at the nodes, `(*batch, time, state)`."""
+        row = node.clamp(max=len(self.grid) - 2)
+        row = row if self.rows is None else rows_of(self.rows, row)
+        last = (ts == self.grid[-1][..., None])[..., None]
+        return torch.where(last, self.y1.unsqueeze(-2), rows_of(self.y0, row))
 
     @functools.cached_property
     def _trajectory(self) -> Trajectory:
@@ -176,11 +195,29 @@ class Record:
         return torch.movedim(self.solver.coefficients(term, t0, t1, y0, parts), 1, -2)
 
 
-def _distinct(step: Tensor) -> tuple[Tensor, Tensor]:
-    """The steps that hold an output, each once, `(held, *batch)`, and where each output's step stands among them."""
-    new = torch.ones_like(step)
-    new[..., 1:] = step.diff(dim=-1) != 0
-    place = new.cumsum(-1) - 1
-    width = int(place[..., -1].amax()) + 1
-    held = step.new_zeros(*step.shape[:-1], width).scatter(-1, place, step)
-    return torch.movedim(held, -1, 0), place
+def inner_steps(grid: Tensor, ts: Times, node: Tensor) -> Tensor:
+    """Where a step is the first time asked for a state inside it, `(*batch, time)`; at its ends the state is known.
+
+    Args:
+        grid: ends of the steps, `(step + 1, *batch)`.
+        ts: times, `(*batch, time)`.
+        node: the node at or beyond each time, as `locate` finds it.
+
+    Example:
+        >>> grid, ts = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([0.0, 0.3, 0.6, 2.0])
+        >>> inner_steps(grid, ts, locate(grid, ts, torch.tensor(1.0)))
+        tensor([False,  True, False, False])
+    """
+    step = (node - 1).clamp(min=0)
+    if not _moves(grid, ts):
+        step = torch.where(_on_node(grid, ts, node), -1, step).cummax(-1).values
+    return step.diff(dim=-1, prepend=torch.full_like(step[..., :1], -1)) != 0
+
+
+def _moves(grid: Tensor, ts: Times) -> bool:
+    """Whether a gradient to the times is wanted: a state that is read as it is has none."""
+    return torch.is_grad_enabled() and (grid.requires_grad or ts.requires_grad)
+
+
+def _on_node(grid: Tensor, ts: Times, node: Tensor) -> Tensor:
+    return ts == rows_of(grid, node)

@@ -180,7 +180,7 @@ class Replay:
             return Segment(rows_of(nodes, node), y1, state, None, path)
         if parts is None:
             return Segment(self._step_to(grid, nodes, ts, node, state is not None), y1, state, None, path)
-        record = Record(self.term, self.solver, grid, grid[:-1], grid[1:], nodes[:-1], parts)
+        record = Record(self.term, self.solver, grid, grid[:-1], grid[1:], nodes[:-1], parts, y1)
         return Segment(record.read(ts, node), y1, state, record, path)
 
     def _walk(
@@ -199,9 +199,8 @@ class Replay:
         y, state = fresh((y, state))
         for first in range(0, len(grid) - 1, _STEPS):
             run = grid[first : first + _STEPS + 1].clone()
-            nodes, state, part = _PROGRAM(
-                self.term.field, self.solver, y.device, self.solver, self.term, run, y, state, dense
-            )
+            term = self.solver.prepared(self.term, run, y.dtype)
+            nodes, state, part = _PROGRAM(term.field, self.solver, y.device, self.solver, term, run, y, state, dense)
             path.extend(nodes.unbind(0))
             y = path[-1]
             parts.append(part)

@@ -16,7 +16,7 @@ from ..terms import SDETerm, Term
 from .adjoint import Adjoint
 from .clock import Clock
 from .controllers import AdaptiveController, GridController, StepController
-from .dense import Record, Trajectory
+from .dense import Record, Trajectory, inner_steps
 from .loop import Limits, Replay, StepPlan, Watch, plan
 from .solution import DensePath
 from .status import Status, raise_failure
@@ -239,7 +239,7 @@ def _stats(planned: StepPlan, replay: Replay, solver: Solver, record: Record | N
     if record is None or record is not planned.taken:
         evaluations = evaluations + planned.steps * per_step
     if solver.extra_stages and not replay.lands:
-        held = (replay.node.diff(dim=-1) != 0).sum(-1) + 1
+        held = inner_steps(replay.grid, replay.ts, replay.node).sum(-1)
         evaluations = evaluations + held * solver.extra_stages
     return {"steps": planned.steps, "rejected": planned.rejected, "evaluations": evaluations}
 

@@ -316,7 +316,7 @@ class Search:
         if self.keep:
             t0, t1 = trials.span
             parts = torch.stack(trials.interpolant).transpose(0, 1)
-            taken = Record(self.term, self.solver, grid, t0, t1, trials.y0, parts, rows)
+            taken = Record(self.term, self.solver, grid, t0, t1, trials.y0, parts, front.y, rows)
         status = self._status(front, trials.finite, attempts)
         evaluations = attempts * (self.solver.stages + self.knotted) + 2
         return StepPlan(grid, steps, attempts - steps, evaluations, status, front.y, taken)
