@@ -14,6 +14,7 @@ from .._types import State, Time, Times
 from ..solvers.base import Solver
 from ..terms import Term
 from .clock import Clock, landing_times
+from .options import suggesting
 
 
 __all__ = [
@@ -231,7 +232,8 @@ class PIDController(AdaptiveController):
         icoeff: integral coefficient.
         dcoeff: derivative coefficient.
         dt0: length of the first step; None to choose it from the field.
-        safety: how far below the predicted step to stay.
+        safety: how far below the predicted step to stay; None for 0.9, or 0.8 from order 8 on, whose steps are so long
+            that the best length changes more from one to the next.
 
     Raises:
         ValueError: a tolerance is negative or NaN, both are 0, or `dt0` is not positive; in a solve, a tensor does not
@@ -255,7 +257,7 @@ class PIDController(AdaptiveController):
     icoeff: float = 1.0
     dcoeff: float = 0.0
     dt0: float | None = None
-    safety: float = 0.9
+    safety: float | None = None
 
     def __post_init__(self) -> None:
         zeros = [_check_tolerance(name, value) for name, value in (("rtol", self.rtol), ("atol", self.atol))]
@@ -305,7 +307,8 @@ class PIDController(AdaptiveController):
         # An error of exactly 0 would ask for an infinite step.
         ratio = torch.nan_to_num(ratio, nan=1e10, posinf=1e10).clamp(min=1e-10)
         order = solver.error_order
-        factor = self.safety * ratio ** (-(self.icoeff + self.pcoeff + self.dcoeff) / order)
+        safety = (0.9 if order < 8 else 0.8) if self.safety is None else self.safety
+        factor = safety * ratio ** (-(self.icoeff + self.pcoeff + self.dcoeff) / order)
         if not (self.pcoeff or self.dcoeff):
             return Verdict(accept, factor.clamp(0.2, 10.0), finite, memory)
         before, earlier = memory
@@ -332,6 +335,9 @@ class PIDController(AdaptiveController):
     def __repr__(self) -> str:
         named = ((field.name, getattr(self, field.name)) for field in fields(self))
         return f"PIDController({', '.join(f'{name}={_brief(value)}' for name, value in named)})"
+
+
+PIDController.__init__ = suggesting(PIDController.__init__)
 
 
 def _rms(x: Tensor) -> Tensor:

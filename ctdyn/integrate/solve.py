@@ -21,6 +21,7 @@ from .controllers import AdaptiveController, PIDController, StepController
 from .engines.base import Engine
 from .episodes import run_episodes
 from .events import Event
+from .options import suggesting
 from .problem import Problem, last_finite
 from .solution import Solution
 from .status import Status, raise_failure
@@ -30,6 +31,7 @@ from .stochastic import check_steps, equation_of, method_for
 __all__ = ["evolve", "solve"]
 
 
+@suggesting
 def solve(
     term: Term | VectorField | CDEField | SDEField | Callable[..., Tensor],
     y0: Tensor,

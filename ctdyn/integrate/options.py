@@ -1,0 +1,71 @@
+"""What is said to an option that does not exist: the name it resembles, or what another library's name is here."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
+
+
+__all__ = ["suggesting"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: What options of torchdiffeq, torchode and diffrax are called here.
+_ELSEWHERE: Mapping[str, str] = {
+    "method": "solver=Dopri5() and the like",
+    "rtol": "controller=PIDController(rtol=..., atol=...)",
+    "atol": "controller=PIDController(rtol=..., atol=...)",
+    "step_size": "controller=ConstantStep(dt=...)",
+    "dt": "controller=ConstantStep(dt=...), or PIDController(dt0=...) for the first step",
+    "first_step": "controller=PIDController(dt0=...)",
+    "dt0": "controller=PIDController(dt0=...)",
+    "max_num_steps": "max_steps=",
+    "event_fn": "event=Event(...)",
+    "stepsize_controller": "controller=",
+    "adjoint_params": "nothing: gradients reach whatever the steps touch",
+    "saveat": "ts",
+    "t_eval": "ts",
+    "options": "an option of the solver, the controller or the engine",
+}
+
+
+def suggesting(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that answers an unknown keyword with the name that was probably meant.
+
+    Args:
+        function: takes named options.
+
+    Example:
+        >>> @suggesting
+        ... def run(*, max_steps=10):
+        ...     return max_steps
+        >>> run(max_step=3)
+        Traceback (most recent call last):
+        TypeError: run() has no option 'max_step'; did you mean max_steps?
+    """
+    parameters = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in parameters:
+                known = [known for known in parameters if known != "self"]
+                owner = function.__qualname__.removesuffix(".__init__")
+                raise TypeError(f"{owner}() has no option {name!r}; {_meant(name, known)}")
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def _meant(name: str, known: list[str]) -> str:
+    elsewhere = [other for other in _ELSEWHERE if other not in known]
+    close = difflib.get_close_matches(name, [*known, *elsewhere], n=1)
+    if not close:
+        return f"its options are {', '.join(known)}."
+    if close[0] in known:
+        return f"did you mean {close[0]}?"
+    return f"{close[0]}, as other libraries have it, is here {_ELSEWHERE[close[0]]}."

@@ -1,0 +1,95 @@
+"""Every case of bad input to a solver has a clear answer; the numbers are those of the reference catalogue."""
+
+import pytest
+import torch
+from torch.autograd import gradgradcheck
+
+from ctdyn._checks import MaxStepsError, NonFiniteError, StepSizeError
+from ctdyn.integrate import ConstantStep, PIDController, Status, StepTo, solve
+from ctdyn.solvers import RK4, Euler
+
+
+F64 = torch.float64
+UNIT = torch.tensor([0.0, 1.0], dtype=F64)
+ONES = torch.ones(2, dtype=F64)
+
+
+def decay(t, y):
+    return -y
+
+
+def ask(field=decay, y0=ONES, ts=UNIT, **options):
+    return solve(field, y0, torch.as_tensor(ts, dtype=F64), **options)
+
+
+CASES = {
+    "solver-01": (lambda: ask(ts=[0.0, 1.0, 1.0, 2.0]), ValueError, ["t", "index 2", "duplicate"]),
+    "solver-03": (lambda: ask(ts=[0.0, float("nan"), 1.0]), ValueError, ["NaN", "index 1"]),
+    "solver-05": (lambda: ask(ts=[]), ValueError, ["t", "empty"]),
+    "solver-11": (lambda: ask(y0=torch.tensor([float("inf"), 1.0])), NonFiniteError, ["y0"]),
+    "solver-13": (lambda: ask(y0=ONES.half()), TypeError, ["float16"]),
+    "solver-15": (lambda: ask(lambda t, y: -y[None]), ValueError, ["expected (2,)", "got (1, 2)"]),
+    "solver-17": (lambda: ask(lambda t, y: None), TypeError, ["returned None"]),
+    "solver-19": (lambda: ask(lambda t, y: -y.double(), y0=ONES.float()), TypeError, ["float64", "float32"]),
+    "solver-21": (
+        lambda: ask(lambda t, y: torch.where(t > 0.5, torch.nan, 1.0) * -y),
+        NonFiniteError,
+        ["t=0.5", "vector field", "steps"],
+    ),
+    "solver-23": (lambda: ask(lambda t, y: y**2, ts=[0.0, 2.0]), StepSizeError, ["t=1", "step size", "max |y|"]),
+    "solver-27": (lambda: ask(ts=[0.0, 10.0], solver=RK4()), ValueError, ["step_size"]),
+    "solver-29": (lambda: PIDController(rtol=0.0, atol=0.0), ValueError, ["rtol", "atol"]),
+    "solver-31": (lambda: PIDController(rtol=float("nan")), ValueError, ["rtol"]),
+    "solver-33": (lambda: ask(max_num_step=10), TypeError, ["max_num_steps", "max_steps="]),
+    "solver-33, of the controller": (lambda: PIDController(rtoll=1e-3), TypeError, ["rtoll", "did you mean rtol?"]),
+    "solver-33, of another library": (lambda: ask(method="dopri5"), TypeError, ["method", "solver=Dopri5()"]),
+    "solver-35": (
+        lambda: ask(lambda t, y: -1e4 * (y - torch.cos(t)), max_steps=10),
+        MaxStepsError,
+        ["max_steps", "t=", "%", "Raise max_steps"],
+    ),
+}
+
+
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_refused_with_its_place_and_its_cure(case):
+    call, error, fragments = CASES[case]
+    with pytest.raises(error) as caught:
+        call()
+    for fragment in fragments:
+        assert fragment in str(caught.value), f"{fragment!r} is missing from: {caught.value}"
+
+
+def test_integer_times_become_float64():  # solver-07
+    assert solve(decay, ONES, torch.arange(4)).ts.dtype == F64
+
+
+def test_every_series_has_its_own_times():  # solver-09
+    ts = torch.rand(3, 4, dtype=F64).sort(-1).values
+    ys = ask(y0=torch.ones(3, 2, dtype=F64), ts=ts, controller=PIDController(1e-8, 1e-10)).ys
+    torch.testing.assert_close(ys[..., 0], torch.exp(ts[:, :1] - ts), rtol=1e-6, atol=0)
+
+
+def test_an_unstable_fixed_step_is_told():  # solver-25
+    with pytest.warns(UserWarning, match="step_size"):
+        ask(lambda t, y: -1e6 * y, ts=torch.arange(5), solver=Euler(), controller=StepTo())
+
+
+def test_a_series_that_ran_out_of_steps_is_in_the_status():  # solver-35, throw=False
+    solution = ask(lambda t, y: -1e4 * (y - torch.cos(t)), ts=[0.0, 1e-6, 1.0], max_steps=10, throw=False)
+    assert int(solution.status) == Status.MAX_STEPS
+    assert torch.isfinite(solution.ys[:2]).all()
+    assert torch.isnan(solution.ys[2]).all()
+
+
+def test_second_derivatives_are_right():  # solver-43
+    def run(y0):
+        return ask(lambda t, y: torch.sin(y), y0=y0, controller=PIDController(1e-8, 1e-10)).ys[-1]
+
+    assert gradgradcheck(run, (ONES.clone().requires_grad_(),), atol=1e-4)
+
+
+@pytest.mark.parametrize("controller", [None, ConstantStep(0.1)])
+def test_an_empty_batch_has_an_empty_answer(controller):  # solver-45
+    assert ask(y0=torch.ones(0, 2, dtype=F64), controller=controller).ys.shape == (0, 2, 2)
