@@ -12,8 +12,8 @@ from .._types import Time, Times
 
 __all__ = ["Clock", "landing_times"]
 
-_FLOAT32_LIMIT = 1e5
-_FLOAT32_SHARE = 1e-5
+# Beyond a distance from 0, the share of the span that the rounding of a float32 time may have.
+_FLOAT32_SHARES = ((1e5, 1e-5), (1e3, 1e-3))
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,14 @@ def _check(ts: Tensor, t0: Tensor, dtype: torch.dtype) -> None:
     repeated[..., 0] = False
     wrong = ~torch.isfinite(path).all(-1) | repeated.any(-1) | (ahead.any(-1) & back.any(-1))
     scale = path.abs().amax()
-    coarse = dtype.to_real() == torch.float32 and scale > _FLOAT32_LIMIT
+    far = dtype in (torch.float32, torch.complex64) and scale > _FLOAT32_SHARES[-1][0]
     if bool(wrong.any()):
         _explain(torch.nonzero(wrong)[0], path, repeated)
-    if bool(coarse):
+    if bool(far):
+        share = next(share for limit, share in _FLOAT32_SHARES if scale > limit)
         spacing = float(scale) * torch.finfo(torch.float32).eps
         span = float((path.amax(-1) - path.amin(-1)).amax())
-        if spacing > _FLOAT32_SHARE * span:
+        if spacing > share * span:
             raise ValueError(
                 f"times around t={float(scale):.6g} are {spacing:.3g} apart in float32, too coarse for a solve over "
                 f"{span:.6g}: a field of float32 could not tell them apart. Subtract an origin (ts - ts[..., :1]) "

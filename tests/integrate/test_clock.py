@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from ctdyn.integrate import PIDController, StepTo, solve
+from ctdyn.integrate import ConstantStep, PIDController, StepTo, solve
+from ctdyn.integrate.clock import Clock
 from ctdyn.solvers import RK4
 
 
@@ -89,6 +90,19 @@ def test_epoch_seconds_with_a_float64_state_are_right():
     torch.testing.assert_close(ys[0, :, 0], 20 * torch.sin((ts - start) / 20), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("start", "span", "fits"), [(5e4, 0.5, False), (5e4, 100.0, True), (2e3, 1.0, True)])
+def test_a_float32_clock_is_refused_where_it_is_coarse(start, span, fits):
+    ts = start + torch.linspace(0, span, 4, dtype=F64)
+    field = lambda t, y: torch.cos(6 * (t - start) / span)[..., None] / span + 0 * y  # noqa: E731
+    if not fits:
+        with pytest.raises(ValueError, match="Subtract an origin"):
+            solve(field, torch.zeros(1, 1), ts)
+        return
+    ys = solve(field, torch.zeros(1, 1), ts, controller=PIDController(1e-4, 1e-6)).ys
+    exact = torch.sin(6 * (ts - start) / span) / 6
+    torch.testing.assert_close(ys[0, :, 0].double(), exact, rtol=0, atol=1e-3)
+
+
 def test_a_float32_state_keeps_float64_clocks_for_its_steps():
     ts = 1e4 + torch.linspace(0, 50, 5, dtype=F64)
     ys = solve(decay, torch.ones(1, 1), ts, solver=RK4(), controller=StepTo(50)).ys
@@ -98,3 +112,41 @@ def test_a_float32_state_keeps_float64_clocks_for_its_steps():
 def test_shapes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match=r"y0 \(3, 1\), ts \(2, 4\)"):
         ask(torch.rand(2, 4).sort(-1).values, torch.ones(3, 1))
+
+
+def test_steps_land_exactly_on_both_ends():
+    """Ten thousand random starts, ends and steps, forward and backward, near 0 and far from it."""
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.rand(*shape, dtype=F64, generator=generator)  # noqa: E731
+    for _ in range(50):
+        dt = float(10 ** (6 * draw(1) - 3))
+        t0 = (draw(200) - 0.5) * 10 ** (8 * draw(200))
+        t0 = torch.where(t0.abs() < 1e9 * dt, t0, t0.sign() * dt)
+        steps = torch.where(draw(200) < 0.3, (60 * draw(200)).round(), 60 * draw(200))
+        t1 = t0 + dt * steps * torch.where(draw(200) < 0.5, 1.0, -1.0)
+        clock = Clock.create(t1[:, None], t0, torch.Size([200]), F64)
+        for controller in (ConstantStep(dt), StepTo(7)):
+            grid = controller.grid(clock, None)
+            assert torch.equal(grid[0], t0)
+            assert torch.equal(grid[-1], t1)
+            lengths = grid.diff(dim=0) * clock.direction
+            assert float(lengths.min()) >= 0
+            longest = dt if isinstance(controller, ConstantStep) else float((t1 - t0).abs().max()) / 7
+            assert float(lengths.max()) <= longest * (1 + 1e-9) + 1e-15 * float(t0.abs().max())
+
+
+@pytest.mark.parametrize("controller", [PIDController(1e-6, 1e-8), ConstantStep(2.0**-4), StepTo(2)], ids=repr)
+def test_a_shift_of_time_changes_nothing(controller):
+    generator = torch.Generator().manual_seed(1)
+    ts = torch.randint(1, 4096, (20, 9), generator=generator).sort(-1).values.unique_consecutive(dim=-1) / 1024.0
+    ts = (ts + torch.arange(9) * 2.0**-10).to(F64)
+    y0 = torch.rand(20, 2, dtype=F64, generator=generator)
+    field = lambda t, y: torch.stack([y[..., 1], -torch.sin(y[..., 0])], -1)  # noqa: E731
+    here = solve(field, y0, ts, controller=controller)
+    far = solve(field, y0, ts + 2.0**30, controller=controller)
+    back = solve(field, y0, -ts, controller=controller)
+    torch.testing.assert_close(far.ys, here.ys, rtol=0, atol=1e-7)
+    assert torch.equal(far.stats["steps"], here.stats["steps"])
+    # Time that runs backward is the same field with the other sign.
+    other = solve(lambda t, y: -field(t, y), y0, ts, controller=controller)
+    torch.testing.assert_close(back.ys, other.ys, rtol=0, atol=1e-12)
