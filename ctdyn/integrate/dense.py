@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._types import States, Time, Times
+from .._types import State, States, Time, Times
 from ..solvers.base import Solver
 from ..terms import Term
 

@@ -167,7 +167,7 @@ def test_controllers_with_tensors_are_values():
     assert PIDController(1e-3) != "PIDController"
     assert repr(PIDController(rtol)) == (
         "PIDController(rtol=<tensor (6,), 0.001 to 0.001>, atol=1e-06, pcoeff=0.0, icoeff=1.0, dcoeff=0.0, dt0=None, "
-        "safety=0.9)"
+        "safety=None)"
     )
 
 
