@@ -70,7 +70,8 @@ class Program:
         if key not in self._refused:
             try:
                 return self._compiled(device.type)(*arguments)
-            except RuntimeError as error:
+            except (RuntimeError, AttributeError, TypeError) as error:
+                # The last two where torch is too old to compile a region once for many calls.
                 self._refused.add(key)
                 reason = next(iter(str(error).splitlines()), "")[:200]
                 name = getattr(field, "__name__", type(field).__name__)
@@ -96,10 +97,13 @@ class Program:
             return body(step, *arguments)
 
         # On a GPU what remains is the launching of small kernels: record them once, and launch them as one graph.
-        options = {"triton.cudagraphs": device_type == "cuda", "size_asserts": False, "alignment_asserts": False}
-        return torch.compile(
-            run, fullgraph=True, dynamic=False, options=options, recompile_limit=_PROGRAMS, isolate_recompiles=True
-        )
+        options: dict[str, str | int | bool | Callable[..., Any]] = {
+            "triton.cudagraphs": device_type == "cuda",
+            "size_asserts": False,
+            "alignment_asserts": False,
+        }
+        limits: dict[str, Any] = {"recompile_limit": _PROGRAMS, "isolate_recompiles": True}
+        return torch.compile(run, fullgraph=True, dynamic=False, options=options, **limits)
 
 
 def _kind(field: object) -> object:

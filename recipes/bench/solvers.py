@@ -200,7 +200,7 @@ def union_of_times(problem: Problem, method: str, **options: float) -> Callable[
     def run(ts: Tensor) -> Tensor:
         union, place = torch.cat([torch.zeros(1), ts.flatten()]).unique(return_inverse=True)
         ys = torchdiffeq.odeint(problem.field, problem.y0, union, method=method, options=options, **tolerances)
-        return ys[place[1:].reshape(ts.shape), torch.arange(len(ts))[:, None]]
+        return torch.as_tensor(ys)[place[1:].reshape(ts.shape), torch.arange(len(ts))[:, None]]
 
     return run
 
@@ -268,7 +268,11 @@ def by_diffrax(problem: Problem) -> Method:
         return jnp.array(x.detach().numpy())
 
     if isinstance(problem.field, Field):
-        weights, axes, rate = [(array(m.weight), array(m.bias)) for m in problem.field.net[::2]], None, mlp
+        weights, axes, rate = (
+            [(array(m.weight), array(m.bias)) for m in problem.field.net if isinstance(m, nn.Linear)],
+            None,
+            mlp,
+        )
     else:
         weights, axes, rate = array(next(problem.field.parameters())), 0, oscillator
     y0, ts = array(problem.y0), array(problem.ts)
