@@ -1,11 +1,12 @@
 """Solving differential equations for batches in which every series has a clock of its own.
 
 `solve` and `evolve`; how long the steps are: `PIDController`, `ConstantStep`, `StepTo`; how gradients are computed:
-`Direct`, `Checkpoint`, `Reversible`, `Backsolve`; other libraries behind the same call:
-`TorchDiffEq`, `TorchSDE`, `TorchCDE`. A `Solution` is a path.
+`Direct`, `Checkpoint`, `Reversible`, `Backsolve`, or all fixed steps at once, `ParallelInTime`; what ends a series or
+makes it jump: `Event`; what is integrated along the way: `Divergence`, `KineticEnergy`, `PathKL`; other libraries
+behind the same call: `TorchDiffEq`, `TorchSDE`, `TorchCDE`. A `Solution` is a path.
 """
 
-from .adjoint import Adjoint, AdjointInstabilityWarning, Backsolve, Checkpoint, Direct, Reversible
+from .adjoint import Adjoint, AdjointInstabilityWarning, Backsolve, Checkpoint, Direct, ParallelInTime, Reversible
 from .controllers import AdaptiveController, ConstantStep, GridController, PIDController, StepController, StepTo
 from .engines import Engine, TorchCDE, TorchDiffEq, TorchSDE
 from .events import Event, Events
@@ -30,6 +31,7 @@ __all__ = [
     "GridController",
     "KineticEnergy",
     "PIDController",
+    "ParallelInTime",
     "PathKL",
     "Reversible",
     "Solution",

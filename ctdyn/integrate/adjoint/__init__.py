@@ -5,7 +5,8 @@ from .backsolve import Backsolve
 from .base import Adjoint
 from .checkpoint import Checkpoint
 from .direct import Direct
+from .parallel import ParallelInTime
 from .reversible import Reversible
 
 
-__all__ = ["Adjoint", "AdjointInstabilityWarning", "Backsolve", "Checkpoint", "Direct", "Reversible"]
+__all__ = ["Adjoint", "AdjointInstabilityWarning", "Backsolve", "Checkpoint", "Direct", "ParallelInTime", "Reversible"]
