@@ -5,6 +5,8 @@ r"""Exact linear dynamics between any two times, and scans over whole series.
 `zoh_scan`           the same for :math:`a_k = e^{\lambda \Delta_k}` and a held or impulsive input, at irregular
                      times; coefficients are accurate for every step and never stored
 `over_tiles`         a layer around a scan in tiles of times, remade in the backward pass: the memory of one tile
+`nonlinear_recurrence`
+                     :math:`h_k = f(h_{k-1}, x_k)` for all times at once, by Newton's method (`NewtonScan`)
 `decay`              :math:`e^{\lambda \Delta}`, elementwise
 `held_gain`          :math:`(e^{\lambda \Delta} - 1) / \lambda`, elementwise, with accurate gradients
 `CompiledScan`       the scans on a CPU at the speed of its memory, by numba (`pip install ctdyn[fast]`); used by itself
@@ -32,6 +34,7 @@ from .gaussian import Gaussian, LinearGaussian
 from .hippo import HippoLagT, HippoLegS, HippoLegT, legs_matrices
 from .holds import HeldAfter, HeldBefore, Hold, Impulse, Ramp
 from .matern import Matern
+from .newton import NewtonScan, NonlinearScan, nonlinear_recurrence
 from .phi import phi1, phi2, phi3
 from .recurrence import linear_recurrence, zoh_scan
 from .tiling import over_tiles
@@ -57,6 +60,8 @@ __all__ = [
     "Matern",
     "MatrixDynamics",
     "ProductDynamics",
+    "NewtonScan",
+    "NonlinearScan",
     "Ramp",
     "Rotations",
     "ScanBackend",
@@ -68,6 +73,7 @@ __all__ = [
     "linear_recurrence",
     "maximum_likelihood",
     "over_tiles",
+    "nonlinear_recurrence",
     "phi1",
     "phi2",
     "phi3",
