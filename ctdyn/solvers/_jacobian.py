@@ -11,7 +11,7 @@ from .._types import State, Time
 from ..terms import Term
 
 
-__all__ = ["Linearisation", "Systems", "like", "linearise", "real"]
+__all__ = ["Linearisation", "Systems", "inside", "larger", "like", "linearise", "real"]
 
 
 class Linearisation(NamedTuple):
@@ -137,6 +137,18 @@ class _Solved(torch.autograd.Function):
         behind = _Solved.apply(matrix, gradients[0], factors, pivots, not ctx.adjoint)
         left, right = (solved, behind) if ctx.adjoint else (behind, solved)
         return -left.unsqueeze(-1) * right.unsqueeze(-2), behind, None, None, None
+
+
+def inside(dense: tuple[tuple[float, ...], ...], theta: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """For each stage its weight in the dense output at one place inside the step, and in the slope of that."""
+    values = tuple(sum(weight * theta**power for power, weight in enumerate(row, 1)) for row in dense)
+    slopes = tuple(sum(power * weight * theta ** (power - 1) for power, weight in enumerate(row, 1)) for row in dense)
+    return values, slopes
+
+
+def larger(error: State, other: State) -> State:
+    """Entry by entry, the error that is larger."""
+    return torch.where(other.abs() > error.abs(), other, error)
 
 
 def real(y: State) -> Tensor:

@@ -18,15 +18,21 @@ _MOST = 12
 """Iterations after which a stage has failed: by then a shorter step is cheaper."""
 
 
+_MOST_PERSISTENT, _MOST_HALVINGS = 40, 8
+"""Iterations, and strides tried in each, where no shorter step will be tried."""
+
+
 class Tolerance(NamedTuple):
     """The error of a step that is allowed for, and the share of it that Newton's method may leave in each stage.
 
-    Without an `atol` nothing is known of the units: small entries then count in proportion to the largest.
+    Without an `atol` nothing is known of the units: small entries then count in proportion to the largest. Where no
+    shorter step will be tried, it must be `patient`.
     """
 
     rtol: float | Tensor
     atol: float | Tensor
     share: float
+    patient: bool = False
 
     def scale(self, y: State) -> Tensor:
         """What one unit of error is in each entry, never less than rounding leaves of it."""
@@ -73,6 +79,8 @@ class Newton:
         """The velocity of the stage at `t` that starts from `y`; `failed` says which series found none."""
         with torch.no_grad():
             velocity = self._iterate(t, y, guess)
+            if self.tolerance.patient and bool(self.failed.any()):
+                velocity = self._persist(t, y, velocity)
         if not torch.is_grad_enabled():
             return velocity
         # All that the field touches, declared or not, is reached through this one evaluation.
@@ -107,6 +115,36 @@ class Newton:
                 break
         self.failed = self.failed | active
         self.rate = rate
+        return velocity
+
+    def _persist(self, t: Time, y: State, velocity: State) -> State:
+        """Newton's method with a Jacobian per iteration and shorter strides where a whole one leads away."""
+        active, self.failed = self.failed, torch.zeros_like(self.failed)
+        # From the start of the stage: where the iteration has got to by now may be anywhere.
+        velocity = torch.where(active.unsqueeze(-1), 0.0, velocity)
+        scale = torch.maximum(self.scale, self.tolerance.scale(y))
+        for _ in range(_MOST_PERSISTENT):
+            at = linearise(self.term, t, torch.addcmul(y, self.dt, velocity))
+            systems = Systems(at.by_state, self.dt)
+            change = systems.solve(at.velocity - velocity)
+            size = _rms(real(change) * self.reach / scale)
+            stride, arrived = torch.ones_like(size), size <= torch.maximum(self.grain, size.new_tensor(1e-3))
+            for _ in range(_MOST_HALVINGS):
+                moved = torch.addcmul(velocity, stride.unsqueeze(-1).to(change.dtype), change)
+                residual = self.term.derivative(t, torch.addcmul(y, self.dt, moved)) - moved
+                left = _rms(real(systems.solve(residual)) * self.reach / scale)
+                away = active & ~arrived & ~(left <= (1.0 - 0.5 * stride) * size)
+                if not bool(away.any()):
+                    break
+                stride = torch.where(away, 0.5 * stride, stride)
+            moved = torch.addcmul(velocity, stride.unsqueeze(-1).to(change.dtype), change)
+            velocity = torch.where(active.unsqueeze(-1), moved, velocity)
+            active = active & ~arrived & torch.isfinite(size)
+            self.failed = self.failed | ~torch.isfinite(size)
+            if not bool(active.any()):
+                break
+        self.failed = self.failed | active
+        self.rate = torch.ones_like(self.rate)
         return velocity
 
 

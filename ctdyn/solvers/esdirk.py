@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .._types import State, Time
 from ..terms import Term
+from ._jacobian import inside, larger
 from ._newton import Newton, Tolerance
 from .base import Solver, Step, StepState
 from .runge_kutta import _column, _combine, _matrix
@@ -37,6 +38,7 @@ class ImplicitTableau:
         error: weights of the error estimate, one per stage.
         dense: for each stage its coefficients of :math:`\theta, \theta^2, \dots`; None for the cubic Hermite polynomial
             through both ends.
+        probe: where in the step, as a share of it, the dense output is tried out; where it is worst if that is known.
 
     Example:
         >>> ImplicitTableau(gamma=0.5, c=(1.0,), a=((0.5,),), error=(0.5, -0.5)).b  # trapezoidal rule
@@ -48,6 +50,7 @@ class ImplicitTableau:
     a: tuple[tuple[float, ...], ...]
     error: tuple[float, ...]
     dense: tuple[tuple[float, ...], ...] | None = None
+    probe: float = 0.5
 
     @property
     def b(self) -> tuple[float, ...]:
@@ -62,6 +65,11 @@ class ImplicitTableau:
         """
         nodes = (0.0, *self.c)
         return tuple(_extrapolation(nodes[:stage], nodes[stage]) for stage in range(1, len(nodes)))
+
+    @functools.cached_property
+    def probed(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Weights of the dense output at the probe, and of its slope."""
+        return inside(self.polynomial, self.probe)
 
     @property
     def polynomial(self) -> tuple[tuple[float, ...], ...]:
@@ -79,9 +87,11 @@ class ESDIRK(Solver, ABC):
     r"""An implicit method for stiff equations: a subclass names its `tableau` and its orders, and nothing else.
 
     Each stage is solved by Newton's method, for every series on its own, with one Jacobian and one factorisation per
-    step. A step on which the iteration of a series fails is rejected (with fixed steps its state becomes NaN, so that
-    `solve` says so). Gradients are those of the exact root of each stage, by the implicit function theorem: neither
-    their cost nor their memory grows with the iterations; second derivatives are exact too.
+    step. The error of a step is the larger of two: that of its end, told by the embedded method, and that inside, told
+    by how far the dense output is from solving the equation at one place. A step on which the iteration of a series
+    fails is rejected; with fixed steps its state becomes NaN, so that `solve` says so. Gradients are those of the exact
+    root of each stage, by the implicit function theorem: neither their cost nor their memory grows with the iterations,
+    and second derivatives are exact too.
 
     Args:
         newton_rtol: relative error that Newton's method keeps well below in each stage; None: the tolerance of the
@@ -117,7 +127,7 @@ class ESDIRK(Solver, ABC):
 
     def __init_subclass__(cls) -> None:
         # Two iterations are usual for each stage; the Jacobian costs about as much as three evaluations more.
-        cls.stages = 2 * len(cls.tableau.c) + 3
+        cls.stages = 2 * len(cls.tableau.c) + 4
 
     def within(self, rtol: float | Tensor, atol: float | Tensor) -> Solver:
         """The method with Newton's method as exact as the controller's tolerances ask, unless it was told otherwise."""
@@ -148,6 +158,9 @@ class ESDIRK(Solver, ABC):
         if estimate:
             # Finite: the cure is a shorter step, and not, as for a field that is NaN, another field.
             error = _combine(None, dt, tableau.error, velocities)
+            value, slope = tableau.probed
+            velocity = term.derivative(t0 + tableau.probe * span, _combine(y0, dt, value, velocities))
+            error = larger(error, newton.systems.solve(diagonal * (velocity - _mix(slope, velocities))))
             error = torch.where(failed, torch.finfo(error.dtype).max ** 0.25, error)
         else:
             y1 = torch.where(failed, torch.nan, y1)
@@ -157,14 +170,13 @@ class ESDIRK(Solver, ABC):
         """The dense output of many steps, `(step, degree + 1, *batch, state)`."""
         dt = (t1 - t0).to(y0.dtype).unsqueeze(-1)
         weights = _matrix(self.tableau.polynomial, y0.dtype, y0.device)
-        steps, parts = interpolants.shape[:2]
-        powers = torch.matmul(weights, interpolants.reshape(steps, parts, y0[0].numel()))
-        powers = powers.reshape(steps, weights.shape[0], *y0.shape[1:]) * dt.unsqueeze(1)
-        return torch.cat([y0.unsqueeze(1), powers], 1)
+        stages = interpolants.transpose(0, 1).reshape(interpolants.shape[1], y0.numel())
+        powers = (weights @ stages).reshape(len(weights), *y0.shape) * dt
+        return torch.cat([y0.unsqueeze(0), powers]).transpose(0, 1)
 
     def _tolerance(self) -> Tolerance:
         if self.newton_rtol is None or self.newton_atol is None:
-            return Tolerance(1e-14, 0.0, 1.0)
+            return Tolerance(1e-14, 0.0, 1.0, patient=True)
         return Tolerance(self.newton_rtol, self.newton_atol, 0.02)
 
 

@@ -48,7 +48,8 @@ _FOURTH = (
 class Rodas5P(Rosenbrock):
     r"""Steinebach's Rosenbrock method 5(4): eight stages, one Jacobian; L-stable: the first choice for stiff equations.
 
-    It solves linear systems only, and loses little of its order where a stiff equation is driven in time. The dense
+    It solves linear systems only, and loses little of its order where a stiff equation is driven in time. With fixed
+    steps that are much longer than what the solution does, a method that iterates is safer (`Kvaerno5`). The dense
     output is of order 4.
 
     Reference:
