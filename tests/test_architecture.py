@@ -25,6 +25,7 @@ MAX_FILE, MAX_FUNCTION, MAX_ARGUMENTS = 500, 60, 8
 
 # Where a user's many options meet the library. All but the first few arguments of these are keyword-only.
 ENTRY_POINTS = {
+    "ctdyn/compare/solvers.py compare_solvers",
     "ctdyn/data/arrays.py from_padded",
     "ctdyn/data/arrays.py from_ragged",
     "ctdyn/data/frames.py from_pandas",
@@ -32,6 +33,8 @@ ENTRY_POINTS = {
     "ctdyn/models/latent_ode.py __init__",
     "ctdyn/train/_loop.py fit",
 }
+
+KERNELS = {"_elementary", "_kalman_kernels", "_kernels", "_triton"}
 
 
 def relative(path: Path) -> str:
@@ -192,7 +195,8 @@ def test_files_and_functions_stay_small(path: Path) -> None:
         given = function.args
         positional = [a.arg for a in given.posonlyargs + given.args if a.arg not in ("self", "cls")]
         count = len(positional) + (0 if name in ENTRY_POINTS else len(given.kwonlyargs))
-        assert count <= MAX_ARGUMENTS, f"{line} takes {count} arguments"
+        # What is compiled takes bare arrays, one by one.
+        assert count <= MAX_ARGUMENTS or path.stem in KERNELS, f"{line} takes {count} arguments"
 
 
 def test_every_named_model_is_in_the_table() -> None:
