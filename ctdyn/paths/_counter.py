@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -41,7 +42,7 @@ def normals(key: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return radius * angle.cos(), radius * angle.sin_()
 
 
-def inside(key: Tensor, x: Tensor, depth: Tensor | int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def inside(key: Tensor, x: Tensor, depth: Tensor | int, dtype: torch.dtype, integral: bool) -> tuple[Tensor, Tensor]:
     r"""A Brownian motion on [0, 1] with :math:`W_1 = 0` and :math:`\int_0^1 W = 0`, and its integral from 0.
 
     Halving a cell of length h whose increment and area are known needs two normals, :math:`Z \sim N(0, h/16)` and
@@ -55,13 +56,21 @@ def inside(key: Tensor, x: Tensor, depth: Tensor | int, dtype: torch.dtype) -> t
         x: places, float64, `(*query,)`.
         depth: number of halvings; per query, or one for all.
         dtype: of the normals.
+        integral: whether the integral is wanted; it is empty otherwise.
 
     Returns:
         Value and integral, float64, `(*query, size)` each.
     """
+    if key.numel() > 2 * _CHUNK and x.dim() > 0 and x.shape[0] > 1:
+        # What is worked on at a time is to stay in the processor's cache.
+        rows = max(1, x.shape[0] * _CHUNK // key.numel())
+        depths = depth.split(rows) if isinstance(depth, Tensor) else itertools.repeat(depth)
+        parts = zip(key.split(rows), x.split(rows), depths, strict=False)
+        values, integrals = zip(*(inside(*part, dtype, integral) for part in parts), strict=True)
+        return torch.cat(values), torch.cat(integrals)
     deepest = int(depth.amax()) if isinstance(depth, Tensor) else depth
     value = torch.zeros(key.shape, dtype=torch.float64, device=key.device)
-    integral = torch.zeros_like(value)
+    total = torch.zeros_like(value) if integral else value.new_zeros(0)
     many = max(1, _CHUNK // max(key.numel(), 1))
     for first in range(0, deepest, many):
         level = torch.arange(first, min(first + many, deepest), device=x.device).reshape(-1, *[1] * x.dim())
@@ -73,14 +82,15 @@ def inside(key: Tensor, x: Tensor, depth: Tensor | int, dtype: torch.dtype) -> t
         size = cells.rsqrt() if isinstance(depth, int) else torch.where(level < depth, cells.rsqrt(), 0.0)
         side = torch.where(odd < 0, size, -size)
         z, n = normals(key_of(key, (cells + number).to(torch.int64).unsqueeze(-1)), dtype)
-        for z_shape, n_shape, out in (
-            (size * hat * (3.0 * hat - 2.0) / 4.0, side * hat * (1.0 - hat) * (3.0 / math.sqrt(12.0)), value),
-            (
-                side * hat.square() * (hat - 1.0) / (8.0 * cells),
-                size * hat.square() * (1.5 - hat) / (2.0 * math.sqrt(12.0) * cells),
-                integral,
-            ),
-        ):
-            out += torch.einsum("l...,l...m->...m", z_shape.to(dtype), z)
-            out += torch.einsum("l...,l...m->...m", n_shape.to(dtype), n)
-    return value, integral
+        square = hat * (1.0 - hat)
+        _add(value, size * hat * (3.0 * hat - 2.0) / 4.0, z, side * square * (3.0 / math.sqrt(12.0)), n)
+        if integral:
+            by_n = size * hat.square() * (1.5 - hat) / (2.0 * math.sqrt(12.0) * cells)
+            _add(total, side * hat * square / (-8.0 * cells), z, by_n, n)
+    return value, total
+
+
+def _add(out: Tensor, by_z: Tensor, z: Tensor, by_n: Tensor, n: Tensor) -> None:
+    """`out += by_z * z + by_n * n`, summed over the levels in front."""
+    for one_z, row, one_n, other in zip(by_z, z, by_n, n, strict=True):
+        out.addcmul_(one_z.unsqueeze(-1), row).addcmul_(one_n.unsqueeze(-1), other)

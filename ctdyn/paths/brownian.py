@@ -265,7 +265,7 @@ class StoredBrownian(Brownian):
         number, place = step[query, series], x[query, series]
         keys = key_of(self.keys.reshape(-1, self.size)[series], number.unsqueeze(-1) + 1)
         span = self._spans[number, series]
-        wave, area = inside(keys, place, self.depth, self.dW.dtype)
+        wave, area = inside(keys, place, self.depth, self.dW.dtype, integral is not None)
         bow = (6.0 * place * (1.0 - place)).unsqueeze(-1) * self._area_of(keys, span)
         value[query, series] += bow + span.sqrt() * wave
         if integral is not None:
@@ -341,10 +341,13 @@ class VirtualBrownianTree(Brownian):
 
     def evaluate(self, t: Time) -> State:
         """The motion at one time per series, `(*batch, size)`."""
-        return self.integrate(t)[0]
+        return self._read(t, integral=False)[0]
 
     def integrate(self, t: Time) -> tuple[State, State]:
         """The motion and its integral, `(*batch, size)` each."""
+        return self._read(t, integral=True)
+
+    def _read(self, t: Time, *, integral: bool) -> tuple[Tensor, Tensor]:
         times = _as_rows(t, self.batch_shape)
         start = torch.as_tensor(self.t0, dtype=torch.float64, device=times.device).detach()
         elapsed = times - start.expand(self.batch_shape).reshape(-1)
@@ -355,22 +358,24 @@ class VirtualBrownianTree(Brownian):
         values, integrals = self._parts(last)
         series = torch.arange(elapsed.shape[1], device=part.device).expand_as(part)
         side = before.to(torch.int64)
-        value, integral = values[side, part, series], integrals[side, part, series]
+        value = values[side, part, series]
         begin = torch.where(part > 0, torch.pow(2.0, part.to(torch.float64) - 1.0), 0.0)
         span = torch.where(part > 0, begin, 1.0)
         x = ((elapsed - begin) / span).unsqueeze(-1)
         keys = key_of(self._keys[side, series], part.unsqueeze(-1))
         depth = math.ceil(-math.log2(self.tol)) + (part - 1).clamp(min=0)
         change, area = self._whole(keys, span)
-        wave, waves = inside(keys, x.squeeze(-1), depth, torch.float64)
+        wave, waves = inside(keys, x.squeeze(-1), depth, torch.float64, integral)
         span = span.unsqueeze(-1)
-        total = integral + span * (
-            x * value + x.square() * (0.5 * change + (3.0 - 2.0 * x) * area) + span.sqrt() * waves
+        shape, root = (*t.shape, self.size), span.sqrt()
+        moved = (value + x * change + 6.0 * x * (1.0 - x) * area + root * wave).reshape(shape)
+        if not integral:
+            return moved, moved
+        total = integrals[side, part, series] + span * (
+            x * value + x.square() * (0.5 * change + (3.0 - 2.0 * x) * area) + root * waves
         )
-        value = value + x * change + 6.0 * x * (1.0 - x) * area + span.sqrt() * wave
-        shape = (*t.shape, self.size)
         # Before the origin time runs backward, and so does the integral.
-        return value.reshape(shape), torch.where(before.unsqueeze(-1), -total, total).reshape(shape)
+        return moved, torch.where(before.unsqueeze(-1), -total, total).reshape(shape)
 
     @functools.cached_property
     def _keys(self) -> Tensor:

@@ -104,6 +104,16 @@ class Solver(ABC):
         for t0, t1 in pairwise(ends):
             yield term.restrict(t0, t1) if knotted else term
 
+    def prepared(self, term: Term, grid: Tensor, dtype: torch.dtype) -> Term:
+        """The term with all that its driver does on consecutive steps found beforehand, for a program of tensors.
+
+        Args:
+            term: the equation.
+            grid: ends of the steps, `(step + 1, *batch)`.
+            dtype: of the state.
+        """
+        return term
+
     requires: ClassVar[type[VectorField]] = VectorField
     """What a field must be for the method to apply to it: some use more of its structure than its velocity."""
 

@@ -45,6 +45,10 @@ class StochasticSolver(Solver, ABC):
             return super().pieces(term, ends, dtype)
         return term.along(ends, dtype, area=self.needs_area)
 
+    def prepared(self, term: Term, grid: Tensor, dtype: torch.dtype) -> Term:
+        """The term with the Brownian increments of consecutive steps at hand."""
+        return term.drawn(grid, dtype, area=self.needs_area) if isinstance(term, SDETerm) else term
+
     def coefficients(self, term: Term, t0: Time, t1: Time, y0: State, interpolants: Tensor) -> Tensor:
         """There is no dense output: between two times a Brownian motion is no polynomial."""
         raise TypeError(f"{type(self).__name__} has no dense output; ask for the times in ts.")

@@ -159,6 +159,19 @@ class SDETerm(Term):
         for first in range(0, len(ends) - 1, _STEPS_AT_ONCE):
             yield from self._next(ends[first : first + _STEPS_AT_ONCE + 1], dtype, area)
 
+    def drawn(self, grid: Tensor, dtype: torch.dtype, *, area: bool = False) -> SDETerm:
+        """The term on consecutive steps, along a motion that knows their increments and nothing else.
+
+        Args:
+            grid: ends of the steps, float64, `(step + 1, *batch)`.
+            dtype: of the increments.
+            area: whether the method needs the space-time Levy area.
+        """
+        if not area:
+            return replace(self, brownian=_Drawn(self.brownian.increments(grid).to(dtype), None))
+        changes, areas = self.brownian.increments_and_areas(grid)
+        return replace(self, brownian=_Drawn(changes.to(dtype), areas.to(dtype)))
+
     def _next(self, ends: Sequence[Time], dtype: torch.dtype, area: bool) -> Iterator[SDETerm]:
         grid = torch.stack(tuple(ends))
         spans = grid.diff(dim=0).to(dtype).unsqueeze(-1)
@@ -168,7 +181,7 @@ class SDETerm(Term):
             areas = drawn.to(dtype).unbind(0)
         else:
             changes = self.brownian.increments(grid)
-        given = grid.to(dtype.to_real()).unbind(0)
+        given = grid.to(spans.real.dtype).unbind(0)
         for k, (dt, dW, H) in enumerate(zip(spans.unbind(0), changes.to(dtype).unbind(0), areas, strict=True)):
             inputs = None if self.inputs is None else self.inputs.restrict(ends[k], ends[k + 1])
             known = KnownStep(StochasticIncrement(dt, dW, H), ends[k], ends[k + 1], given[k], given[k + 1])
@@ -248,6 +261,34 @@ class SDETerm(Term):
     def _arguments(self, t: Time, y: State) -> tuple[Tensor, ...]:
         time = self._given(t, y.real.dtype)
         return (time, y) if self.inputs is None else (time, y, self.inputs.evaluate(t).to(time.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn(Brownian):
+    """The increments of consecutive steps: what a compiled program can be given of a Brownian motion."""
+
+    changes: Tensor
+    areas: Tensor | None
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return self.changes.shape[-1]
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.changes.shape[1:-1]
+
+    def increments(self, grid: Tensor) -> State:
+        return self.changes
+
+    def increments_and_areas(self, grid: Tensor) -> tuple[State, State]:
+        return self.changes, torch.zeros_like(self.changes) if self.areas is None else self.areas
+
+    def evaluate(self, t: Time) -> State:
+        raise ValueError("only the increments of a few steps are known.")
+
+    def integrate(self, t: Time) -> tuple[State, State]:
+        raise ValueError("only the increments of a few steps are known.")
 
 
 @dataclass(frozen=True, eq=False)
