@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -64,6 +66,15 @@ class Path(ABC):
             t0: one end of the interval of each series, `(*batch,)`; extra leading axes are allowed.
             t1: the other end, of the same shape; it may lie before `t0`.
         """
+
+    def pieces(self, ends: Sequence[Time]) -> Iterator[Path]:
+        """The path restricted to each of consecutive intervals.
+
+        Args:
+            ends: ends of the intervals, the first start included, `(*batch,)` each.
+        """
+        for t0, t1 in pairwise(ends):
+            yield self.restrict(t0, t1)
 
     @abstractmethod
     def knots(self) -> Times | None:

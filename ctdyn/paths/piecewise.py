@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from .base import Path
 
 
 __all__ = ["PiecewisePath", "PolynomialPath", "check_knots"]
+
+_AT_ONCE = 256
 
 
 class PiecewisePath(Path):
@@ -87,6 +90,17 @@ class PiecewisePath(Path):
             return self._at(left, first, moving)
         return _Restricted(self, first, last, moving)
 
+    def pieces(self, ends: Sequence[Time]) -> Iterator[Path]:
+        """The path on each of consecutive intervals, looked up many at a time.
+
+        A look-up of its own for every interval would give each a gradient of the size of the whole path.
+        """
+        for first in range(0, len(ends) - 1, _AT_ONCE):
+            some = ends[first : first + _AT_ONCE + 1]
+            grid = torch.stack(tuple(some))
+            path = self.restrict(grid[:-1], grid[1:])
+            yield from path.unbind() if isinstance(path, PolynomialPath) else super().pieces(some)
+
     def knots(self) -> Times | None:
         """The times where the path is not smooth."""
         return self.ts
@@ -155,6 +169,12 @@ class PolynomialPath(Path):
     def batch_shape(self) -> torch.Size:
         """The axes of the series, `(*batch,)`."""
         return self.origin.shape
+
+    def unbind(self) -> Iterator[PolynomialPath]:
+        """The paths along the first axis of the batch, one by one."""
+        parts = zip(self.origin.unbind(0), self.coefficients.unbind(0), self.moving.unbind(0), strict=True)
+        for origin, coefficients, moving in parts:
+            yield PolynomialPath(origin, coefficients, moving)
 
     def evaluate(self, t: Time) -> State:
         """The value at one time per series, `(*batch, channel)`."""

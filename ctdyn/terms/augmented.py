@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -82,6 +82,10 @@ class AugmentedTerm(Term):
     def restrict(self, t0: Time, t1: Time) -> AugmentedTerm:
         """The equation and its integrals on one step."""
         return replace(self, base=self.base.restrict(t0, t1))
+
+    def pieces(self, ends: Sequence[Time]) -> Iterator[Term]:
+        """The equation and its integrals on each of consecutive steps."""
+        return (replace(self, base=piece) for piece in self.base.pieces(ends))
 
     def knots(self) -> Times | None:
         """The knots of the equation."""

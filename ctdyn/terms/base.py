@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -42,6 +43,16 @@ class Term(ABC):
     @abstractmethod
     def restrict(self, t0: Time, t1: Time) -> Term:
         """The term on one step from `t0` to `t1`, smooth inside where no knot lies inside."""
+
+    def pieces(self, ends: Sequence[Time]) -> Iterator[Term]:
+        """The term restricted to each of consecutive steps; itself where its driver is smooth throughout.
+
+        Args:
+            ends: ends of the steps, the start included, `(*batch,)` each.
+        """
+        knotted = self.knots() is not None
+        for t0, t1 in pairwise(ends):
+            yield self.restrict(t0, t1) if knotted else self
 
     @abstractmethod
     def knots(self) -> Times | None:

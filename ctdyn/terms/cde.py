@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -85,6 +85,10 @@ class CDETerm(Term):
     def restrict(self, t0: Time, t1: Time) -> CDETerm:
         """The term with its control restricted to the step."""
         return replace(self, control=self.control.restrict(t0, t1))
+
+    def pieces(self, ends: Sequence[Time]) -> Iterator[Term]:
+        """The term on each of consecutive steps, its control looked up for many of them at once."""
+        return (replace(self, control=path) for path in self.control.pieces(ends))
 
     def knots(self) -> Times | None:
         """The knots of the control."""

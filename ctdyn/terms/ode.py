@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -109,6 +109,12 @@ class ODETerm(Term):
     def restrict(self, t0: Time, t1: Time) -> ODETerm:
         """The term with its inputs restricted to the step."""
         return self if self.inputs is None else replace(self, inputs=self.inputs.restrict(t0, t1))
+
+    def pieces(self, ends: Sequence[Time]) -> Iterator[Term]:
+        """The term on each of consecutive steps, its inputs looked up for many of them at once."""
+        if self.inputs is None or self.inputs.knots() is None:
+            return super().pieces(ends)
+        return (replace(self, inputs=path) for path in self.inputs.pieces(ends))
 
     def knots(self) -> Times | None:
         """The knots of the inputs."""

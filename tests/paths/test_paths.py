@@ -201,3 +201,31 @@ def test_times_of_another_batch_are_refused():
 def test_a_constant_must_be_finite():
     with pytest.raises(ValueError, match="NaN"):
         ConstantPath(torch.tensor([[torch.nan]]))
+
+
+@pytest.mark.parametrize("kind", PIECEWISE)
+@pytest.mark.parametrize("count", [2, 600])
+def test_many_intervals_at_once_are_the_restrictions_one_by_one(kind, count):
+    ts, xs = knots()
+    path = kind(ts, xs)
+    inside = torch.rand(3, count, generator=torch.Generator().manual_seed(5), dtype=torch.float64) * 4
+    ends = torch.cat([inside, ts], -1).sort(-1).values.unbind(-1)
+    pieces = list(path.pieces(ends))
+    assert len(pieces) == len(ends) - 1
+    for number in (0, 1, 2, 5, len(pieces) - 1):
+        t0, t1 = ends[number], ends[number + 1]
+        middle, alone = (t0 + t1) / 2, path.restrict(t0, t1)
+        assert torch.equal(pieces[number].evaluate(middle), alone.evaluate(middle))
+        assert torch.equal(pieces[number].derivative(t1), alone.derivative(t1))
+    crossing = list(path.pieces([ts[:, 0], ts[:, 3], ts[:, 5]]))
+    middle = (ts[:, 3] + ts[:, 5]) / 2
+    assert torch.allclose(crossing[1].evaluate(middle), path.evaluate(middle), atol=1e-12)
+    assert list(path.pieces([ts[:, 0]])) == []
+
+
+def test_the_gradient_of_a_long_path_is_not_quadratic_in_its_length():
+    """One look-up for many steps: the graph holds few of the scatters that are as large as the whole path."""
+    ts, xs = knots(batch=1, time=500)
+    pieces = list(LinearPath(ts, xs.requires_grad_()).pieces(ts.unbind(-1)))
+    origins = {id(piece.coefficients.grad_fn.next_functions[0][0]) for piece in pieces}
+    assert len(origins) <= 2
