@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -100,9 +99,7 @@ class Solver(ABC):
             ends: ends of the steps, the start included, `(*batch,)` each; the very tensors that `step` is given.
             dtype: of the state.
         """
-        knotted = term.knots() is not None
-        for t0, t1 in pairwise(ends):
-            yield term.restrict(t0, t1) if knotted else term
+        return term.pieces(ends)
 
     def prepared(self, term: Term, grid: Tensor, dtype: torch.dtype) -> Term:
         """The term with all that its driver does on consecutive steps found beforehand, for a program of tensors.
