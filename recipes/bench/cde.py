@@ -1,0 +1,238 @@
+"""How long a neural controlled equation takes, forward and backward, beside torchcde as users call it.
+
+Problem (e): 32 series of 200 observations of 8 channels (a random walk) one unit of time apart; hidden state 32; field
+32-64-(32 x 8) with ReLU and a tanh end; Hermite control; output at the end; loss: mean square of the last state. The
+error is the largest one of the last state, against RK4 with 20 steps per gap in float64. Also the fit of the control,
+with half of the values missing.
+
+Expected: torchcde as called by default takes some eighty times longer than ctdyn at an error no larger than its own; with
+adjoint=False and a jump at every knot about 1.5 times as long; fitting with missing values a hundred times longer. The
+default of torchcde takes minutes.
+
+    python recipes/bench/cde.py --quick --seed 0
+
+--quick takes 40 observations. A peer that is not installed gives a row that says absent. The last
+line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ctdyn.fields import MLPCDEField
+from ctdyn.integrate import PIDController, StepTo, TorchCDE, solve
+from ctdyn.paths import HermitePath, NaturalCubicPath, fill_linear
+from ctdyn.solvers import RK4, Dopri5, Tsit5
+
+
+BATCH, CHANNELS, HIDDEN, WIDTH = 32, 8, 32, 64
+
+
+@dataclass
+class Row:
+    """One line of the table."""
+
+    method: str
+    evaluations: int | None = None
+    forward_ms: float | None = None
+    both_ms: float | None = None
+    max_error: float | None = None
+    note: str = ""
+
+
+class Counted(MLPCDEField):
+    """The field of the problem; it counts its evaluations."""
+
+    def __init__(self) -> None:
+        super().__init__(HIDDEN, CHANNELS, hidden=(WIDTH,), activation=nn.ReLU)
+        self.calls = 0
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """The matrix."""
+        self.calls += 1
+        return super().forward(t, y)
+
+
+class Bench:
+    """The data, the reference, and the stopwatch."""
+
+    def __init__(self, seed: int, length: int) -> None:
+        torch.manual_seed(seed)
+        self.field = Counted()
+        self.length = length
+        self.xs = 0.2 * torch.randn(BATCH, length, CHANNELS).cumsum(1)
+        self.xs[..., 0] = torch.arange(length) / 10
+        self.ts = torch.arange(length, dtype=torch.float32)
+        self.y0 = torch.randn(BATCH, HIDDEN)
+        double = MLPCDEField(HIDDEN, CHANNELS, hidden=(WIDTH,), activation=nn.ReLU).double()
+        double.load_state_dict(self.field.state_dict())
+        path = HermitePath(self.ts.expand(BATCH, -1).double(), self.xs.double())
+        tight: dict[str, Any] = {"solver": RK4(), "controller": StepTo(20), "max_steps": 10**6}
+        with torch.no_grad():
+            self.truth = solve(double, self.y0.double(), self.ts[[0, -1]].double(), inputs=path, **tight).ys[:, -1]
+
+    def row(self, method: str, run: Callable[[], Tensor], repeats: int) -> Row:
+        """Measure one method: `run()` fits the control and gives the last states."""
+        self.field.calls = 0
+        with torch.no_grad():
+            last = run()
+        calls = self.field.calls
+        error = None if method.startswith("bare") else float((last - self.truth).abs().max())
+        forward = _median(lambda: self._forward(run), repeats)
+        return Row(method, calls, forward, _median(lambda: self.both(run), repeats), error)
+
+    def both(self, run: Callable[[], Tensor]) -> None:
+        """Forward and backward."""
+        self.field.zero_grad()
+        run().square().mean().backward()
+
+    def _forward(self, run: Callable[[], Tensor]) -> None:
+        with torch.no_grad():
+            run()
+
+
+def _once(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3
+
+
+def _median(call: Callable[[], object], repeats: int) -> float:
+    if repeats > 1:
+        call()
+    times = sorted(_once(call) for _ in range(repeats))
+    return times[len(times) // 2]
+
+
+def ours(bench: Bench, **options: Any) -> Callable[[], Tensor]:
+    """`solve` with a field and its control."""
+
+    def run() -> Tensor:
+        path = HermitePath(bench.ts.expand(BATCH, -1), bench.xs)
+        return solve(bench.field, bench.y0, bench.ts[[0, -1]], inputs=path, max_steps=10**6, **options).ys[:, -1]
+
+    return run
+
+
+def theirs(bench: Bench, **options: Any) -> Callable[[], Tensor]:
+    """Torchcde's `cdeint`."""
+    import torchcde
+
+    def run() -> Tensor:
+        fit = torchcde.hermite_cubic_coefficients_with_backward_differences(bench.xs, bench.ts)
+        control = torchcde.CubicSpline(fit, bench.ts)
+        return torch.as_tensor(torchcde.cdeint(control, bench.field, bench.y0, bench.ts[[0, -1]], **options))[:, -1]
+
+    return run
+
+
+def bare(bench: Bench, evaluations: int) -> Callable[[], Tensor]:
+    """The evaluations of the field alone, one after another: the floor."""
+    dx = bench.xs[:, 1] - bench.xs[:, 0]
+
+    def run() -> Tensor:
+        y = bench.y0
+        for _ in range(evaluations):
+            y = bench.field.prod(bench.ts[0], y, dx)
+        return y
+
+    return run
+
+
+def solving(bench: Bench, repeats: int) -> tuple[list[Row], dict[str, float]]:
+    """The equation itself."""
+    loose, usual = PIDController(1e-3, 1e-4), PIDController(1e-4, 1e-6)
+    rows = [
+        bench.row("ctdyn, default (Tsit5, 1e-4/1e-6)", ours(bench, solver=Tsit5(), controller=usual), repeats),
+        bench.row("ctdyn, Dopri5 1e-3/1e-4", ours(bench, solver=Dopri5(), controller=loose), repeats),
+        bench.row("ctdyn, RK4, one step per gap", ours(bench, solver=RK4(), controller=StepTo()), repeats),
+        bench.row("ctdyn, RK4, two steps per gap", ours(bench, solver=RK4(), controller=StepTo(2)), repeats),
+        bench.row("ctdyn, TorchCDE engine 1e-3/1e-4", ours(bench, solver=TorchCDE(rtol=1e-3, atol=1e-4)), 1),
+    ]
+    rows.append(bench.row("bare evaluations", bare(bench, rows[2].evaluations or 1), repeats))
+    peers: list[tuple[str, dict[str, Any]]] = [
+        ("torchcde, default", {}),
+        ("torchcde, rk4, step 1, adjoint=False", {"method": "rk4", "options": {"step_size": 1.0}, "adjoint": False}),
+        (
+            "torchcde, 1e-3/1e-4, jump_t, adjoint=False",
+            {"rtol": 1e-3, "atol": 1e-4, "options": {"jump_t": bench.ts[1:-1]}, "adjoint": False},
+        ),
+    ]
+    if importlib.util.find_spec("torchcde") is None:
+        return rows + [Row(name, note="absent") for name, _ in peers], {}
+    for name, options in peers:
+        run = theirs(bench, method="dopri5", **options) if "method" not in options else theirs(bench, **options)
+        rows.append(bench.row(name, run, 1 if name.endswith("default") else max(repeats // 3, 1)))
+    times = [row.both_ms or 0.0 for row in rows]
+    best = min(time for time, row in zip(times[:4], rows, strict=False) if (row.max_error or 1e9) <= _error(rows[6]))
+    return rows, {
+        "default_over_ours_at_its_error": times[6] / best,
+        "jumps_over_ours_same_method": times[8] / times[1],
+        "jumps_over_ours_at_its_error": times[8]
+        / min(time for time, row in zip(times[:4], rows, strict=False) if (row.max_error or 1e9) <= _error(rows[8])),
+        "rk4_over_ours": times[7] / times[2],
+        "ours_over_bare": times[2] / times[5],
+    }
+
+
+def _error(row: Row) -> float:
+    # Ties of methods with the same steps are no differences.
+    return 1.1 * (row.max_error or 0.0)
+
+
+def fitting(bench: Bench, repeats: int) -> dict[str, float]:
+    """The control, with half of the values missing."""
+    xs = torch.where(torch.rand_like(bench.xs) < 0.5, torch.nan, bench.xs)
+    ts = bench.ts.expand(BATCH, -1)
+    figures = {
+        "hermite_ms": _median(lambda: HermitePath(ts, fill_linear(ts, xs)), repeats),
+        "natural_cubic_ms": _median(lambda: NaturalCubicPath(ts, xs, ~xs.isnan()), repeats),
+    }
+    if importlib.util.find_spec("torchcde") is not None:
+        import torchcde
+
+        peers = {
+            "hermite": torchcde.hermite_cubic_coefficients_with_backward_differences,
+            "natural_cubic": torchcde.natural_cubic_coeffs,
+        }
+        for name, fit in peers.items():
+            figures[f"{name}_torchcde_over_ours"] = _once(lambda fit=fit: fit(xs, bench.ts)) / figures[f"{name}_ms"]
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="shorter series")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    bench = Bench(options.seed, 40 if options.quick else 200)
+    repeats = 5 if options.quick else 3
+    rows, figures = solving(bench, repeats)
+    fits = fitting(bench, repeats)
+
+    def number(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    print(f"{'method':44}{'evals':>7}{'fwd ms':>11}{'fwd+bwd ms':>12}{'max error':>11}  note")
+    for row in rows:
+        print(
+            f"{row.method:44}{number(row.evaluations, 'd'):>7}{number(row.forward_ms, '.1f'):>11}"
+            f"{number(row.both_ms, '.1f'):>12}{number(row.max_error, '.1e'):>11}  {row.note}"
+        )
+    print("fits with half missing: " + ", ".join(f"{name} {value:.3g}" for name, value in fits.items()))
+    print(json.dumps({"ratios": figures, "fits": fits, "rows": [asdict(row) for row in rows]}))
+
+
+if __name__ == "__main__":
+    main()
