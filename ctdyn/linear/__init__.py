@@ -9,6 +9,7 @@ r"""Exact linear dynamics between any two times, and scans over whole series.
                      :math:`h_k = f(h_{k-1}, x_k)` for all times at once, by Newton's method (`NewtonScan`)
 `decay`              :math:`e^{\lambda \Delta}`, elementwise
 `held_gain`          :math:`(e^{\lambda \Delta} - 1) / \lambda`, elementwise, with accurate gradients
+`causal_convolution` the same on a regular grid by FFT, with `exponential_kernel` of a diagonal system
 `CompiledScan`       the scans on a CPU at the speed of its memory, by numba (`pip install ctdyn[fast]`); used by itself
                      where numba is installed
 `BlockedScan`        the scans in plain torch, anywhere; what a `ScanBackend` must do
@@ -17,6 +18,7 @@ r"""Exact linear dynamics between any two times, and scans over whole series.
 `Hold`               what an input does between its times: `HeldBefore`, `HeldAfter`, `Impulse`, `Ramp`
 `phi1`, `phi2` ...   the functions that carry an input over a step
 `LinearGaussian`     dynamics observed with noise: filter, smoother, forecasts, samples, likelihood
+`Chain`              the same written out over its steps, for transitions that come from elsewhere
 `maximum_likelihood` fits its parameters; so does `expectation_maximisation`
 ==================== ===========================================================================================
 """
@@ -25,7 +27,9 @@ from ._backends import ScanBackend
 from ._blocked import BlockedScan
 from ._coefficients import decay, held_gain
 from ._compiled import CompiledScan
+from .chain import Chain
 from .combined import ProductDynamics, SumDynamics
+from .convolution import causal_convolution, exponential_kernel
 from .dense import Dense, MatrixDynamics
 from .diagonal import OU, Diagonal, Rotations
 from .dynamics import Discretization, LinearDynamics
@@ -43,6 +47,7 @@ from .tiling import over_tiles
 __all__ = [
     "OU",
     "BlockedScan",
+    "Chain",
     "CompiledScan",
     "Dense",
     "Diagonal",
@@ -66,8 +71,10 @@ __all__ = [
     "Rotations",
     "ScanBackend",
     "SumDynamics",
+    "causal_convolution",
     "decay",
     "expectation_maximisation",
+    "exponential_kernel",
     "held_gain",
     "legs_matrices",
     "linear_recurrence",

@@ -76,6 +76,20 @@ def _observed(H: Tensor, batch: IrregularBatch, offset: Tensor | None) -> tuple[
     return torch.where(batch.mask, values, 0.0), extra
 
 
+def stretch(batch: IrregularBatch, start: int, end: int | None) -> IrregularBatch:
+    """The times of a batch from `start` to before `end`."""
+    if start == 0 and (end is None or end == batch.times.shape[-1]):
+        return batch
+    rows = slice(start, end)
+    return IrregularBatch(
+        batch.times[..., rows],
+        batch.values[..., rows, :],
+        batch.mask[..., rows, :],
+        inputs=None if batch.inputs is None else batch.inputs[..., rows, :],
+        noise=None if batch.noise is None else batch.noise[..., rows, :],
+    )
+
+
 def merge(batch: IrregularBatch, at: Tensor, hold: Hold) -> tuple[IrregularBatch, Tensor]:
     """The batch with unobserved rows at the query times, and where they stand, `(*batch, query)`.
 

@@ -17,10 +17,14 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ._kalman_compiled import can_compile, compiled_gradients, compiled_steps
 from ._matrix_scan import Congruence, Recurrence, chunk_count, join, split
 
 
-__all__ = ["Filtered", "Steps", "kalman_filter", "update"]
+__all__ = ["COMPILED", "Filtered", "Steps", "kalman_filter", "update"]
+
+#: In place of a number of chunks: step by step, by compiled kernels.
+COMPILED = 0
 
 
 class Steps(NamedTuple):
@@ -51,7 +55,10 @@ class Filtered(NamedTuple):
 def kalman_filter(steps: Steps, chunks: int | None = None) -> Filtered:
     """Filter all series: distributions of the state at every time, given the observations up to then."""
     length, lanes = steps.F.shape[:2]
-    chunks = chunk_count(length, lanes) if chunks is None else min(max(chunks, 1), length)
+    if chunks is None:
+        chunks = COMPILED if can_compile(steps.F) else chunk_count(length, lanes)
+    else:
+        chunks = min(max(chunks, 1), length)
     return Filtered(*_Filter.apply(chunks, *steps))  # type: ignore[misc]
 
 
@@ -124,6 +131,8 @@ class _Filter(Function):
 
     @staticmethod
     def forward(chunks: int, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if chunks == COMPILED:
+            return compiled_steps(tensors)
         F, b, Q, H, y, m, P = tensors
         length, p = F.shape[0], H.shape[-2]
         eyes = _eyes(P, p)
@@ -146,12 +155,20 @@ class _Filter(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.chunks = inputs[0]
         ctx.save_for_backward(*inputs[1:], *output[:2])
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        F, b, Q, H, y, m0, P0, mean, P = ctx.saved_tensors
-        to_mean, to_P, to_nats = gradients
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        F, b, Q, H, y, m0, P0, mean, P = saved
+        if ctx.chunks == COMPILED and not torch.is_grad_enabled():
+            return None, *compiled_gradients(saved, gradients)
+        to_mean, to_P, to_nats = (
+            torch.zeros_like(like) if g is None else g
+            for g, like in zip(gradients, (mean, P, F[..., 0, 0]), strict=True)
+        )
         to_P, to_nats = 0.5 * (to_P + to_P.mT), to_nats[..., None, None]
         eyes = _eyes(P0, H.shape[-2])
         before, P_before = torch.cat([m0[None], mean[:-1]]), torch.cat([P0[None], P[:-1]])

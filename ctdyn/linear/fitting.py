@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import IrregularBatch
-from ._chain import Chain, filtered, gains, smoothed_means
-from ._conditioning import smoothed_covariance
+from .chain import Chain
 from .gaussian import LinearGaussian
 
 
@@ -124,12 +123,7 @@ class _Moments:
 
 
 def _moments(model: LinearGaussian, batch: IrregularBatch) -> _Moments:
-    chain = model.chain(batch)
-    mean, P, _ = filtered(chain, None)
-    gain, left = gains(chain, P)
-    covariance = smoothed_covariance(left, gain)
-    cross = covariance[..., 1:, :, :] @ gain[..., :-1, :, :].mT
-    return _Moments(smoothed_means(chain, mean, gain), covariance, cross)
+    return _Moments(*model.chain(batch).smooth())
 
 
 def _expected(model: LinearGaussian, batch: IrregularBatch, moments: _Moments) -> Tensor:

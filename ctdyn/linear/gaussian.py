@@ -10,10 +10,10 @@ from torch import Generator, Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..data import IrregularBatch
-from ._chain import Chain, filtered, gains, smoothed_means, smoothed_surprise, stretch
-from ._conditioning import emission, merge, root, smoothed_covariance, whiten, whiten_channels
+from ._conditioning import emission, merge, root, stretch, whiten, whiten_channels
 from ._matrix_scan import matrix_recurrence
 from ._tensors import as_tensor, check_matrix, check_psd, keep, positive
+from .chain import Chain
 from .dynamics import LinearDynamics
 from .holds import HeldBefore, Hold
 
@@ -21,7 +21,7 @@ from .holds import HeldBefore, Hold
 __all__ = ["Gaussian", "LinearGaussian"]
 
 #: Numbers in one tensor of matrices that a tile of a long batch may hold.
-_TILE = 1 << 19
+_TILE = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -234,8 +234,8 @@ class LinearGaussian(nn.Module):
             ValueError: as in `log_prob`.
         """
         self.check(batch)
-        mean, P, _ = filtered(self.chain(batch), chunks)
-        return _as(mean, P, batch.values.dtype)
+        mean, P, _ = self.chain(batch).filter(chunks=chunks)
+        return _as(self._finite(mean), P, batch.values.dtype)
 
     def smooth(self, batch: IrregularBatch, *, chunks: int | None = None) -> Gaussian:
         """The state at each time given all observations.
@@ -251,10 +251,8 @@ class LinearGaussian(nn.Module):
             ValueError: as in `log_prob`.
         """
         self.check(batch)
-        chain = self.chain(batch)
-        mean, P, _ = filtered(chain, chunks)
-        gain, left = gains(chain, P)
-        return _as(smoothed_means(chain, mean, gain), smoothed_covariance(left, gain), batch.values.dtype)
+        mean, P, _ = self.chain(batch).smooth(chunks=chunks)
+        return _as(self._finite(mean), P, batch.values.dtype)
 
     def predict(self, batch: IrregularBatch, at: Tensor, *, chunks: int | None = None) -> Gaussian:
         """The state at any times given all observations: between them, beyond them, at them.
@@ -365,8 +363,7 @@ class LinearGaussian(nn.Module):
         # A channel that is missing has a row of zeros, so its surprise must be zero as well.
         present = (chain.H != 0).any(-1)
         surprise = torch.where(present, chain.y - seen - noise, 0.0)
-        _, P, _ = filtered(chain, None)
-        drawn = paths + smoothed_surprise(chain, P, surprise)
+        drawn = paths + chain.correction(surprise)
         index = place[..., None].expand(*drawn.shape[:-2], place.shape[-1], drawn.shape[-1])
         return drawn.gather(-2, index).to(batch.values.dtype)
 
@@ -417,7 +414,7 @@ class LinearGaussian(nn.Module):
     def _tile(
         self, batch: IrregularBatch, start: int, end: int, m: Tensor, P: Tensor, chunks: int | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        means, covariances, nats = filtered(self.chain(batch, start, end, (m, P)), chunks)
+        means, covariances, nats = self.chain(batch, start, end, (m, P)).filter(chunks=chunks)
         return nats.sum(-1), means[..., -1, :], covariances[..., -1, :, :]
 
     def _draw(self, chain: Chain, num_samples: int, generator: Generator | None) -> Tensor:
@@ -448,13 +445,13 @@ class LinearGaussian(nn.Module):
         if not batch.times.shape[-1]:
             raise ValueError("the batch has no times, (*batch, time); a model needs at least one row, observed or not.")
 
-    def _finite(self, nats: Tensor) -> Tensor:
-        if bool(torch.isfinite(nats.detach()).all()):
-            return nats
+    def _finite(self, found: Tensor) -> Tensor:
+        if bool(torch.isfinite(found.detach()).all()):
+            return found
         check_psd("the initial covariance", self.initial.covariance)
         check_psd("R", self.R)
         raise ValueError(
-            "the log-likelihood is not finite: a covariance lost its positivity. Check that the dynamics are stable "
+            "the result is not finite: a covariance lost its positivity. Check that the dynamics are stable "
             "over the gaps of the series, that no parameter has run off, and that the observation noise is positive."
         )
 

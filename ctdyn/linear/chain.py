@@ -1,0 +1,124 @@
+"""A linear-Gaussian model over the times of a batch, and what the filter and the smoother make of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._conditioning import smoothed, smoothed_covariance, smoother_gains
+from ._kalman import Steps, kalman_filter
+from ._matrix_scan import matrix_recurrence
+
+
+__all__ = ["Chain"]
+
+
+class Chain(NamedTuple):
+    r"""A linear-Gaussian model written out over given steps; for transitions that come from anywhere.
+
+    .. math:: x_k = F_k x_{k-1} + b_k + \epsilon_k, \quad \epsilon_k \sim N(0, Q_k); \qquad
+        y_k = H_k x_k + \eta_k, \quad \eta_k \sim N(0, 1)
+
+    `LinearGaussian.chain` makes one from dynamics and times. Filters that learn their transitions make their own.
+
+    Args:
+        F: transitions, `(*batch, time, n, n)`, float64 as all others.
+        b: what is added, `(*batch, time, n)`.
+        Q: covariances of the noise, `(*batch, time, n, n)`.
+        H: rows that are observed, divided by the standard deviation of their noise, `(*batch, time, channel, n)`; zeros
+            where a channel is missing.
+        y: observations, divided likewise, `(*batch, time, channel)`; zero where missing.
+        nats: what is added to the log-likelihood, `(*batch, time)`: minus the logarithm of the standard deviations
+            times the root of 2 pi.
+        m0: mean before the first step, `(*batch, n)`.
+        P0: covariance before the first step, `(*batch, n, n)`.
+
+    Example:
+        >>> one = torch.ones(3, 1, 1, dtype=torch.float64)
+        >>> zero = torch.zeros(3, 1, dtype=torch.float64)
+        >>> chain = Chain(one, zero, 0 * one, one, zero + 2.0, zero[:, 0], zero[0], one[0])
+        >>> mean, covariance, nats = chain.filter()
+        >>> mean.flatten(), covariance.flatten()
+        (tensor([1.0000, 1.3333, 1.5000], dtype=torch.float64), tensor([0.5000, 0.3333, 0.2500], dtype=torch.float64))
+    """
+
+    F: Tensor
+    b: Tensor
+    Q: Tensor
+    H: Tensor
+    y: Tensor
+    nats: Tensor
+    m0: Tensor
+    P0: Tensor
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """The batch axes, of series and parameters together."""
+        kept = {"F": 3, "b": 2, "Q": 3, "H": 3, "y": 2, "nats": 1, "m0": 1, "P0": 2}
+        return torch.broadcast_shapes(*(x.shape[: x.dim() - kept[name]] for name, x in self._asdict().items()))
+
+    def filter(self, *, chunks: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Distributions of the states given the observations up to each time.
+
+        Args:
+            chunks: pieces of a series that are filtered side by side; 1 goes step by step; None picks what is fastest.
+
+        Returns:
+            Means `(*batch, time, n)`, covariances `(*batch, time, n, n)`, and nats, `(*batch, time)`, whose sum is the
+            log-likelihood.
+        """
+        shape, n = self.batch_shape, self.m0.shape[-1]
+        given = [_lanes(x, shape) for x in (self.F, self.b[..., None], self.Q, self.H, self.y[..., None])]
+        m0, P0 = self.m0.expand(*shape, n).reshape(-1, n, 1), self.P0.expand(*shape, n, n).reshape(-1, n, n)
+        found = kalman_filter(Steps(given[0], given[1], given[2], given[3], given[4], m0, P0), chunks)
+        mean, P, nats = (x.transpose(0, 1).unflatten(0, shape) if shape else x.squeeze(1) for x in found)
+        return mean.squeeze(-1), P, nats + self.nats
+
+    def smooth(self, *, chunks: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Distributions of the states given all observations.
+
+        Args:
+            chunks: as in `filter`.
+
+        Returns:
+            Means `(*batch, time, n)`, covariances `(*batch, time, n, n)`, and covariances of each state with the one
+            before it, `(*batch, time - 1, n, n)`.
+        """
+        mean, P, _ = self.filter(chunks=chunks)
+        gain, left = _gains(self, P)
+        covariance = smoothed_covariance(left, gain)
+        ahead = (self.F[..., 1:, :, :] @ mean[..., :-1, :, None]).squeeze(-1) + self.b[..., 1:, :]
+        ahead = torch.cat([ahead, torch.zeros_like(mean[..., -1:, :])], -2)
+        return smoothed(mean, gain, ahead), covariance, covariance[..., 1:, :, :] @ gain[..., :-1, :, :].mT
+
+    def correction(self, surprise: Tensor) -> Tensor:
+        """What the smoother makes of surprises: states that start at zero, are not driven, and share their covariances.
+
+        Args:
+            surprise: differences from what was expected, `(*more, *batch, time, channel)`; zero where missing.
+
+        Returns:
+            Smoothed means, `(*more, *batch, time, n)`.
+        """
+        P = self.filter()[1]
+        gain = P @ self.H.mT
+        eye = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
+        moved = (eye - gain @ self.H) @ self.F
+        filtered = matrix_recurrence(moved, (gain @ surprise[..., None]).squeeze(-1))
+        back, _ = _gains(self, P)
+        ahead = (self.F[..., 1:, :, :] @ filtered[..., :-1, :, None]).squeeze(-1)
+        return smoothed(filtered, back, torch.cat([ahead, torch.zeros_like(filtered[..., -1:, :])], -2))
+
+
+def _lanes(x: Tensor, shape: torch.Size) -> Tensor:
+    """`(*batch, time, row, column)` as `(time, lane, row, column)`."""
+    return x.expand(*shape, *x.shape[-3:]).reshape(-1, *x.shape[-3:]).transpose(0, 1)
+
+
+def _gains(chain: Chain, P: Tensor) -> tuple[Tensor, Tensor]:
+    """Smoother gains and what is left, `(*batch, time, n, n)`; at the last time zero, and the filtered covariance."""
+    gain, left = smoother_gains(P[..., :-1, :, :], chain.F[..., 1:, :, :], chain.Q[..., 1:, :, :])
+    last = P[..., -1:, :, :]
+    return torch.cat([gain, torch.zeros_like(last)], -3), torch.cat([left, last], -3)
