@@ -11,14 +11,15 @@ from torch import Tensor
 
 from ._backends import ScanBackend, Steps, ZohGradients
 from ._coefficients import decay, held_gain, held_gain_slope
+from ._recycling import empty_like
 
 
 __all__ = ["BlockedScan"]
 
-# Elements of a call below which its dispatch costs more than its work, and of a tile that stays in a cache.
-_CALL = 1 << 13
-_TILE = 1 << 18
-_LOOP = 1 << 12
+# Elements of a call below which its dispatch costs more than its work, and at which a plain loop over times does as
+# well as chunks; elements of a tile that stays in a cache, for loops and for chunks; times per chunk.
+_CALL, _LOOP = 1 << 13, 1 << 10
+_LOOP_TILE, _TILE = 1 << 16, 1 << 17
 _SPAN = 8
 
 
@@ -53,7 +54,7 @@ class BlockedScan(ScanBackend):
             raise ValueError(f"tile must be a positive number of times; got {self.tile}.")
 
     def recurrence(self, a: Tensor, b: Tensor, h0: Tensor | None, *, reverse: bool) -> Tensor:
-        out = torch.empty_like(b, memory_format=torch.contiguous_format)
+        out = empty_like(b)
         for rows, tiles in self._tiles(b, reverse):
             factors, inputs, states, before = _row(a, rows), b[rows], out[rows], _row(h0, rows)
             for tile in tiles:
@@ -64,11 +65,10 @@ class BlockedScan(ScanBackend):
     def recurrence_gradients(
         self, a: Tensor, h: Tensor, h0: Tensor | None, g: Tensor, *, reverse: bool, needs_a: bool
     ) -> tuple[Tensor | None, Tensor, Tensor]:
-        to_b = torch.empty_like(g, memory_format=torch.contiguous_format)
+        to_b = empty_like(g)
         to_h0 = torch.zeros_like(g[:, 0], memory_format=torch.contiguous_format)
         whole = a.shape == h.shape
-        make = torch.empty_like if whole else torch.zeros_like
-        to_a = make(a, memory_format=torch.contiguous_format) if needs_a else None
+        to_a = None if not needs_a else empty_like(a) if whole else torch.zeros_like(a)
         for rows, tiles in self._tiles(h, not reverse):
             factors, cotangents, states, carry = _row(a, rows), g[rows], to_b[rows], to_h0[rows]
             for tile in tiles:
@@ -83,7 +83,7 @@ class BlockedScan(ScanBackend):
         return to_a, to_b, to_h0
 
     def zoh(self, steps: Steps, v: Tensor, h0: Tensor | None) -> Tensor:
-        out = torch.empty_like(v, memory_format=torch.contiguous_format)
+        out = empty_like(v)
         for rows, tiles in self._tiles(v, steps.reverse):
             before = _row(h0, rows)
             for tile in tiles:
@@ -102,7 +102,7 @@ class BlockedScan(ScanBackend):
         needs_lam, needs_dt, needs_v = needs
         to_lam = torch.zeros_like(steps.lam) if needs_lam else None
         to_dt = torch.zeros_like(steps.dt, memory_format=torch.contiguous_format) if needs_dt else None
-        to_v = torch.empty_like(v, memory_format=torch.contiguous_format) if needs_v else None
+        to_v = empty_like(v) if needs_v else None
         to_h0 = torch.zeros_like(g[:, 0], memory_format=torch.contiguous_format)
         for rows, tiles in self._tiles(h, not steps.reverse):
             carry = to_h0[rows]
@@ -137,7 +137,7 @@ class BlockedScan(ScanBackend):
         """Groups of rows, and for each of them the tiles of times in the order of the scan."""
         rows, length, states = x.shape
         if rows * states >= _LOOP:
-            group, span = rows, max(_TILE // (rows * states), 64)
+            group, span = rows, max(_LOOP_TILE // (rows * states), 64)
         else:
             span = min(max(_TILE // states, 64), length)
             group = max(_TILE // (span * states), 1)

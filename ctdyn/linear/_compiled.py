@@ -84,8 +84,9 @@ class CompiledScan(ScanBackend):
         to_a = empty_like(h) if mode == 1 else torch.zeros(wide if mode else (1, 1, 0), dtype=a.dtype)
         to_b = empty_like(h)
         kernel, factors = _kernels().recurrence_gradients, _factors(a, h)
-        arrays = (factors, _array(h), _start(h0, h), _array(g), _array(to_a), _array(to_b))
-        _share(h, a.shape[0] == 1, lambda share: kernel(*arrays, mode, reverse, share))
+        arrays, results = (_array(h), _start(h0, h), _array(g)), (_array(to_a), _array(to_b))
+        options, zeros = (mode, reverse), np.zeros(h.shape[2], factors.dtype)
+        _share(h, a.shape[0] == 1, lambda share: kernel(factors, arrays, results, options, zeros, share))
         first = -1 if reverse else 0
         to_h0 = torch.conj_physical(a[:, first]) * to_b[:, first]
         return to_a.sum_to_size(a.shape) if needs_a else None, to_b, to_h0
@@ -93,9 +94,9 @@ class CompiledScan(ScanBackend):
     def zoh(self, steps: Steps, v: Tensor, h0: Tensor | None) -> Tensor:
         out = empty_like(v)
         kernel = _kernels().zoh
-        arrays = (_rates(steps.lam), _array(steps.dt), _resets(steps.reset), *map(_pairs, (v, _initial(h0, v), out)))
+        given, arrays = _given(steps), tuple(map(_pairs, (v, _initial(h0, v), out)))
         options = (v.is_complex(), steps.impulse, steps.reverse)
-        _share(v, _is_shared(steps), lambda share: kernel(*arrays, *options, share))
+        _share(v, _is_shared(steps), lambda share: kernel(given, arrays, options, _room(share, v), share))
         return out
 
     def zoh_gradients(
@@ -104,14 +105,15 @@ class CompiledScan(ScanBackend):
         to_v, carry = empty_like(v), torch.zeros_like(v[:, 0], memory_format=torch.contiguous_format)
         lam, shared = steps.lam, _is_shared(steps)
         kernel = _kernels().zoh_gradients
-        arrays = (_rates(lam), _array(steps.dt), _resets(steps.reset), *map(_pairs, (v, h, _initial(h0, v), g)))
+        given, arrays = _given(steps), tuple(map(_pairs, (v, h, _initial(h0, v), g)))
         results, options = (_pairs(to_v), _pairs(carry)), (v.is_complex(), steps.impulse, steps.reverse)
 
         def run(share: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
             # Sums over rows or columns that several threads have a share in: each has its own.
             to_lam = torch.zeros(len(lam), 2, lam.shape[1], dtype=torch.float64)
             to_dt = torch.zeros_like(steps.dt, dtype=torch.float64, memory_format=torch.contiguous_format)
-            kernel(*arrays, to_lam.numpy(), to_dt.numpy(), *results, *options, share)
+            own = (to_lam.numpy(), to_dt.numpy(), *results)
+            kernel(given, arrays, own, options, _room(share, v), share)
             return to_lam, to_dt
 
         parts = _share(v, shared, run)
@@ -149,8 +151,9 @@ def _start(h0: Tensor | None, b: Tensor) -> np.ndarray:
     return _array(_initial(h0, b))
 
 
-def _resets(reset: Tensor | None) -> np.ndarray:
-    return np.empty((1, 0), np.bool_) if reset is None else _array(reset)
+def _given(steps: Steps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    reset = np.empty((1, 0), np.bool_) if steps.reset is None else _array(steps.reset)
+    return _rates(steps.lam), _array(steps.dt), reset
 
 
 def _rates(lam: Tensor) -> np.ndarray:
@@ -158,6 +161,12 @@ def _rates(lam: Tensor) -> np.ndarray:
     inverse = torch.where(wide == 0, 0.0, 1.0 / wide)
     real = lam.dtype.to_real()
     return torch.stack([wide.real, wide.imag, inverse.real, inverse.imag], 1).to(real).numpy()
+
+
+def _room(share: tuple[int, int, int, int], v: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to compute in, and a row of zeros."""
+    width, real = share[3] - share[2], v.dtype.to_real()
+    return torch.zeros(16, width, dtype=real).numpy(), torch.zeros(2 * width, dtype=real).numpy()
 
 
 def _is_shared(steps: Steps) -> bool:

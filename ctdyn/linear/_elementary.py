@@ -18,7 +18,8 @@ from numba.extending import overload  # pyright: ignore[reportMissingImports]
 
 __all__ = ["coefficients", "kernel", "slopes", "sum_kernel"]
 
-_OPTIONS: Any = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}}
+# No allocation inside: else every slice of an array counts its references, and for short rows that is most of the time.
+_OPTIONS: Any = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}, "_nrt": False}
 _SUM_OPTIONS: Any = {**_OPTIONS, "fastmath": {"contract", "reassoc", "nsz"}}
 _F = np.float32
 
@@ -31,8 +32,8 @@ _PI_1F, _PI_2F, _PI_3F = _F(1.5703125), _F(4.837512969970703e-4), _F(math.pi / 2
 _EXP = tuple(1.0 / math.factorial(n) for n in range(1, 15))
 _SIN = tuple((-1.0) ** n / math.factorial(2 * n + 1) for n in range(1, 9))
 _COS = tuple((-1.0) ** n / math.factorial(2 * n) for n in range(1, 10))
-_SLOPE = tuple((n + 1) / math.factorial(n + 2) for n in range(13))
-_EXPF, _SINF, _COSF, _SLOPEF = (tuple(map(_F, x)) for x in (_EXP[:7], _SIN[:4], _COS[:5], _SLOPE[:7]))
+_SLOPE = tuple((n + 1) / math.factorial(n + 2) for n in range(10))
+_EXPF, _SINF, _COSF, _SLOPEF = (tuple(map(_F, x)) for x in (_EXP[:7], _SIN[:4], _COS[:5], _SLOPE[:5]))
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -119,7 +120,7 @@ def _sincos(x: Any) -> Any:
 
 
 def _slope_series(x: Any, y: Any) -> Any:
-    """The sum of (n + 1) z^n / (n + 2)! at z = x + iy, for |z| < 1/4."""
+    """The sum of (n + 1) z^n / (n + 2)! at z = x + iy, for |z| < 1/10."""
     raise NotImplementedError
 
 
@@ -145,21 +146,23 @@ def coefficients(rates, dt, paired, kept, gain):
     """Fill `kept` with exp(lam dt) and `gain` with (exp(lam dt) - 1) / lam.
 
     Args:
-        rates: real and imaginary parts of the eigenvalues and of their inverses (0 for 0), four rows `(4, state)`.
+        rates: real and imaginary parts of the eigenvalues and of their inverses (0 for 0), four rows.
         dt: the step.
         paired: the eigenvalues are complex.
         kept: real and imaginary parts, two rows; the second is left alone where nothing is paired.
         gain: likewise.
     """
-    x, y, u, w = rates[0], rates[1], rates[2], rates[3]
     if paired:
-        _fill_complex(x, y, u, w, dt, kept[0], kept[1], gain[0], gain[1])
+        _fill_complex(rates, dt, kept, gain)
     else:
-        _fill_real(x, u, dt, kept[0], gain[0])
+        _fill_real(rates, dt, kept[0], gain[0])
 
 
 @kernel
-def _fill_complex(x, y, u, w, dt, kept_re, kept_im, gain_re, gain_im):
+def _fill_complex(rates, dt, kept, gain):
+    x, y, u, w = rates
+    kept_re, kept_im = kept
+    gain_re, gain_im = gain
     half = dt * type(dt)(0.5)
     for j in range(x.shape[0]):
         whole, less = _exp(x[j] * dt)
@@ -174,7 +177,8 @@ def _fill_complex(x, y, u, w, dt, kept_re, kept_im, gain_re, gain_im):
 
 
 @kernel
-def _fill_real(x, u, dt, kept, gain):
+def _fill_real(rates, dt, kept, gain):
+    x, _, u, _ = rates
     for j in range(x.shape[0]):
         whole, less = _exp(x[j] * dt)
         kept[j] = whole
@@ -184,16 +188,15 @@ def _fill_real(x, u, dt, kept, gain):
 @kernel
 def slopes(rates, dt, kept, gain, slope):
     """Fill `slope` with the derivatives of the gains in lam; rows as in `coefficients`, the second of zeros if real."""
-    _fill_slopes(rates[0], rates[1], rates[2], rates[3], dt, kept[0], kept[1], gain[0], gain[1], slope[0], slope[1])
-
-
-@kernel
-def _fill_slopes(x, y, u, w, dt, kept_re, kept_im, gain_re, gain_im, slope_re, slope_im):
+    x, y, u, w = rates
+    kept_re, kept_im = kept
+    gain_re, gain_im = gain
+    slope_re, slope_im = slope
     for j in range(x.shape[0]):
         zr, zi = x[j] * dt, y[j] * dt
         a, b = _slope_series(zr, zi)
         c, d = dt * kept_re[j] - gain_re[j], dt * kept_im[j] - gain_im[j]
         # The closed form loses digits at small |z|, where a few terms of the series have them all.
-        small = zr * zr + zi * zi < 0.0625
+        small = zr * zr + zi * zi < type(dt)(0.01)
         slope_re[j] = dt * dt * a if small else c * u[j] - d * w[j]
         slope_im[j] = dt * dt * b if small else c * w[j] + d * u[j]

@@ -61,18 +61,20 @@ def recurrence(a, b, h0, out, reverse, share):
 
 
 @kernel
-def recurrence_gradients(a, h, h0, g, to_a, to_b, mode, reverse, share):
+def recurrence_gradients(a, arrays, results, options, zeros, share):
     """Fill `to_b`, and `to_a` by `mode`: 0 not at all, 1 every entry, 2 sums into it."""
     r0, r1, j0, j1 = share
+    h, h0, g = arrays
+    to_a, to_b = results
+    mode, reverse = options
     length = h.shape[1]
-    zeros = np.zeros(j1 - j0, h.dtype)
     for r in range(r0, r1):
         ra = r if a.shape[0] > 1 else 0
         for s in range(length):
             k = s if reverse else length - 1 - s
             ahead = k - 1 if reverse else k + 1
             factor = a[ra, (0 if s == 0 else ahead) if a.shape[1] > 1 else 0, j0:j1]
-            after = zeros if s == 0 else to_b[r, ahead, j0:j1]
+            after = zeros[j0:j1] if s == 0 else to_b[r, ahead, j0:j1]
             result = to_b[r, k, j0:j1]
             if mode == 0:
                 _step_back(factor, after, g[r, k, j0:j1], result)
@@ -86,14 +88,9 @@ def recurrence_gradients(a, h, h0, g, to_a, to_b, mode, reverse, share):
 
 
 @kernel
-def _parts(n, like):
-    """Room for real and imaginary parts, apart; not two rows of one array, about whose overlap the compiler worries."""
-    return np.zeros(n, like.dtype), np.zeros(n, like.dtype)
-
-
-@kernel
-def _own(rates):
-    return rates[0].copy(), rates[1].copy(), rates[2].copy(), rates[3].copy()
+def _pair(scratch, number):
+    """Room for real and imaginary parts."""
+    return scratch[2 * number], scratch[2 * number + 1]
 
 
 @kernel
@@ -119,23 +116,34 @@ def _fused_paired(kept_re, kept_im, gain_re, gain_im, before, v, out):
 
 
 @kernel
-def zoh(rates, dt, reset, v, h0, out, paired, impulse, reverse, share):
+def zoh(steps, arrays, options, room, share):
     """Fill `out` with the states; rows that share their coefficients are done together.
 
-    Complex arrays come as pairs of real ones, `(row, time, 2 state)`; `rates` is `(1 | row, 4, state)`, see
-    `coefficients`; `reset` is `(1 | row, 0 | time)`.
+    Complex arrays come as pairs of real ones, `(row, time, 2 state)`.
+
+    Args:
+        steps: rates `(1 | row, 4, state)`, see `coefficients`; dt `(1 | row, 1 | time)`; resets `(1 | row, 0 | time)`.
+        arrays: inputs, first state, result.
+        options: complex, impulses, reverse.
+        room: 16 rows to compute in, and one of zeros.
+        share: rows and columns.
     """
     r0, r1, j0, j1 = share
+    rates, dt, reset = steps
+    v, h0, out = arrays
+    paired, impulse, reverse = options
+    scratch, blank = room
     length, width = v.shape[1], 2 if paired else 1
     c0, c1 = width * j0, width * j1
     shared = rates.shape[0] == 1 and dt.shape[0] == 1 and reset.shape[0] == 1
-    kept, gain, ones = _parts(j1 - j0, v), _parts(j1 - j0, v), _parts(j1 - j0, v)
-    zeros = np.zeros(c1 - c0, v.dtype)
-    ones[0][:] = 1
+    kept, gain, ones, zeros = _pair(scratch, 0), _pair(scratch, 1), _pair(scratch, 2), blank[: c1 - c0]
+    for j in range(ones[0].shape[0]):
+        ones[0][j] = 1
     add = ones if impulse else gain
     for r in range(r0, r0 + 1 if shared else r1):
         rd, rr = (r if dt.shape[0] > 1 else 0), (r if reset.shape[0] > 1 else 0)
-        own = _own(rates[r if rates.shape[0] > 1 else 0, :, j0:j1])
+        rl = r if rates.shape[0] > 1 else 0
+        own = rates[rl, 0, j0:j1], rates[rl, 1, j0:j1], rates[rl, 2, j0:j1], rates[rl, 3, j0:j1]
         for s in range(length):
             k = length - 1 - s if reverse else s
             if s == 0 or dt.shape[1] > 1:
@@ -224,21 +232,35 @@ def _inner(cotangent, rates, flow, kept, v, held, paired):
 
 
 @kernel
-def zoh_gradients(rates, dt, reset, v, h, h0, g, to_lam, to_dt, to_v, carry, paired, impulse, reverse, share):
-    """Fill `to_v`, add to `to_lam` `(1 | row, 2, state)`, double, and `to_dt`, and leave that to `h0` in `carry`."""
+def zoh_gradients(steps, arrays, results, options, room, share):
+    """Fill the gradients to v, add to those to lam and dt, and leave that to the first state; else as `zoh`.
+
+    Args:
+        steps: see `zoh`.
+        arrays: inputs, states, first state, cotangents.
+        results: to lam, `(1 | row, 2, state)` in double precision; to dt; to v; to the first state, zero at first.
+        options: see `zoh`.
+        room: see `zoh`.
+        share: rows and columns.
+    """
     r0, r1, j0, j1 = share
+    rates, dt, reset = steps
+    v, h, h0, g = arrays
+    to_lam, to_dt, to_v, carry = results
+    paired, impulse, reverse = options
+    scratch, blank = room
     length, width = v.shape[1], 2 if paired else 1
     c0, c1 = width * j0, width * j1
     shared = rates.shape[0] == 1 and dt.shape[0] == 1 and reset.shape[0] == 1
-    n = j1 - j0
-    kept, gain, slope, ones = _parts(n, v), _parts(n, v), _parts(n, v), _parts(n, v)
-    total, cotangent, flow, direct = _parts(n, v), _parts(n, v), _parts(n, v), _parts(n, v)
-    zeros, one = np.zeros(c1 - c0, v.dtype), dt[0, 0] * 0 + 1
-    ones[0][:] = 1
+    kept, gain, slope, ones = _pair(scratch, 0), _pair(scratch, 1), _pair(scratch, 3), _pair(scratch, 2)
+    total, cotangent, flow, direct = _pair(scratch, 4), _pair(scratch, 5), _pair(scratch, 6), _pair(scratch, 7)
+    zeros, one = blank[: c1 - c0], dt[0, 0] * 0 + 1
+    for j in range(ones[0].shape[0]):
+        ones[0][j] = 1
     add = ones if impulse else gain
     for r in range(r0, r0 + 1 if shared else r1):
         rd, rr, rl = (r if dt.shape[0] > 1 else 0), (r if reset.shape[0] > 1 else 0), (r if rates.shape[0] > 1 else 0)
-        own = _own(rates[rl, :, j0:j1])
+        own = rates[rl, 0, j0:j1], rates[rl, 1, j0:j1], rates[rl, 2, j0:j1], rates[rl, 3, j0:j1]
         for s in range(length):
             k = s if reverse else length - 1 - s
             kd = k if dt.shape[1] > 1 else 0
