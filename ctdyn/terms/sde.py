@@ -123,7 +123,7 @@ class SDETerm(Term):
                 f"inputs must be a Path, for example ctdyn.paths.LinearPath(ts, values); got "
                 f"{type(self.inputs).__name__}."
             )
-        check_declared(self.field)
+        _check_declared(self.field)
 
     @property
     def noise(self) -> Noise:
@@ -197,7 +197,7 @@ class SDETerm(Term):
     def diffusion(self, t: Time, y: State) -> Tensor:
         """The diffusion at `(t, y, u(t))`, checked: `(*batch, state)` or `(*batch, state, brownian)`."""
         g = self.field.diffusion(*self._arguments(t, y))
-        check_diffusion(g, y, self.field.noise, self.brownian.size)
+        _check_diffusion(g, y, self.field.noise, self.brownian.size)
         return g
 
     def applied(self, g: Tensor, dW: Tensor) -> State:
@@ -367,7 +367,7 @@ def brownian_size(sde: SDEField, t: Time, y: State, u: Tensor | None = None) -> 
         >>> brownian_size(GeometricBrownianMotion(mu=0.1, sigma=0.2), torch.zeros(1), torch.ones(1, 1))
         1
     """
-    check_declared(sde)
+    _check_declared(sde)
     with torch.no_grad():
         g = sde.diffusion(t, y) if u is None else sde.diffusion(t, y, u)
     if sde.noise is Noise.SCALAR:
@@ -376,11 +376,11 @@ def brownian_size(sde: SDEField, t: Time, y: State, u: Tensor | None = None) -> 
         size = g.shape[-1]
     else:
         size = y.shape[-1]
-    check_diffusion(g, y, sde.noise, size)
+    _check_diffusion(g, y, sde.noise, size)
     return size
 
 
-def check_declared(sde: SDEField) -> None:
+def _check_declared(sde: SDEField) -> None:
     for name, kind in (("noise", Noise), ("calculus", Calculus)):
         declared = getattr(sde, name, None)
         if not isinstance(declared, kind):
@@ -388,7 +388,7 @@ def check_declared(sde: SDEField) -> None:
             raise TypeError(f"{type(sde).__name__} must say its {name}, a {kind.__name__}; got {given}: {_DECLARE}")
 
 
-def check_diffusion(g: Tensor, y: State, noise: Noise, size: int) -> None:
+def _check_diffusion(g: Tensor, y: State, noise: Noise, size: int) -> None:
     """Whether a diffusion has the shape that the declared noise asks for."""
     square = isinstance(g, Tensor) and g.shape == y.shape and noise is not Noise.GENERAL
     fits = isinstance(g, Tensor) and g.dtype == y.dtype
