@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from .stochastic import StochasticSolver
 
 __all__ = ["ReversibleMethod", "ReversibleSolver"]
 
+_COUPLING, _COUPLING_ADAPTIVE = 0.99, 0.5
+
 
 class ReversibleSolver(Solver, ABC):
     """A method that carries a second state along, so that a step can be undone: what `Reversible` needs.
@@ -28,6 +31,9 @@ class ReversibleSolver(Solver, ABC):
         >>> issubclass(ReversibleHeun, ReversibleSolver)
         True
     """
+
+    horizon: ClassVar[int] = 512
+    """How many steps can be undone from one state before rounding shows."""
 
     @abstractmethod
     def undo(self, term: Term, t0: Time, t1: Time, y1: State, state: StepState) -> tuple[State, StepState]:
@@ -53,12 +59,17 @@ class ReversibleMethod(ReversibleSolver):
 
     which is undone by :math:`z_0 = z_1 + \Psi_{-h}(t_1, y_1)` and
     :math:`y_0 = \lambda^{-1} (y_1 - (1 - \lambda) z_0 - \Psi_h(t_0, z_0))`. The order is that of the base method, for
-    twice its evaluations. The coupling :math:`\lambda` pulls the states together, which makes the method stable; going
-    back it amplifies rounding by :math:`\lambda^{-1}` per step. The dense output is the cubic Hermite polynomial.
+    twice its evaluations; the dense output is the base method's.
+
+    The coupling damps the distance between the states by :math:`\lambda` per step, and a field that contracts by
+    :math:`e^{-x}` per step lets it grow by :math:`e^x`: the method is stable only where :math:`x < -\log\lambda`. Going
+    back, rounding grows by :math:`\lambda^{-1}` per step, so that a small coupling needs states to be kept more often.
+    Adaptive steps count the distance as an error, and so are never silently wrong; with steps of a fixed length check
+    the answer, or solve with shorter ones.
 
     Args:
         base: the method, for smooth equations; best an explicit one.
-        coupling: :math:`\lambda`, in (0, 1].
+        coupling: :math:`\lambda`, in (0, 1]; None for 0.5 where a tolerance chooses the steps, and 0.99 otherwise.
 
     Raises:
         TypeError: `base` is no method for smooth equations, or is reversible already.
@@ -79,7 +90,9 @@ class ReversibleMethod(ReversibleSolver):
     """
 
     base: Solver
-    coupling: float = 0.999
+    coupling: float | None = None
+
+    _pull: ClassVar[float]
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, Solver) or isinstance(self.base, StochasticSolver):
@@ -89,79 +102,76 @@ class ReversibleMethod(ReversibleSolver):
             )
         if isinstance(self.base, ReversibleSolver):
             raise TypeError(f"{self.base!r} is reversible already; use it as it is.")
-        if not 0.0 < self.coupling <= 1.0:
+        if self.coupling is not None and not 0.0 < self.coupling <= 1.0:
             raise ValueError(f"coupling must lie in (0, 1]; got {self.coupling}.")
         # What other methods say as a class, this one takes from its base.
+        pull = _COUPLING if self.coupling is None else self.coupling
         for name, value in (
+            ("_pull", pull),
+            ("horizon", 512 if pull == 1.0 else min(max(int(math.log(1e-4) / math.log(pull)), 1), 512)),
             ("order", self.base.order),
             ("error_order", self.base.error_order),
             ("adaptive", self.base.adaptive),
             ("stages", 2 * self.base.stages + self.base.adaptive),
+            ("extra_stages", self.base.extra_stages),
             ("requires", self.base.requires),
         ):
             object.__setattr__(self, name, value)
 
+    def within(self, rtol: float | Tensor, atol: float | Tensor) -> ReversibleMethod:
+        """The method for a solve under these tolerances, with a coupling that contracting fields can bear."""
+        coupling = _COUPLING_ADAPTIVE if self.coupling is None else self.coupling
+        return ReversibleMethod(self.base.within(rtol, atol), coupling)
+
     def init(self, term: Term, t0: Time, y0: State) -> StepState:
-        """Both states, equal, and what the base method can use at the first of them: `(y, z)` or `(y, z, velocity)`."""
-        return self._begin(term, t0, y0)
+        """Both states, equal."""
+        return _start(y0)
 
     def across(self, state: StepState) -> StepState:
         """Both states: they hold nothing of the field."""
-        return state[:2] if isinstance(state, tuple) else None
+        return state
 
     def step(
         self, term: Term, t0: Time, t1: Time, y0: State, state: StepState, *, dense: bool = True, estimate: bool = False
     ) -> Step:
         """Advance every series from its `t0` to its `t1`."""
-        y, z, *start = state if isinstance(state, tuple) else self._begin(term, t0, y0)
-        moving = (t0 != t1).unsqueeze(-1)
-        change, error = self._change(term, t0, t1, z.to(y0.dtype), None, estimate)
-        wide = torch.where(moving, self.coupling * y + (1.0 - self.coupling) * z + change, y)
-        y1 = wide.to(y0.dtype)
-        end = self._velocity(term, t1, y1)
-        back, _ = self._change(term, t1, t0, y1, end, False)
-        after = (wide, torch.where(moving, z - back, z), *end)
-        if not dense:
-            return Step(y1, error, after, ())
-        slopes = [v[0] if v else term.derivative(t, x) for v, t, x in ((start, t0, y0), (end, t1, y1))]
-        return Step(y1, error, after, (*slopes, y1 - y0))
+        y, z = state if isinstance(state, tuple) else _start(y0)
+        moving, near = (t0 != t1).unsqueeze(-1), z.to(y0.dtype)
+        there = self.base.step(term, t0, t1, near, None, dense=dense, estimate=estimate)
+        y = torch.where(moving, self._pull * y + (1.0 - self._pull) * z + (there.y1 - near), y)
+        y1 = y.to(y0.dtype)
+        z = torch.where(moving, z - self._change(term, t1, t0, y1), z)
+        error = None
+        if there.error is not None:
+            # Where the states drift apart the answer is wrong, however small the error of either step.
+            error = there.error.abs() + (y - z).abs().to(there.error.dtype)
+        return Step(y1, error, (y, z), (near - y0, *there.interpolant) if dense else ())
 
     def undo(self, term: Term, t0: Time, t1: Time, y1: State, state: StepState) -> tuple[State, StepState]:
         """The states before a step."""
         if not isinstance(state, tuple):
             raise TypeError("a step can only be undone with the second state that it returned.")
-        wide, z, *end = state
+        y, z = state
         moving = (t0 != t1).unsqueeze(-1)
-        back, _ = self._change(term, t1, t0, y1, end or self._velocity(term, t1, y1), False)
-        z = torch.where(moving, z + back, z)
-        change, _ = self._change(term, t0, t1, z.to(y1.dtype), None, False)
-        y = torch.where(moving, (wide - (1.0 - self.coupling) * z - change) / self.coupling, wide)
-        y0 = y.to(y1.dtype)
-        return y0, (y, z, *self._velocity(term, t0, y0))
+        z = torch.where(moving, z + self._change(term, t1, t0, y1), z)
+        change = self._change(term, t0, t1, z.to(y1.dtype))
+        y = torch.where(moving, (y - (1.0 - self._pull) * z - change) / self._pull, y)
+        return y.to(y1.dtype), (y, z)
 
     def coefficients(self, term: Term, t0: Time, t1: Time, y0: State, interpolants: Tensor) -> Tensor:
-        """The dense output of many steps, `(step, degree + 1, *batch, state)`."""
-        dt = (t1 - t0).to(y0.dtype).unsqueeze(-1)
-        start, end, rise = interpolants.unbind(1)
-        start, end = dt * start, dt * end
-        return torch.stack([y0, start, 3 * rise - 2 * start - end, start + end - 2 * rise], 1)
+        """The dense output of many steps, `(step, degree + 1, *batch, state)`: the base method's, led from y to y."""
+        apart, parts = interpolants[:, 0], interpolants[:, 1:]
+        _, slope, *higher = self.base.coefficients(term, t0, t1, y0 + apart, parts).unbind(1)
+        return torch.stack([y0, torch.add(slope, apart, alpha=1.0 - self._pull), *higher], 1)
 
-    def _begin(self, term: Term, t0: Time, y0: State) -> tuple[Tensor, ...]:
-        wide = y0.to(_double(y0.dtype))
-        return (wide, wide, *self._velocity(term, t0, y0))
+    def _change(self, term: Term, t0: Time, t1: Time, y: State) -> Tensor:
+        """What a step of the base method adds."""
+        return (self.base.step(term, t0, t1, y, None, dense=False).y1 - y).to(_double(y.dtype))
 
-    def _velocity(self, term: Term, t: Time, y: State) -> tuple[Tensor, ...]:
-        """The first stage of the base method, where it is the velocity: nothing is evaluated for dense output alone."""
-        state = self.base.init(term, t, y)
-        return (state,) if isinstance(state, Tensor) else ()
 
-    def _change(
-        self, term: Term, t0: Time, t1: Time, y: State, velocity: Sequence[Tensor] | None, estimate: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """What a step of the base method adds, and its error."""
-        state = velocity[0] if velocity else None
-        step = self.base.step(term, t0, t1, y, state, dense=False, estimate=estimate)
-        return (step.y1 - y).to(_double(y.dtype)), step.error
+def _start(y0: State) -> tuple[Tensor, Tensor]:
+    wide = y0.to(_double(y0.dtype))
+    return wide, wide
 
 
 def _double(dtype: torch.dtype) -> torch.dtype:

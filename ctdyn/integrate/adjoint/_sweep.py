@@ -263,7 +263,7 @@ class Sweep:
         name = f"series {', '.join(map(str, place))}" if place else "the series"
         raise kind(
             f"Backsolve: on its way back {name} stopped at t={float(t[place]):.10g}: {reason}. Backwards this equation "
-            "is stiff or unstable; use adjoint=Direct() or adjoint=Checkpoint()."
+            "is stiff or unstable; use adjoint=Checkpoint()."
         )
 
 

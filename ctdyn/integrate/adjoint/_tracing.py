@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -69,8 +71,7 @@ class Held:
         start = y0.detach().requires_grad_()
         replay = replace(replay, grid=replay.grid.detach(), ts=replay.ts.detach())
         before = (torch.get_rng_state(), _device_state(y0.device))
-        # What is compiled hides its tensors, but not from its own source.
-        with _Listener() as listener, torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+        with _Listener() as listener, torch.enable_grad(), _uncompiled():
             segment = replay.run(start)
         outputs = [segment.ys, segment.y1]
         after = (torch.get_rng_state(), _device_state(y0.device))
@@ -118,6 +119,12 @@ class Held:
                 f"first; {self.mode} cannot follow them. Make them parameters of a module that is the field, pass them "
                 "through inputs=, or use adjoint=Direct()."
             )
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """What is compiled hides its tensors, but its source does not."""
+    # Where nothing has been compiled yet, the compiler is not imported for this.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _sequence_number(node: Any) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._checks import AdjointInstabilityWarning
+from ..._checks import AdjointInstabilityWarning, SolveError
 from ..._types import State, States
 from ...solvers.base import Solver, StepState
 from ...solvers.runge_kutta import RungeKutta
@@ -20,8 +20,9 @@ from ..dense import Record
 from ..loop import Replay
 from ._pieces import Ended, Pieces, apart, first_nodes, first_step
 from ._sweep import Sweep
-from ._tracing import Held, refuse_second
+from ._tracing import Held, pull, refuse_second
 from .base import Adjoint
+from .checkpoint import recomputed
 
 
 __all__ = ["Backsolve"]
@@ -44,7 +45,8 @@ class Backsolve(Adjoint):
     These are the gradients of the equation and not of the steps that were taken, and running an equation backwards can
     be unstable: what contracts forwards explodes. The reconstructed states are therefore compared with the true ones at
     every output time and at the start, and a warning names the series where they differ by more than a hundred times
-    the tolerance. `Checkpoint` and `Reversible` save memory without such a risk. There are no second derivatives.
+    the tolerance. Where the backward solve fails altogether, `Checkpoint` computes the gradient, and a warning says so.
+    `Checkpoint` and `Reversible` save memory without such a risk. There are no second derivatives.
 
     Args:
         controller: the tolerances of the backward solve; None for those of the solve, and for `PIDController(1e-6,
@@ -56,7 +58,6 @@ class Backsolve(Adjoint):
     Raises:
         ValueError: `max_steps` is less than 1, or the tolerances are negative or 0.
         TypeError: the method has no error estimate; or, when solving, the equation is a stochastic one.
-        SolveError: when the gradient is computed, the backward solve of a series fails.
 
     Reference:
         R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, Neural ordinary differential equations, 2018,
@@ -147,14 +148,31 @@ class _Solved(torch.autograd.Function):
         of_ys, of_y1 = (torch.zeros_like(x) if c is None else c for x, c in zip((ys, y1), cotangents, strict=True))
         with torch.no_grad(), program.held.again():
             sweep = Sweep(program.replay, program.held, program.solver, program.controllers, (y0, ys, y1))
-            of_y0 = sweep.run(of_ys, of_y1, program.max_steps)
-            times = sweep.times(of_y0, of_ys, of_y1)
-        _warn(sweep)
+            try:
+                of_y0 = sweep.run(of_ys, of_y1, program.max_steps)
+                gradients = [of_y0, *sweep.times(of_y0, of_ys, of_y1), *sweep.found]
+            except SolveError as failure:
+                _say(f"{failure} This gradient was computed by Checkpoint() instead, and is exact.")
+                gradients = _recomputed(program, y0, [of_ys, of_y1])
+            else:
+                _check(sweep)
         given = [c for c in cotangents if c is not None]
-        return None, *refuse_second("Backsolve", [of_y0, *times, *sweep.found], [*ctx.saved_tensors, *given])
+        return None, *refuse_second("Backsolve", gradients, [*ctx.saved_tensors, *given])
 
 
-def _warn(sweep: Sweep) -> None:
+def _recomputed(program: _Program, y0: State, cotangents: list[Tensor]) -> list[Tensor | None]:
+    """The gradients without any backward solve."""
+    local = [y0.detach().requires_grad_(), apart(program.replay.grid), apart(program.replay.ts)]
+    with torch.enable_grad():
+        ended = recomputed(replace(program.replay, grid=local[1], ts=local[2]), local[0], None, program.held)
+    return pull([ended.ys, ended.y1], cotangents, [*local, *program.held.tensors])
+
+
+def _say(message: str) -> None:
+    warnings.warn(message, AdjointInstabilityWarning, stacklevel=3)
+
+
+def _check(sweep: Sweep) -> None:
     """Say so where the reconstructed states are not those of the solve."""
     if not bool((sweep.worst > _ALLOWED).any()):
         return
@@ -162,11 +180,9 @@ def _warn(sweep: Sweep) -> None:
     name = f"series {', '.join(map(str, place))}" if place else "the series"
     others = int((sweep.worst > _ALLOWED).sum()) - 1
     more = f" (and {others} more series)" if others else ""
-    warnings.warn(
+    _say(
         f"Backsolve: solved backwards, {name}{more} came to t={float(sweep.worst_at[place]):.6g} with a state that is "
         f"{float(sweep.worst[place]):.3g} tolerances from the true one: the gradient is not to be trusted. Backwards "
         "this equation is unstable, or the steps of the solve were too coarse. Use adjoint=Checkpoint(), which is "
-        "exact, or smaller tolerances.",
-        AdjointInstabilityWarning,
-        stacklevel=2,
+        "exact, or smaller tolerances."
     )

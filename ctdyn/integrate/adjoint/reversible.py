@@ -13,7 +13,7 @@ from torch import Tensor
 from ..._checks import AdjointInstabilityWarning
 from ..._types import State, States
 from ...solvers.base import StepState
-from ...solvers.reversible import ReversibleSolver
+from ...solvers.reversible import ReversibleMethod, ReversibleSolver
 from ..dense import Record
 from ..loop import Replay
 from ._pieces import Ended, Pieces, apart, empty_like, first_nodes, first_step, flat, like
@@ -24,8 +24,6 @@ from .checkpoint import recomputed
 
 __all__ = ["Reversible"]
 
-_STEPS_FROM_MEMORY = 512
-
 
 @dataclass(frozen=True)
 class Reversible(Adjoint):
@@ -33,10 +31,11 @@ class Reversible(Adjoint):
 
     It takes a method whose steps can be undone: `ReversibleMethod(Tsit5())`, or with any other base method, for
     ordinary equations; `ReversibleHeun()` for stochastic ones. Its gradients are those of `Direct` for the same steps,
-    whatever their length, and reach what those reach. The states of every 512th step are kept, so that rounding cannot
-    build up. Where a field contracts so strongly that its past cannot be recovered from its end, this is noticed: the
-    undone states are compared with the outputs and with the states that were kept. The steps are then recomputed as
-    `Checkpoint` does it, and a warning says so. There are no second derivatives.
+    whatever their length, and reach what those reach. A few states between are kept, one every 512 steps or as the
+    coupling of the method asks for, so that rounding cannot build up. Where a field contracts so strongly that its past
+    cannot be recovered from its end, this is noticed: the undone states are compared with the outputs and with the
+    states that were kept. The steps are then recomputed as `Checkpoint` does it, and a warning says so. There are no
+    second derivatives.
 
     Args:
         steps_at_once: how many steps are undone before they are taken again with gradients; memory grows with it.
@@ -75,6 +74,8 @@ class Reversible(Adjoint):
             )
         program = _Program(replay, Held(first_step(replay), y0, "Reversible"), self.steps_at_once)
         ys, y1 = _Undone.apply(program, y0, replay.grid, replay.ts, *program.held.tensors)
+        if isinstance(replay.solver, ReversibleMethod):
+            program.check_coupling(ys.detach())
         return ys, [*program.nodes, y1], None
 
 
@@ -84,11 +85,14 @@ class _Program:
     def __init__(self, replay: Replay, held: Held, size: int) -> None:
         # What is kept must not hold on to the graph of the times.
         replay = replace(replay, grid=apart(replay.grid), ts=apart(replay.ts))
+        horizon = replay.solver.horizon if isinstance(replay.solver, ReversibleSolver) else 1
+        size = min(size, horizon)
         self.pieces = Pieces.cut(replay, [*range(0, replay.num_steps, size), replay.num_steps])
-        self.every = max(_STEPS_FROM_MEMORY // size, 1)
+        self.every = horizon // size
         self.held = held
         self.form: StepState = None
         self.nodes: list[Tensor] = []
+        self.distance = replay.ts.new_zeros(())
 
     def forward(self, y0: State) -> tuple[Tensor, list[Tensor]]:
         """The outputs, and the states that are kept: those at the start of some pieces, and at the end of the last."""
@@ -105,7 +109,22 @@ class _Program:
 
         ended = self.pieces.chain(y0, None, run)
         self.form, self.nodes = empty_like(ended.state), ended.nodes
+        first, second, *_ = flat(ended.state)
+        self.distance = (first - second).detach().abs().amax(-1)
         return ended.ys, [*kept, ended.y1, *flat(ended.state)]
+
+    def check_coupling(self, ys: Tensor) -> None:
+        """Say so where the two states of the method lost each other: nothing else would."""
+        apart = self.distance / torch.maximum(ys.abs().amax((-2, -1)), self.distance).clamp(min=1e-300)
+        if bool((apart > 0.1).any()):
+            place = tuple(torch.nonzero(apart == apart.amax())[0].tolist())
+            name = f" of series {', '.join(map(str, place))}" if place else ""
+            warnings.warn(
+                f"the two states{name} that {self.pieces.replay.solver!r} carries drifted apart: the answer itself is "
+                "wrong. Take shorter steps, a smaller coupling such as 0.5, or an adaptive controller.",
+                AdjointInstabilityWarning,
+                stacklevel=2,
+            )
 
     def undo(self, piece: Replay, y: State, state: StepState) -> tuple[State, StepState]:
         """The state before a piece."""
