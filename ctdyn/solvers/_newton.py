@@ -171,15 +171,24 @@ class _Root(torch.autograd.Function):
         with torch.no_grad():
             systems = Systems(linearise(ctx.term, t, stage).by_state, dt)
             solved = systems.solve_adjoint(gradient)
-        if torch.is_grad_enabled():
-            # A second derivative is wanted: what the solve returns depends on all that J depends on.
-            velocity = ctx.term.derivative(t, stage)
-            if velocity.requires_grad:
-                pulled = torch.autograd.grad(velocity, stage, solved, create_graph=True, materialize_grads=True)[0]
-                solved = solved + systems.solve_adjoint(gradient - solved + dt * pulled)
-            else:
-                solved = gradient
+        # Where this pass is recorded, what was found does not know that its own stage moves with the root.
+        solved = _Once.apply(solved, root) if torch.is_grad_enabled() else solved
         return solved, None, None, None, None, None
+
+
+class _Once(torch.autograd.Function):
+    """A gradient that cannot be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, root: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        raise NotImplementedError(
+            "second derivatives do not pass through a method that iterates (Kvaerno5, Kvaerno3, ImplicitEuler); take "
+            "solver=Rodas5P(), which has them."
+        )
 
 
 def _rms(x: Tensor) -> Tensor:

@@ -90,8 +90,8 @@ class ESDIRK(Solver, ABC):
     step. The error of a step is the larger of two: that of its end, told by the embedded method, and that inside, told
     by how far the dense output is from solving the equation at one place. A step on which the iteration of a series
     fails is rejected; with fixed steps its state becomes NaN, so that `solve` says so. Gradients are those of the exact
-    root of each stage, by the implicit function theorem: neither their cost nor their memory grows with the iterations,
-    and second derivatives are exact too.
+    root of each stage, by the implicit function theorem: neither their cost nor their memory grows with the iterations.
+    Second derivatives raise NotImplementedError; `Rodas5P` has them.
 
     Args:
         newton_rtol: relative error that Newton's method keeps well below in each stage; None: the tolerance of the
