@@ -57,30 +57,22 @@ class Program:
         self._body, self._step = body, step
         self._refused: set[object] = set()
 
-    def __call__(self, field: object, method: object, device: torch.device, *arguments: Any) -> Any:
+    def __call__(self, parts: tuple[object, ...], device: torch.device, *arguments: Any) -> Any:
         """Run the body.
 
         Args:
-            field: the field that is solved, to be named where it cannot be compiled.
-            method: the method that solves it.
+            parts: the field, the method, and whatever else decides whether they can be compiled.
             device: where the arguments are.
             arguments: what the body is given after the step.
         """
-        key = _kind(field), type(method)
+        key = tuple(map(_kind, parts))
         if key not in self._refused:
             try:
                 return self._compiled(device.type)(*arguments)
             except (RuntimeError, AttributeError, TypeError) as error:
                 # The last two where torch is too old to compile a region once for many calls.
                 self._refused.add(key)
-                reason = next(iter(str(error).splitlines()), "")[:200]
-                name = getattr(field, "__name__", type(field).__name__)
-                warnings.warn(
-                    f"{type(method).__name__} on {name} cannot be compiled ({type(error).__name__}: {reason}); its "
-                    "steps run uncompiled, with the same answer. Drop compile=True, or make the field traceable by "
-                    "torch.compile(fullgraph=True).",
-                    stacklevel=8,
-                )
+                _warn(parts, key, error)
         return self.uncompiled(*arguments)
 
     def uncompiled(self, *arguments: Any) -> Any:
@@ -106,6 +98,26 @@ class Program:
         return torch.compile(run, fullgraph=True, dynamic=False, options=options, **limits)
 
 
-def _kind(field: object) -> object:
-    """What a field is compiled as: its code where it is a function, otherwise its class."""
-    return getattr(field, "__code__", type(field))
+def _kind(part: object) -> object:
+    """What a part is compiled as: its code where it is a function, otherwise its class."""
+    return getattr(part, "__code__", type(part))
+
+
+_WARNED: set[object] = set()
+
+
+def _warn(parts: tuple[object, ...], key: tuple[object, ...], error: Exception) -> None:
+    """Say it once, though the search and the replay are two programs."""
+    if key[:2] in _WARNED:
+        return
+    _WARNED.add(key[:2])
+    field, method = parts[:2]
+    # What torch says first is about its own insides; the reason follows.
+    lines = [line.strip() for line in str(error).split("Got graph break/error:")[-1].splitlines() if line.strip()]
+    reason = " ".join(lines[:2])[:200]
+    warnings.warn(
+        f"{type(method).__name__} on {getattr(field, '__name__', type(field).__name__)} cannot be compiled "
+        f"({type(error).__name__}: {reason}); its steps run uncompiled, with the same answer. Drop compile=True, or "
+        "make the field traceable by torch.compile(fullgraph=True).",
+        stacklevel=9,
+    )

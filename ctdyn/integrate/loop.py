@@ -200,7 +200,8 @@ class Replay:
         for first in range(0, len(grid) - 1, _STEPS):
             run = grid[first : first + _STEPS + 1].clone()
             term = self.solver.prepared(self.term, run, y.dtype)
-            nodes, state, part = _PROGRAM(term.field, self.solver, y.device, self.solver, term, run, y, state, dense)
+            arguments = self.solver, term, run, y, state, dense
+            nodes, state, part = _PROGRAM((self.term.field, self.solver), y.device, *arguments)
             path.extend(nodes.unbind(0))
             y = path[-1]
             parts.append(part)

@@ -219,16 +219,13 @@ class Search:
     def _run_compiled(self, y0: State) -> StepPlan:
         """The same attempts, several in one call: a series that is done waits for the end of the call."""
         front, runs, left = fresh(self.begin(y0)), [], self.limits.max_steps
+        parts = self.term.field, self.solver, self.controller, self.limits.watch
         while left and bool(front.active.any()):
             count = min(_ATTEMPTS, left)
             arguments = self, front, count
             # The last few attempts of a search that runs out are not worth a program of their own.
             whole = count == _ATTEMPTS
-            front, run = (
-                _PROGRAM(self.term.field, self.solver, y0.device, *arguments)
-                if whole
-                else _PROGRAM.uncompiled(*arguments)
-            )
+            front, run = _PROGRAM(parts, y0.device, *arguments) if whole else _PROGRAM.uncompiled(*arguments)
             runs.append(run)
             left -= count
         return self._plan(front, _joined(runs, torch.cat) if runs else None)

@@ -66,7 +66,7 @@ def same(found, expected):
 @pytest.fixture
 def _runs_only(monkeypatch):
     """The runs of several steps without the compiler, whose answers the tests below check once."""
-    monkeypatch.setattr(Program, "__call__", lambda self, field, method, device, *rest: self.uncompiled(*rest))
+    monkeypatch.setattr(Program, "__call__", lambda self, parts, device, *rest: self.uncompiled(*rest))
 
 
 @pytest.mark.usefixtures("_runs_only")
