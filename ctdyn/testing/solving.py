@@ -306,14 +306,26 @@ def _check_trajectory(engine: Engine, t0: Tensor, y0: Tensor, ts: Tensor, tolera
     require(bool((count > 0).all()), "evaluations are not counted")
 
 
-def check_adjoint(adjoint: Adjoint, *, tolerance: float = 1e-8) -> None:
+def check_adjoint(
+    adjoint: Adjoint,
+    *,
+    solver: Solver | None = None,
+    adaptive: bool = True,
+    exact: bool = True,
+    tolerance: float = 1e-8,
+) -> None:
     """The contract of an `Adjoint`: states and gradients equal those of `Direct`.
 
-    The gradients are those of the initial state, the parameters, the tensors of the inputs and the times, for steps of
-    one length and for adaptive steps.
+    * the gradients are those of the initial state, the parameters, the tensors of the inputs, a context that a plain
+      function holds, and the times, the start among them, for steps of one length and for adaptive steps;
+    * a series alone has the gradient that it has in a batch;
+    * where nothing wants a gradient, there is none.
 
     Args:
         adjoint: the way of back-propagation.
+        solver: a method that it works with; `Tsit5()` by default.
+        adaptive: whether it works with steps that are chosen on the way.
+        exact: whether it gives the gradient of the steps that were taken; otherwise it is compared on short ones.
         tolerance: largest relative difference that is allowed.
 
     Raises:
@@ -322,27 +334,63 @@ def check_adjoint(adjoint: Adjoint, *, tolerance: float = 1e-8) -> None:
     Example:
         >>> check_adjoint(Direct())
     """
-    _, t0, y0, ts = wheel()
-    generator = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(()):
-        torch.manual_seed(0)
-        field = Driven()
-    xs = torch.rand(3, 5, 2, generator=generator, dtype=torch.float64)
-    probe = torch.rand(3, 5, 2, generator=generator, dtype=torch.float64)
-    for controller in (ConstantStep(0.1), PIDController(rtol=1e-4, atol=1e-6)):
-
-        def differentiate(way: Adjoint, controller: ConstantStep | PIDController = controller) -> dict[str, Tensor]:
-            start, clock, knots, values = (x.clone().requires_grad_() for x in (y0, ts, ts, xs))
-            inputs = LinearPath(knots, values)
-            ys = solve(field, start, clock, t0=t0, inputs=inputs, solver=Tsit5(), controller=controller, adjoint=way).ys
-            named = {"y0": start, "ts": clock, "the times of the inputs": knots, "the inputs": values}
-            named |= {f"the parameter {name}": p for name, p in field.named_parameters()}
-            gradients = torch.autograd.grad((ys * probe).sum(), list(named.values()), allow_unused=True)
-            zeros = [torch.zeros_like(p) for p in named.values()]
-            filled = [z if g is None else g for g, z in zip(gradients, zeros, strict=True)]
-            return {"the states": ys.detach()} | dict(zip(named, filled, strict=True))
-
-        expected, found = differentiate(Direct()), differentiate(adjoint)
+    solver = Tsit5() if solver is None else solver
+    fixed, chosen = ConstantStep(0.1), PIDController(rtol=1e-4, atol=1e-6)
+    if not exact:
+        fixed, chosen = ConstantStep(0.01), PIDController(rtol=1e-8, atol=1e-10)
+    for controller in (fixed, chosen) if adaptive else (fixed,):
+        case = _Differentiated(solver, controller)
+        expected, found = case.gradients(Direct()), case.gradients(adjoint)
         for name, gradient in expected.items():
             what = "one of the states" if name == "the states" else f"the gradient of {name}"
             same(found[name], gradient, tolerance, f"with {controller}, {what} differs from what Direct gives")
+        alone = case.gradients(adjoint, slice(1, 2))["y0"]
+        same(
+            alone,
+            found["y0"][1:2],
+            tolerance,
+            f"with {controller}, a series has another gradient alone than in a batch",
+        )
+        with torch.no_grad():
+            ys = case.solve(adjoint)
+        require(not ys.requires_grad, "there is a graph where no gradient is wanted")
+
+
+class _Differentiated:
+    """A solve in which everything has a gradient."""
+
+    def __init__(self, solver: Solver, controller: ConstantStep | PIDController) -> None:
+        _, self.t0, self.y0, self.ts = wheel()
+        generator = torch.Generator().manual_seed(0)
+        with torch.random.fork_rng(()):
+            torch.manual_seed(0)
+            self.field = Driven()
+        self.xs, self.probe = torch.rand(2, 3, 5, 2, generator=generator, dtype=torch.float64)
+        self.context = torch.rand(3, 2, generator=generator, dtype=torch.float64)
+        self.solver, self.controller = solver, controller
+
+    def solve(self, adjoint: Adjoint, *given: Tensor) -> Tensor:
+        t0, y0, ts, knots, xs, context = given or (self.t0, self.y0, self.ts, self.ts, self.xs, self.context)
+        # A tensor that something else was computed from: a field seldom holds leaves only.
+        held = torch.tanh(context)
+        return solve(
+            lambda t, y, u: self.field(t, y, u) + 0.1 * held,
+            y0,
+            ts,
+            t0=t0,
+            inputs=LinearPath(knots, xs),
+            solver=self.solver,
+            controller=self.controller,
+            adjoint=adjoint,
+        ).ys
+
+    def gradients(self, adjoint: Adjoint, series: slice = slice(None)) -> dict[str, Tensor]:
+        rows = (self.t0, self.y0, self.ts, self.ts, self.xs, self.context)
+        start, y0, ts, knots, xs, context = (x[series].clone().requires_grad_() for x in rows)
+        ys = self.solve(adjoint, start, y0, ts, knots, xs, context)
+        named = {"y0": y0, "t0": start, "ts": ts, "the times of the inputs": knots, "the inputs": xs}
+        named |= {"what the field holds": context}
+        named |= {f"the parameter {name}": p for name, p in self.field.named_parameters()}
+        gradients = torch.autograd.grad((ys * self.probe[series]).sum(), list(named.values()), allow_unused=True)
+        filled = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, named.values(), strict=True)]
+        return {"the states": ys.detach()} | dict(zip(named, filled, strict=True))
