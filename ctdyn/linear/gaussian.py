@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..data import IrregularBatch
 from ._conditioning import emission, merge, root, stretch, whiten, whiten_channels
 from ._matrix_scan import matrix_recurrence
 from ._tensors import as_tensor, check_matrix, check_psd, keep, positive
+from ._tiles import differentiable_tensors, sum_over_tiles
 from .chain import Chain
 from .dynamics import LinearDynamics
 from .holds import HeldBefore, Hold
@@ -187,7 +187,8 @@ class LinearGaussian(nn.Module):
     def log_prob(self, batch: IrregularBatch, *, chunks: int | None = None) -> Tensor:
         r"""The log-likelihood of each series, :math:`\log p(x_1, \dots, x_L)`, in nats.
 
-        A long batch is worked through in tiles that the backward pass makes again: memory does not grow with length.
+        A long batch is worked through in tiles that the backward pass makes again: memory does not grow with length,
+        and there are only first derivatives.
 
         Args:
             batch: the observations.
@@ -206,18 +207,13 @@ class LinearGaussian(nn.Module):
         state = self.initial
         m, P = (x.to(torch.float64) for x in (state.mean, state.covariance))
         count = batch.times.shape[-1]
-        total = torch.zeros(shape, dtype=torch.float64, device=batch.times.device)
         if count <= tile:
             total = self._tile(batch, 0, count, m, P, chunks)[0]
-        for start in range(0, count if count > tile else 0, tile):
-            end = min(start + tile, count)
-            if torch.is_grad_enabled():
-                made = checkpoint(self._tile, batch, start, end, m, P, chunks, use_reentrant=False)
-            else:
-                made = self._tile(batch, start, end, m, P, chunks)
-            assert made is not None
-            nats, m, P = made
-            total = total + nats
+        else:
+            ends = [*range(0, count, tile), count]
+            given = (batch.times, batch.values, batch.inputs, batch.noise)
+            tensors = differentiable_tensors(self) + [x for x in given if x is not None and x.requires_grad]
+            total = sum_over_tiles(lambda i, j, m, P: self._tile(batch, i, j, m, P, chunks), ends, m, P, tensors)
         return self._finite(total).to(batch.values.dtype)
 
     def filter(self, batch: IrregularBatch, *, chunks: int | None = None) -> Gaussian:

@@ -196,6 +196,22 @@ def test_long_series_by_chunks_and_by_tiles(monkeypatch):
         torch.testing.assert_close(model.log_prob(batch), one, rtol=1e-12, atol=1e-10)
 
 
+def test_tiles_take_gradients_to_what_made_the_parameters_and_to_the_data(monkeypatch):
+    batch = series(400)
+    raw = f64(0.3, -0.2).requires_grad_()
+    values = batch.values.clone().requires_grad_()
+
+    def slopes():
+        model = LinearGaussian(Matern(1.5, lengthscale=raw[0].exp()), R=raw[1].exp())
+        nats = model.log_prob(IrregularBatch(batch.times, values, batch.mask))
+        return torch.autograd.grad(nats, (raw, values))
+
+    whole = slopes()
+    monkeypatch.setattr(gaussian, "_TILE", 1)
+    for a, b in zip(slopes(), whole, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("hold", [None, HeldAfter(), Impulse(), Ramp()])
 def test_inputs_act_as_the_hold_says(hold, monkeypatch):
     dynamics = Diagonal(f64(-0.5, -2.0), B=f64([1.0, 0.3], [0.2, 2.0]), S=torch.eye(2, dtype=F64))
