@@ -17,7 +17,7 @@ from ..terms import Term
 from .base import Solver, Step, StepState
 
 
-__all__ = ["RungeKutta", "Tableau"]
+__all__ = ["RungeKutta", "Tableau", "is_fine"]
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,16 @@ class RungeKutta(Solver, ABC):
         size = torch.linalg.vector_norm(torch.as_tensor(apart), dim=-1)
         change = torch.linalg.vector_norm(interpolants[:, -1] - interpolants[:, -2], dim=-1)
         return change / (size * tableau.stability).clamp(min=torch.finfo(size.dtype).tiny)
+
+
+def is_fine(rtol: float | Tensor) -> bool:
+    """Whether a solve is so accurate that an interpolant of less than the method's order would spoil its outputs.
+
+    Example:
+        >>> is_fine(1e-3), is_fine(torch.tensor([1e-3, 1e-8]))
+        (False, True)
+    """
+    return float(rtol.min() if isinstance(rtol, Tensor) and rtol.numel() else rtol) <= 1e-6
 
 
 def _combine(y0: Tensor | None, dt: Tensor, weights: Sequence[float], velocities: Sequence[Tensor]) -> Tensor:

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from ctdyn.integrate import StepTo, solve
-from ctdyn.solvers import RK4, Bosh3, Dopri5, Euler, Heun, Midpoint, Ralston, RK4ThreeEighths, Tsit5
+from ctdyn.integrate import ConstantStep, PIDController, StepTo, solve
+from ctdyn.paths import LinearPath
+from ctdyn.solvers import RK4, Bosh3, Dopri5, Dopri8, Euler, Heun, Midpoint, Ralston, RK4ThreeEighths, Tsit5
 from ctdyn.terms import ODETerm
 
 
@@ -187,3 +188,58 @@ def test_a_solver_is_a_value():
     assert Tsit5() == Tsit5()
     assert repr(Dopri5()) == "Dopri5()"
     assert hash(RK4()) == hash(RK4())
+
+
+@pytest.mark.parametrize("solver", [Dopri5(), Tsit5()], ids=by_name)
+def test_from_a_tight_tolerance_on_the_dense_output_has_the_order_of_the_method(solver):
+    assert solver.within(1e-5, 1e-9) is solver
+    assert solver.within(torch.tensor([1e-3, 1e-4]), 1e-9) is solver
+    fine = solver.within(torch.tensor([1e-3, 1e-6]), 1e-9)
+    assert repr(fine) == repr(solver)
+    assert (fine.order, fine.stages, fine.extra_stages) == (5, solver.stages, 2)
+    assert fine.tableau.error == solver.tableau.error
+    A, c = tableau_matrices(solver)
+    rows = [row for _, row in fine.tableau.extra]
+    A = torch.nn.functional.pad(A, (0, 2, 0, 2))
+    for place, row in enumerate(rows, len(c)):
+        A[place, : len(row)] = torch.tensor(row, dtype=F64)
+    c = torch.cat([c, torch.tensor([node for node, _ in fine.tableau.extra], dtype=F64)])
+    assert float((A.sum(1) - c).abs().max()) < 1e-13
+    P = torch.tensor(fine.tableau.polynomial, dtype=F64)
+    powers = torch.arange(1, P.shape[1] + 1, dtype=F64)
+    for theta in (0.2, 0.5, 0.83, 1.0):
+        left = residuals(P @ theta**powers, A, c, theta)
+        assert max(left.values()) < 1e-13
+    b = torch.tensor([*solver.tableau.b, 0.0, 0.0, 0.0], dtype=F64)
+    torch.testing.assert_close(P.sum(1), b, rtol=0, atol=1e-13)
+    ends = torch.eye(len(P), dtype=F64)
+    torch.testing.assert_close(P[:, 0], ends[0], rtol=0, atol=0)
+    torch.testing.assert_close(P @ powers, ends[len(solver.tableau.b)], rtol=0, atol=1e-12)
+
+
+def swing(t, y, u=None):
+    return torch.stack([y[..., 1], (1 - y[..., 0] ** 2) * y[..., 1] - y[..., 0]], -1)
+
+
+@pytest.mark.parametrize(
+    ("solver", "controller"),
+    [
+        (Tsit5(), PIDController(1e-6, 1e-6)),
+        (Tsit5(), PIDController(1e-10, 1e-10)),
+        (Dopri5(), PIDController(1e-12, 1e-12)),
+        (Bosh3(), PIDController(1e-5, 1e-5)),
+        (Heun(), PIDController(1e-4, 1e-4)),
+        (RK4(), ConstantStep(0.037)),
+        (Midpoint(), ConstantStep(0.037)),
+        (Euler(), ConstantStep(0.037)),
+    ],
+    ids=str,
+)
+def test_an_output_between_steps_is_as_good_as_a_step_that_lands_on_it(solver, controller):
+    y0, ts = torch.tensor([2.0, 0.0], dtype=F64), torch.linspace(0, 6, 5, dtype=F64)
+    truth = solve(swing, y0, ts, solver=Dopri8(), controller=StepTo(20)).ys
+    read = solve(swing, y0, ts, solver=solver, controller=controller).ys
+    # A step never straddles a knot: with a knot at every output all of them are ends of steps.
+    knots = LinearPath(ts, torch.zeros(5, 1, dtype=F64))
+    landed = solve(swing, y0, ts, solver=solver, controller=controller, inputs=knots).ys
+    assert (read - truth).abs().max() < 3 * (landed - truth).abs().max()
