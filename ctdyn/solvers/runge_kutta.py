@@ -163,7 +163,7 @@ def is_fine(rtol: float | Tensor) -> bool:
         >>> is_fine(1e-3), is_fine(torch.tensor([1e-3, 1e-8]))
         (False, True)
     """
-    return float(rtol.min() if isinstance(rtol, Tensor) and rtol.numel() else rtol) <= 1e-6
+    return bool((rtol <= 1e-6).any()) if isinstance(rtol, Tensor) else rtol <= 1e-6
 
 
 def _combine(y0: Tensor | None, dt: Tensor, weights: Sequence[float], velocities: Sequence[Tensor]) -> Tensor:
