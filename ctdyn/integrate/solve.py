@@ -100,7 +100,7 @@ def solve(
     shape = _batch_shape(y0, ts, t0)
     clock = Clock.create(ts, t0, shape, y0.dtype)
     y0 = y0.expand(*shape, y0.shape[-1])
-    term = equation_of(term, y0, clock, controller, inputs, generator)
+    term = equation_of(term, y0, clock, controller, inputs, generator, max_steps)
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1; got {max_steps}.")
     events, integrands = _several(event, "event"), _several(aux, "aux")

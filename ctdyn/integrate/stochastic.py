@@ -32,6 +32,7 @@ def equation_of(
     controller: StepController | None,
     inputs: Path | None,
     generator: Generator | None,
+    max_steps: int = 10_000,
 ) -> Term:
     """The term that `solve` is asked to solve; a stochastic one with a Brownian motion of its own.
 
@@ -42,6 +43,7 @@ def equation_of(
         controller: the steps.
         inputs: what drives the field.
         generator: of the random numbers of an `SDEField`.
+        max_steps: the most steps that will be taken.
 
     Raises:
         ValueError: a generator is given and the equation draws nothing.
@@ -52,7 +54,7 @@ def equation_of(
         'ODETerm'
     """
     if isinstance(equation, SDEField):
-        return stochastic_term(equation, y0, clock, controller, inputs, generator)
+        return stochastic_term(equation, y0, clock, controller, inputs, generator, max_steps)
     if generator is not None:
         raise ValueError(
             "generator= draws the Brownian motion of an SDEField; this equation is "
@@ -69,6 +71,7 @@ def stochastic_term(
     controller: StepController | None,
     inputs: Path | None,
     generator: Generator | None,
+    max_steps: int = 10_000,
 ) -> SDETerm:
     """A field along a Brownian motion drawn for the solve: stored for fixed steps, a virtual tree for adaptive ones.
 
@@ -79,6 +82,7 @@ def stochastic_term(
         controller: the steps.
         inputs: what drives the field beside the noise.
         generator: of the random numbers; None for torch's own.
+        max_steps: the most steps that will be taken.
 
     Example:
         >>> from ctdyn.systems import OrnsteinUhlenbeck
@@ -94,8 +98,12 @@ def stochastic_term(
     if isinstance(controller, GridController):
         if isinstance(controller, ConstantStep):
             # Whole steps, so that a later end leaves what came before as it was; knots cut steps and not the motion.
-            ticks = torch.arange(controller.count(clock, None) + 1, dtype=torch.float64, device=start.device)
+            count = min(controller.count(clock, None), max_steps + 1)
+            ticks = torch.arange(count + 1, dtype=torch.float64, device=start.device)
             grid = start + ticks.reshape(-1, *[1] * start.dim()) * (controller.dt * clock.direction)
+        elif controller.count(clock, None) > max_steps:
+            # The solve is going to say so.
+            grid = torch.stack([start, clock.end.detach()])
         else:
             grid = controller.grid(clock, None).detach()
         motion = StoredBrownian.draw(grid, size, generator=generator, dtype=y0.dtype.to_real())

@@ -8,7 +8,8 @@ import torch
 import torchsde
 from torch import nn
 
-from ctdyn.integrate import Checkpoint, ConstantStep, PIDController, StepTo, evolve, solve
+from ctdyn._checks import MaxStepsError
+from ctdyn.integrate import Checkpoint, ConstantStep, Direct, PIDController, StepTo, evolve, solve
 from ctdyn.paths import LinearPath, StoredBrownian, VirtualBrownianTree
 from ctdyn.solvers import (
     SRA1,
@@ -355,6 +356,31 @@ def test_a_clock_of_epoch_seconds_is_solved_or_refused_and_never_hangs():
     found = solve(field, y0, ts, solver=EulerMaruyama(), controller=ConstantStep(0.125), generator=seeded()).ys
     near = solve(field, y0, ts - ts[0], solver=EulerMaruyama(), controller=ConstantStep(0.125), generator=seeded()).ys
     torch.testing.assert_close(found, near, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("controller", [ConstantStep(1e-12), StepTo(10**9), ConstantStep(0.01), StepTo(99)], ids=repr)
+def test_more_steps_than_allowed_are_an_error_at_once(controller):
+    field, y0 = OrnsteinUhlenbeck(), torch.ones(2, 1)
+    with pytest.raises(MaxStepsError, match="max_steps=20"):
+        solve(field, y0, SPAN, solver=EulerMaruyama(), controller=controller, max_steps=20, generator=seeded())
+    found = solve(
+        field, y0, SPAN, solver=EulerMaruyama(), controller=controller, max_steps=20, generator=seeded(), throw=False
+    )
+    assert bool(torch.isnan(found.ys[:, -1]).all())
+
+
+@pytest.mark.slow
+def test_compiled_steps_give_the_same_answer():
+    y0, ts = problem()
+    field = Learned()
+    for solver in (EulerMaruyama(), SRI1()):
+        plain, compiled = (
+            solve(field, y0, ts, solver=solver, controller=ConstantStep(0.2), adjoint=way, generator=seeded()).ys
+            for way in (Direct(), Direct(compile=True))
+        )
+        torch.testing.assert_close(compiled, plain, rtol=1e-9, atol=1e-9)
+        one, other = (torch.autograd.grad(ys.square().sum(), list(field.parameters())) for ys in (plain, compiled))
+        torch.testing.assert_close(other, one, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("count", [99, 100, 101, 200])
