@@ -108,7 +108,7 @@ class ReversibleMethod(ReversibleSolver):
         pull = _COUPLING if self.coupling is None else self.coupling
         for name, value in (
             ("_pull", pull),
-            ("horizon", 512 if pull == 1.0 else min(max(int(math.log(1e-4) / math.log(pull)), 1), 512)),
+            ("horizon", 512 if pull == 1.0 else min(max(int(math.log(1e-3) / math.log(pull)), 1), 512)),
             ("order", self.base.order),
             ("error_order", self.base.error_order),
             ("adaptive", self.base.adaptive),

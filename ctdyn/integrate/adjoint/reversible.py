@@ -216,13 +216,10 @@ class _Back:
         """The gradients of the state at the start of some pieces; None where undoing did not lead back there."""
         y, state = end
         for number in reversed(numbers):
-            piece = self.pieces[number]
-            y, state = self.program.undo(piece, y, state)
-            off = torch.zeros_like(self.allowed)
-            if number == numbers[0]:
-                off = self._off(y, start[0])
-                y, state = start
+            piece, after = self.pieces[number], y
+            y, state = start if number == numbers[0] else self.program.undo(piece, y, state)
             local, outputs = self._again(piece, y, state)
+            off = self._off(outputs[1].detach(), after)
             seen = outputs[0].detach() * self.pieces.own(number)[..., None]
             off = torch.maximum(off, self._off(seen, self.pieces.part(self.ys, number)))
             if bool((off > 1.0).any()):
