@@ -34,7 +34,7 @@ class ETDRK2(ExponentialSolver):
     """
 
     order: ClassVar[int] = 2
-    error_order: ClassVar[float] = 2
+    error_order: ClassVar[int] = 2
     adaptive: ClassVar[bool] = True
     stages: ClassVar[int] = 2
 

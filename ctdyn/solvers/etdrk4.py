@@ -40,7 +40,7 @@ class ETDRK4(ExponentialSolver):
     """
 
     order: ClassVar[int] = 4
-    error_order: ClassVar[float] = 4
+    error_order: ClassVar[int] = 4
     adaptive: ClassVar[bool] = False
     stages: ClassVar[int] = 4
 

@@ -40,7 +40,7 @@ class ExponentialEuler(ExponentialSolver):
     """
 
     order: ClassVar[int] = 1
-    error_order: ClassVar[float] = 1
+    error_order: ClassVar[int] = 1
     adaptive: ClassVar[bool] = False
     stages: ClassVar[int] = 1
 

@@ -44,7 +44,7 @@ class Leapfrog(Solver):
     """
 
     order: ClassVar[int] = 2
-    error_order: ClassVar[float] = 2
+    error_order: ClassVar[int] = 2
     adaptive: ClassVar[bool] = False
     stages: ClassVar[int] = 1
     requires: ClassVar[type[VectorField]] = SecondOrderField

@@ -27,7 +27,7 @@ class Ralston(RungeKutta):
     """
 
     order: ClassVar[int] = 2
-    error_order: ClassVar[float] = 2
+    error_order: ClassVar[int] = 2
     tableau: ClassVar[Tableau] = Tableau(
         c=(0.0, 2 / 3),
         a=((2 / 3,),),

@@ -26,7 +26,7 @@ class RK4ThreeEighths(RungeKutta):
     """
 
     order: ClassVar[int] = 4
-    error_order: ClassVar[float] = 4
+    error_order: ClassVar[int] = 4
     tableau: ClassVar[Tableau] = Tableau(
         c=(0.0, 1 / 3, 2 / 3, 1.0),
         a=((1 / 3,), (-1 / 3, 1.0), (1.0, -1.0, 1.0)),
