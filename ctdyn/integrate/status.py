@@ -38,8 +38,8 @@ _REASONS = {
     Status.MAX_STEPS: "the solve used up max_steps={max_steps}. Raise max_steps, loosen rtol and atol, or take a "
     "larger dt",
     Status.STEP_SIZE: "the step size fell below what float64 times resolve: the solution blows up here, or the field "
-    "is discontinuous or too stiff for an explicit method. Stop before this time, loosen rtol and atol, or smooth the "
-    "field",
+    "is discontinuous or too stiff for an explicit method. Stop before this time, loosen rtol and atol, smooth the "
+    "field, or take an implicit method such as solver=Rodas5P()",
     Status.NON_FINITE: "the vector field or the state became NaN or infinite just after this time. Check the field "
     "there (logarithms, square roots, divisions, exploding weights); with a fixed step, take a smaller step_size "
     "(ConstantStep(dt=...) or StepTo(num_steps=...))",

