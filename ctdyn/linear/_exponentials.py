@@ -43,6 +43,10 @@ def exponentials(A: Tensor, dt: Tensor, order: int) -> tuple[Tensor, ...]:
         values = (growth + _identity(A), *integrals)
     else:
         values = _interpolated(A, distinct, order, nodes)
+        still = distinct.detach() == 0
+        if bool(still.any()):
+            # Padding must do nothing at all, however much of it there is.
+            values = (torch.where(still[..., None, None], _identity(A), values[0]), *values[1:])
     step = distinct[..., None, None].to(A.dtype)
     found = (values[0], *(step * value for value in values[1:]))
     if place is None:
@@ -111,7 +115,8 @@ def _rate(A: Tensor) -> Tensor:
         fourth = unit @ unit
         fourth = fourth @ fourth
         found = [torch.linalg.matrix_norm(power, 1) ** (1 / p) for power, p in ((fourth, 4), (fourth @ unit, 5))]
-        return norm * torch.maximum(*found)
+        # A bound from below, so that the powers of what is nilpotent stay in range.
+        return norm * torch.maximum(*found).clamp(min=1 / 64)
 
 
 def _levels(reach: Tensor) -> Tensor:
@@ -156,7 +161,7 @@ def _direct(A: Tensor, dt: Tensor, order: int) -> tuple[Tensor, ...]:
 def _interpolated(A: Tensor, dt: Tensor, order: int, count: int) -> tuple[Tensor, ...]:
     """`exp(A dt)` and phi functions: interpolated in the step, and squared where the step is too long for that."""
     rate = _rate(A)
-    longest = dt.detach().amax()
+    longest = dt.detach().amax().clamp(min=torch.finfo(dt.dtype).tiny)
     # All series share one interval, so that their nodes are the same: the longest that the fastest matrix allows.
     reach = float(rate.amax() * longest.to(rate.dtype))
     end = longest if reach <= _REACH else longest * (_REACH / reach)

@@ -117,6 +117,26 @@ def test_repeated_steps_are_made_once_and_stand_where_they_belong():
     )
 
 
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+def test_chains_of_integrators(dtype):
+    A = torch.diag(torch.ones(3, dtype=dtype), 1)
+    S = torch.zeros(4, 4, dtype=dtype)
+    S[3, 3] = 1.0
+    dt = torch.tensor([0.0, 1e-3, 1.0, 50.0], dtype=dtype)
+    made = Dense(A, S=S).discretize(dt, noise=True)
+    powers = torch.stack([dt**j / math.factorial(j) for j in range(4)], -1)
+    torch.testing.assert_close(made.A_bar[:, 0].detach(), powers, rtol=1e-5 if dtype != F64 else 1e-13, atol=0)
+    expected = dt**7 / (7 * 36)
+    torch.testing.assert_close(made.Q[:, 0, 0].detach(), expected, rtol=1e-5 if dtype != F64 else 1e-13, atol=0)
+
+
+def test_steps_of_length_zero_alone():
+    A = torch.eye(2, dtype=F64).expand(3, 2, 2)
+    dt = torch.zeros(3, 90, dtype=F64)
+    assert torch.equal(exponentials(-A, dt, 0)[0], A[:, None].expand(3, 90, 2, 2))
+    assert not noise_integrals(-A, A, dt).any()
+
+
 def test_each_matrix_of_a_batch_has_its_own_pace():
     A = torch.stack([torch.eye(3, dtype=F64) * rate for rate in (-1e-3, -1.0, -300.0)])
     dt = torch.rand(3, 200, dtype=F64)
