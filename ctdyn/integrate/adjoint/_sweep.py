@@ -211,8 +211,7 @@ class Sweep:
         return torch.cat([torch.where(there.unsqueeze(-1), truth, y), a], -1)
 
     def _record(self, row: _Row) -> None:
-        if any(x.requires_grad for x in self.held.tensors):
-            self.rows.append(row)
+        self.rows.append(row)
         if len(self.rows) == _ROWS_AT_ONCE:
             self._integrate()
 
