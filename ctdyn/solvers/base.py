@@ -83,10 +83,6 @@ class Solver(ABC):
         """The method for a solve under these tolerances: itself, unless it iterates and so must know when to stop."""
         return self
 
-    def within(self, rtol: float | Tensor, atol: float | Tensor) -> Solver:
-        """The method for a solve under these tolerances: itself, unless it iterates and so must know when to stop."""
-        return self
-
     def strong_order(self, noise: Noise) -> float:
         """Order of convergence path by path of a method with a `calculus`: 0.5 for general noise, otherwise 1."""
         return 0.5 if noise is Noise.GENERAL else 1.0

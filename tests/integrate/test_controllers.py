@@ -136,17 +136,17 @@ def test_pi_control_solves_too_and_a_pure_relative_tolerance_survives_zeros():
     assert torch.equal(still.ys, torch.zeros(1, 2, 2, dtype=F64))
 
 
+@pytest.mark.parametrize("solver", [Bosh3(), Tsit5(), Dopri5()], ids=repr)
 @pytest.mark.parametrize("shape", [(5,), (5, 1), (5, 2), (1, 2)])
-def test_tolerances_per_series_and_per_entry(shape):
+def test_tolerances_per_series_and_per_entry(shape, solver):
     ts, y0 = own_clocks(), torch.tensor([1.0, 0.0], dtype=F64).expand(5, 2)
     tolerance = torch.logspace(-2, -5, 10, dtype=F64).reshape(5, 2)[: shape[0], : shape[-1] if len(shape) > 1 else 1]
     tolerance = tolerance.reshape(shape)
-    # A method with one interpolant for all tolerances: others take the better one for the whole batch.
-    together = solve(rotation, y0, ts, solver=Bosh3(), controller=PIDController(tolerance, tolerance * 1e-2))
+    together = solve(rotation, y0, ts, solver=solver, controller=PIDController(tolerance, tolerance * 1e-2))
     for row in range(5):
         own = tolerance[row if shape[0] == 5 else 0]
-        own = own if own.dim() and own.shape[0] == 2 else float(own)
-        alone = solve(rotation, y0[row], ts[row], solver=Bosh3(), controller=PIDController(own, own * 1e-2))
+        own = own if own.numel() == 2 else own.reshape(())
+        alone = solve(rotation, y0[row], ts[row], solver=solver, controller=PIDController(own, own * 1e-2))
         torch.testing.assert_close(together.ys[row], alone.ys, rtol=1e-12, atol=1e-12)
         assert int(together.stats["steps"][row]) == int(alone.stats["steps"])
 
