@@ -12,6 +12,7 @@ r"""Exact linear dynamics between any two times, and scans over whole series.
 `causal_convolution` the same on a regular grid by FFT, with `exponential_kernel` of a diagonal system
 `CompiledScan`       the scans on a CPU at the speed of its memory, by numba (`pip install ctdyn[fast]`); used by itself
                      where numba is installed
+`TritonScan`         the scans on a CUDA device; used by itself there
 `BlockedScan`        the scans in plain torch, anywhere; what a `ScanBackend` must do
 `LinearDynamics`     what can be discretized, scanned and stepped exactly: `Diagonal`, `Rotations`, `Dense`, `OU`,
                      `Matern`, `HippoLegS`, `HippoLegT`, `HippoLagT`, `SumDynamics`, `ProductDynamics`
@@ -27,6 +28,7 @@ from ._backends import ScanBackend
 from ._blocked import BlockedScan
 from ._coefficients import decay, held_gain
 from ._compiled import CompiledScan
+from ._triton import TritonScan
 from .chain import Chain
 from .combined import ProductDynamics, SumDynamics
 from .convolution import causal_convolution, exponential_kernel
@@ -64,13 +66,14 @@ __all__ = [
     "LinearGaussian",
     "Matern",
     "MatrixDynamics",
-    "ProductDynamics",
     "NewtonScan",
     "NonlinearScan",
+    "ProductDynamics",
     "Ramp",
     "Rotations",
     "ScanBackend",
     "SumDynamics",
+    "TritonScan",
     "causal_convolution",
     "decay",
     "expectation_maximisation",
@@ -79,8 +82,8 @@ __all__ = [
     "legs_matrices",
     "linear_recurrence",
     "maximum_likelihood",
-    "over_tiles",
     "nonlinear_recurrence",
+    "over_tiles",
     "phi1",
     "phi2",
     "phi3",

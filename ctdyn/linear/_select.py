@@ -9,6 +9,7 @@ from torch import Tensor
 from ._backends import ScanBackend
 from ._blocked import BlockedScan
 from ._compiled import CompiledScan, numba_is_installed
+from ._triton import TritonScan, triton_is_installed
 
 
 __all__ = ["default_backend"]
@@ -26,9 +27,16 @@ def default_backend(x: Tensor) -> ScanBackend:
     """
     if CompiledScan.takes(x) and numba_is_installed():
         return _compiled()
+    if TritonScan.takes(x) and triton_is_installed():
+        return _triton()
     return _BLOCKED
 
 
 @cache
 def _compiled() -> ScanBackend:
     return CompiledScan()
+
+
+@cache
+def _triton() -> ScanBackend:
+    return TritonScan()

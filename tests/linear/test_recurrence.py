@@ -1,5 +1,6 @@
 """One suite for every backend: a scan is the plain loop in double precision, and so are all of its gradients."""
 
+import os
 import subprocess
 import sys
 from collections import OrderedDict
@@ -15,14 +16,17 @@ from ctdyn.linear import (
     BlockedScan,
     CompiledScan,
     ScanBackend,
+    TritonScan,
     _blocked,
     _compiled,
     _recycling,
+    _triton,
     decay,
     held_gain,
     linear_recurrence,
     zoh_scan,
 )
+from ctdyn.linear._backends import Steps
 from ctdyn.linear._coefficients import held_gain_slope
 
 
@@ -36,7 +40,49 @@ DTYPES = list(DOUBLE)
 TOLERANCE = {torch.float32: 2e-5, torch.complex64: 2e-5, torch.float64: 1e-11, torch.complex128: 1e-11}
 
 
-@pytest.fixture(params=["blocked", "blocked in tiles of 16", "compiled", "compiled on two threads"])
+class OnDevice(ScanBackend):
+    """A backend of another device, for tensors of the CPU."""
+
+    def __init__(self, backend: ScanBackend, device: str) -> None:
+        self.backend, self.device = backend, device
+
+    def _there(self, x):
+        return x.to(self.device) if isinstance(x, Tensor) else x
+
+    def _steps(self, steps: Steps) -> Steps:
+        return Steps(*(self._there(x) for x in (steps.lam, steps.dt, steps.reset)), steps.impulse, steps.reverse)
+
+    def recurrence(self, a, b, h0, *, reverse):
+        return self.backend.recurrence(*map(self._there, (a, b, h0)), reverse=reverse).cpu()
+
+    def recurrence_gradients(self, a, h, h0, g, *, reverse, needs_a):
+        given = map(self._there, (a, h, h0, g))
+        results = self.backend.recurrence_gradients(*given, reverse=reverse, needs_a=needs_a)
+        return tuple(None if x is None else x.cpu() for x in results)
+
+    def zoh(self, steps, v, h0):
+        return self.backend.zoh(self._steps(steps), *map(self._there, (v, h0))).cpu()
+
+    def zoh_gradients(self, steps, v, h, h0, g, *, needs):
+        given = map(self._there, (v, h, h0, g))
+        results = self.backend.zoh_gradients(self._steps(steps), *given, needs=needs)
+        return tuple(None if x is None else x.cpu() for x in results)
+
+
+def triton(monkeypatch: pytest.MonkeyPatch) -> ScanBackend:
+    """Triton on the device at hand, or interpreted on the CPU where TRITON_INTERPRET=1 asks for it."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if not _triton.triton_is_installed() or not (interpreted or torch.cuda.is_available()):
+        pytest.skip("needs Triton, and a CUDA device or TRITON_INTERPRET=1")
+    monkeypatch.setattr(_triton, "_TILE", 1 << 9)
+    monkeypatch.setattr(_triton, "_SPAN", 4)
+    return TritonScan() if interpreted else OnDevice(TritonScan(), "cuda")
+
+
+BACKENDS = ["blocked", "blocked in tiles of 16", "compiled", "compiled on two threads"]
+
+
+@pytest.fixture(params=[*BACKENDS, pytest.param("triton", marks=pytest.mark.gpu)])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScanBackend]:
     threads = torch.get_num_threads()
     if request.param.startswith("blocked"):
@@ -44,6 +90,9 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(_blocked, "_LOOP", 1 << 7)
         monkeypatch.setattr(_blocked, "_CALL", 1 << 6)
         yield BlockedScan(16 if "tiles" in request.param else None)
+        return
+    if request.param == "triton":
+        yield triton(monkeypatch)
         return
     pytest.importorskip("numba")
     if "two" in request.param:
