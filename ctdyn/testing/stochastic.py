@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -253,27 +253,30 @@ def check_sde_solver(solver: Solver, *, paths: int = 1000) -> None:
     calculus = solver.calculus or Calculus.ITO
     for noise in (Noise.SCALAR, Noise.DIAGONAL, Noise.ADDITIVE):
         if noise in solver.noises:
-            _check_strong_order(solver, _problem(noise, calculus), paths)
+            _check_strong_order(solver, *_problem(noise, calculus), paths)
     noise = next(kind for kind in (Noise.DIAGONAL, Noise.ADDITIVE, Noise.SCALAR) if kind in solver.noises)
-    _check_answers(solver, _problem(noise, calculus))
-    _check_gradients(solver, _problem(noise, calculus))
+    field, exact = _problem(noise, calculus)
+    _check_answers(solver, field)
+    _check_gradients(solver, field)
     seeds, t0, *_ = _series()
-    if method_for(SDETerm(_problem(noise, calculus), _motion(_problem(noise, calculus), seeds, t0)), solver).adaptive:
-        _check_adaptive(solver, _problem(noise, calculus))
+    if method_for(SDETerm(field, _motion(field, seeds, t0)), solver).adaptive:
+        _check_adaptive(solver, field, exact)
 
 
-def _problem(noise: Noise, calculus: Calculus) -> _Bounded | _Fading:
-    return _Fading(calculus) if noise is Noise.ADDITIVE else _Bounded(noise, calculus)
+def _problem(noise: Noise, calculus: Calculus) -> tuple[SDEField, Callable[..., Tensor]]:
+    """An equation and its solution path by path."""
+    field = _Fading(calculus) if noise is Noise.ADDITIVE else _Bounded(noise, calculus)
+    return field, field.exact
 
 
 @torch.no_grad()
-def _check_strong_order(solver: Solver, field: _Bounded | _Fading, paths: int) -> None:
+def _check_strong_order(solver: Solver, field: SDEField, exact: Callable[..., Tensor], paths: int) -> None:
     counts = (16, 32, 64, 128)
     grid = torch.linspace(0, 1, counts[-1] + 1, dtype=_F64)[:, None].expand(-1, paths)
     size = 1 if field.noise is Noise.SCALAR else 2
     motion = StoredBrownian.draw(grid, size, generator=torch.Generator().manual_seed(0))
     y0 = torch.tensor([0.2, -0.3], dtype=_F64).expand(paths, 2)
-    truth = field.exact(grid[-1], y0, motion.evaluate(grid[-1]))
+    truth = exact(grid[-1], y0, motion.evaluate(grid[-1]))
     errors = []
     for count in counts:
         ys = solve(SDETerm(field, motion), y0, grid[[0, -1], 0], solver=solver, controller=ConstantStep(1 / count)).ys
@@ -305,7 +308,7 @@ def _motion(field: SDEField, seeds: Tensor, t0: Tensor) -> VirtualBrownianTree:
 
 
 @torch.no_grad()
-def _check_answers(solver: Solver, field: _Bounded | _Fading) -> None:
+def _check_answers(solver: Solver, field: SDEField) -> None:
     seeds, t0, y0, ts = _series()
     method, term = (
         method_for(SDETerm(field, _motion(field, seeds, t0)), solver),
@@ -331,7 +334,7 @@ def _check_answers(solver: Solver, field: _Bounded | _Fading) -> None:
     same(more[:, :3], found[:, :3], 1e-12, "asking for more times moves the old answers")
 
 
-def _check_gradients(solver: Solver, field: _Bounded | _Fading) -> None:
+def _check_gradients(solver: Solver, field: SDEField) -> None:
     seeds, t0, y0, ts = _series()
     y0 = y0.requires_grad_()
     leaves = [y0, *field.parameters()]
@@ -357,11 +360,11 @@ def _check_gradients(solver: Solver, field: _Bounded | _Fading) -> None:
 
 
 @torch.no_grad()
-def _check_adaptive(solver: Solver, field: _Bounded | _Fading) -> None:
+def _check_adaptive(solver: Solver, field: SDEField, exact: Callable[..., Tensor]) -> None:
     zero = torch.zeros(32, dtype=_F64)
     motion = _motion(field, torch.arange(32), zero)
     y0 = torch.tensor([0.2, -0.3], dtype=_F64).expand(32, 2)
-    truth = field.exact(zero + 1, y0, motion.evaluate(zero + 1))
+    truth = exact(zero + 1, y0, motion.evaluate(zero + 1))
     errors = []
     for tolerance in (1e-1, 1e-3):
         control = PIDController(rtol=tolerance, atol=tolerance, dt0=0.1)
