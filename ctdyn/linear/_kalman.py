@@ -54,11 +54,10 @@ class Filtered(NamedTuple):
 
 def kalman_filter(steps: Steps, chunks: int | None = None) -> Filtered:
     """Filter all series: distributions of the state at every time, given the observations up to then."""
-    length, lanes = steps.F.shape[:2]
     if chunks is None:
-        chunks = COMPILED if can_compile(steps.F) else chunk_count(length, lanes)
+        chunks = COMPILED if can_compile(steps.F) else chunk_count(steps.F)
     else:
-        chunks = min(max(chunks, 1), length)
+        chunks = min(max(chunks, 1), len(steps.F))
     return Filtered(*_Filter.apply(chunks, *steps))  # type: ignore[misc]
 
 

@@ -21,8 +21,12 @@ _FEW_STEPS = 24
 _MANY_LANES = 512
 
 
-def chunk_count(length: int, lanes: int) -> int:
-    """Into how many chunks to cut `length` steps of `lanes` series; 1 where stepping through all is as fast."""
+def chunk_count(like: Tensor) -> int:
+    """Into how many chunks to cut a tensor `(time, lane, ...)`; 1 where stepping through all times is as fast."""
+    length, lanes = like.shape[:2]
+    if like.device.type != "cpu":
+        # There the number of calls is what counts.
+        return max(1, round(math.sqrt(length)))
     if length < _FEW_STEPS or lanes >= _MANY_LANES:
         return 1
     return max(2, round(1.5 * math.sqrt(length) / max(1.0, lanes / 64)))
@@ -116,7 +120,7 @@ class Recurrence(Function):
     @staticmethod
     def forward(A: Tensor, b: Tensor, h0: Tensor) -> Tensor:
         length, lanes = b.shape[:2]
-        chunks = chunk_count(length, lanes)
+        chunks = chunk_count(A)
         eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
         matrices, rows = split(A, chunks, eye).unbind(0), split(b, chunks).unbind(0)
         if chunks > 1:
@@ -155,7 +159,7 @@ class Congruence(Function):
     @staticmethod
     def forward(A: Tensor, S: Tensor, P0: Tensor) -> Tensor:
         length, lanes = S.shape[:2]
-        chunks = chunk_count(length, lanes)
+        chunks = chunk_count(A)
         eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
         cut = split(A, chunks, eye)
         matrices, transposed, rows = cut.unbind(0), cut.mT.unbind(0), split(S, chunks).unbind(0)

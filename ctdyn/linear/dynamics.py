@@ -14,7 +14,7 @@ from .holds import HeldBefore, Hold
 from .recurrence import linear_recurrence
 
 
-__all__ = ["Discretization", "LinearDynamics"]
+__all__ = ["Discretization", "LinearDynamics", "check_resolution"]
 
 _COARSE = 1e-2
 
@@ -398,7 +398,7 @@ class LinearDynamics(nn.Module, ABC):
         if ts.dim() < 1 or ts.shape[-1] < 1 or not ts.is_floating_point():
             raise ValueError(f"ts must be floating, (*batch, time), with at least one time; got {tuple(ts.shape)}.")
         _require(bool(torch.isfinite(ts).all()), "ts holds NaN or infinite times; pad by repeating the last time.")
-        _check_resolution(ts)
+        check_resolution(ts)
         first = ts[..., :1] if t0 is None else torch.as_tensor(t0, dtype=ts.dtype, device=ts.device)[..., None]
         first = first.expand(*torch.broadcast_shapes(first.shape[:-1], ts.shape[:-1]), 1)
         path = torch.cat([first, ts.expand(*first.shape[:-1], -1)], -1)
@@ -469,8 +469,15 @@ def _check_steps(dt: Tensor) -> None:
     )
 
 
-def _check_resolution(ts: Tensor) -> None:
-    """Times of a distant origin, in float32, are multiples of something coarse: their differences are wrong."""
+def check_resolution(ts: Tensor) -> None:
+    """Refuse times that are far from their origin in float32: their differences are wrong.
+
+    Raises:
+        ValueError: the times are coarser than a hundredth of a typical step.
+
+    Example:
+        >>> check_resolution(torch.tensor([0.0, 0.1, 0.3]))
+    """
     if ts.dtype.itemsize > 4 or ts.shape[-1] < 2:
         return
     times = ts.detach()

@@ -14,7 +14,7 @@ from ._matrix_scan import matrix_recurrence
 from ._tensors import as_tensor, check_matrix, check_psd, keep, positive
 from ._tiles import differentiable_tensors, sum_over_tiles
 from .chain import Chain
-from .dynamics import LinearDynamics
+from .dynamics import LinearDynamics, check_resolution
 from .holds import HeldBefore, Hold
 
 
@@ -440,6 +440,7 @@ class LinearGaussian(nn.Module):
             )
         if not batch.times.shape[-1]:
             raise ValueError("the batch has no times, (*batch, time); a model needs at least one row, observed or not.")
+        check_resolution(batch.times)
 
     def _finite(self, found: Tensor) -> Tensor:
         if bool(torch.isfinite(found.detach()).all()):

@@ -468,6 +468,12 @@ def test_reference_with_channels_partly_missing(reference_root):
             ),
             "5 inputs",
         ),
+        (
+            lambda: LinearGaussian(Matern(1.5), R=1.0).log_prob(
+                observe(1.7e9 + torch.tensor([0.0, 200.0, 400.0]), torch.zeros(3, 1))
+            ),
+            "collapse",
+        ),
         (lambda: Gaussian(torch.zeros(2), torch.eye(3)), "needs a mean"),
     ],
 )
