@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,7 @@ def test_traced_programs_give_the_same_answers_and_gradients():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the CPU with g++")
 def test_compiled_programs_give_the_same_answers_and_gradients():
     compile_for_real("compiled", "0", "3")
 

@@ -1,6 +1,7 @@
 """One suite for every backend: a scan is the plain loop in double precision, and so are all of its gradients."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import OrderedDict
@@ -450,6 +451,7 @@ torch.testing.assert_close(got, torch.autograd.grad(loss(*inputs), inputs))
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the CPU with g++")
 def test_compilation() -> None:
     # In a process of its own: the type checker of the tests wraps functions in a way that cannot be traced.
     run = subprocess.run([sys.executable, "-c", COMPILATION], capture_output=True, text=True)
