@@ -19,7 +19,7 @@ from ._tracing import Held, pull, refuse_second
 from .base import Adjoint
 
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "recomputed"]
 
 
 @dataclass(frozen=True)
