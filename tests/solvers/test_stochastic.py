@@ -16,7 +16,6 @@ from ctdyn.solvers import (
     Milstein,
     ReversibleHeun,
     StratonovichMilstein,
-    Tsit5,
 )
 from ctdyn.structure import Calculus, Noise, SDEField
 from ctdyn.terms import SDETerm
@@ -32,7 +31,6 @@ METHODS = [
     EulerHeun(),
     Heun(),
     Midpoint(),
-    Tsit5(),
     ReversibleHeun(),
     SRI1(),
     SRA1(),
@@ -41,7 +39,7 @@ METHODS = [
 
 @pytest.mark.parametrize("solver", METHODS, ids=repr)
 def test_every_method_keeps_the_contract(solver):
-    check_sde_solver(solver, paths=400)
+    check_sde_solver(solver, paths=300)
 
 
 def test_the_reversible_method_also_solves_ordinary_equations():
@@ -78,7 +76,7 @@ class Turning(SDEField):
         return torch.stack([torch.stack([0.5 + 0 * x1, torch.cos(x2)], -1), torch.stack([torch.sin(x1), -x2], -1)], -2)
 
 
-def observed(solver, field, counts, finer, size, paths=600):
+def observed(solver, field, counts, finer, size, paths=500):
     """The errors against the same path solved with steps so many times finer, and their slope."""
     grid = torch.linspace(0, 1, counts[-1] * finer + 1, dtype=F64)[:, None].expand(-1, paths)
     motion = StoredBrownian.draw(grid, size, generator=torch.Generator().manual_seed(1))
@@ -100,10 +98,20 @@ def observed(solver, field, counts, finer, size, paths=600):
     ids=repr,
 )
 def test_orders_for_additive_noise_of_a_nonlinear_equation(solver, order):
-    assert abs(observed(solver, Rippled(), (32, 64, 128), 8, 3) - order) < 0.1
+    assert abs(observed(solver, Rippled(), (32, 64, 128), 4 if order > 1 else 8, 3) - order) < 0.1
 
 
-@pytest.mark.parametrize("solver", [EulerMaruyama(), EulerHeun(), Heun(), Midpoint(), ReversibleHeun()], ids=repr)
+@pytest.mark.parametrize(
+    "solver",
+    [
+        EulerMaruyama(),
+        Heun(),
+        ReversibleHeun(),
+        pytest.param(EulerHeun(), marks=pytest.mark.slow),
+        pytest.param(Midpoint(), marks=pytest.mark.slow),
+    ],
+    ids=repr,
+)
 def test_orders_for_noise_that_does_not_commute(solver):
     field = Turning(Calculus.ITO if isinstance(solver, EulerMaruyama) else Calculus.STRATONOVICH)
     assert abs(observed(solver, field, (16, 32, 64), 16, 2) - 0.5) < 0.1
