@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -22,13 +22,18 @@ _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 @cache
 def triton_is_installed() -> bool:
-    """Whether the kernels can be compiled.
+    """Whether the kernels can be compiled: Triton 3.3 or later.
 
     Example:
         >>> triton_is_installed() in (True, False)
         True
     """
-    return importlib.util.find_spec("triton") is not None
+    try:
+        major, minor = importlib.metadata.version("triton").split(".")[:2]
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    # Tuples as arguments came with 3.3.
+    return (int(major), int(minor)) >= (3, 3)
 
 
 @dataclass(frozen=True)
@@ -92,11 +97,11 @@ def _launch(
 ) -> None:
     rows, length, states = b.shape
     grid = (rows * entries.shape[1], -(-states // _BLOCK))
-    tensors = [_parts(x) for x in (a, b, entries, out, products)]
-    strides = [stride for x in tensors for stride in x.stride()[:3]]
+    tensors = tuple(_parts(x) for x in (a, b, entries, out, products))
+    strides = tuple(x.stride()[:3] for x in tensors)
     sizes = (length, states, entries.shape[1], span)
     options = {"REVERSE": reverse, "PAIRED": b.is_complex(), "FILL": fill, "BLOCK": _BLOCK, "num_warps": 2}
-    _kernels().walk[grid](*tensors, *strides, *sizes, **options)
+    _kernels().walk[grid](tensors, strides, sizes, **options)
 
 
 def _parts(x: Tensor) -> Tensor:

@@ -9,14 +9,15 @@ __all__ = ["walk"]
 
 
 @triton.jit
-def walk(
-    a, b, entries, out, products,
-    a_row, a_time, a_state, b_row, b_time, b_state, e_row, e_chunk, e_state,
-    o_row, o_time, o_state, p_row, p_chunk, p_state,
-    length, states, chunks, span,
-    REVERSE: tl.constexpr, PAIRED: tl.constexpr, FILL: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def walk(tensors, strides, sizes, REVERSE: tl.constexpr, PAIRED: tl.constexpr, FILL: tl.constexpr, BLOCK: tl.constexpr):
     """Walk over one chunk of one row: fill in its states, or find its end from a zero state and its product."""
+    a, b, entries, out, products = tensors
+    a_row, a_time, a_state = strides[0]
+    b_row, b_time, b_state = strides[1]
+    e_row, e_chunk, e_state = strides[2]
+    o_row, o_time, o_state = strides[3]
+    p_row, p_chunk, p_state = strides[4]
+    length, states, chunks, span = sizes
     row = (tl.program_id(0) // chunks).to(tl.int64)
     chunk = tl.program_id(0) % chunks
     state = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)
