@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._types import State, Time
-from ..structure import Calculus
+from ..structure import Calculus, CDEField, VectorField
 from ..terms import Term
 from .base import Solver, Step, StepState
 
@@ -138,7 +138,7 @@ class RungeKutta(Solver, ABC):
         dt = span.to(y0.dtype).unsqueeze(-1)
         stages = list(velocities)
         for node, row in self.tableau.extra:
-            stages.append(term.derivative(t0 + node * span, _combine(y0, dt, row, stages)))
+            stages.append(_velocities(term, t0 + node * span, _combine(y0, dt, row, stages)))
         return stages
 
     def pressure(self, interpolants: Tensor) -> Tensor | None:
@@ -166,6 +166,14 @@ def is_fine(rtol: float | Tensor) -> bool:
         (False, True)
     """
     return True if isinstance(rtol, Tensor) else rtol <= 1e-6
+
+
+def _velocities(term: Term, t: Time, y: State) -> State:
+    """The velocities in many steps, `(step, *batch, state)`: all at once where the field is known to bear the axis."""
+    if isinstance(term.field, VectorField | CDEField) or term.knots() is not None:
+        return term.derivative(t, y)
+    # A plain function may well index the axes of its batch by number.
+    return torch.stack([term.derivative(time, state) for time, state in zip(t.unbind(0), y.unbind(0), strict=True)])
 
 
 def _combine(y0: Tensor | None, dt: Tensor, weights: Sequence[float], velocities: Sequence[Tensor]) -> Tensor:

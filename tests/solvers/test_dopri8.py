@@ -9,7 +9,7 @@ import torch
 
 from ctdyn.integrate import PIDController, StepTo, solve
 from ctdyn.paths import LinearPath
-from ctdyn.solvers import Dopri8
+from ctdyn.solvers import Dopri8, Tsit5
 from ctdyn.testing import check_solver
 
 
@@ -202,3 +202,18 @@ def test_gradients_pass_through_the_extra_stages():
     exact = torch.autograd.grad((y0 * torch.exp(-rate * (ts - ts[0]))).sum(), [rate, y0, ts])
     for one, other in zip(found, exact, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-7)
+
+
+def test_a_plain_function_never_sees_another_axis():
+    rates = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    ts = torch.tensor([0.0, 0.3, 0.9], dtype=torch.float64)
+
+    def field(t, y):
+        return -rates[:, None] * t[:, None] * y
+
+    for solver in (Dopri8(), Tsit5()):
+        ys = solve(
+            field, torch.ones(2, 2, dtype=torch.float64), ts, solver=solver, controller=PIDController(1e-9, 1e-9)
+        ).ys
+        exact = torch.exp(-rates[:, None] * ts**2 / 2)
+        torch.testing.assert_close(ys, exact[..., None].expand(2, 3, 2), rtol=0, atol=1e-7)
