@@ -170,7 +170,8 @@ def is_fine(rtol: float | Tensor) -> bool:
 
 def _velocities(term: Term, t: Time, y: State) -> State:
     """The velocities in many steps, `(step, *batch, state)`: all at once where the field is known to bear the axis."""
-    if isinstance(term.field, VectorField | CDEField) or term.knots() is not None:
+    # What drives a term has been restricted to all of these steps together.
+    if isinstance(term.field, VectorField | CDEField) or term.tensors():
         return term.derivative(t, y)
     # A plain function may well index the axes of its batch by number.
     return torch.stack([term.derivative(time, state) for time, state in zip(t.unbind(0), y.unbind(0), strict=True)])

@@ -289,6 +289,7 @@ def test_fields_of_the_wrong_kind_are_found(field, error, match):
         solve(CDETerm(field, LinearPath(ts, xs)), y0, ts)
 
 
+@pytest.mark.usefixtures("_unchecked")
 def test_misuse_is_refused_with_the_cure():
     field, y0, ts, xs = problem()
     with pytest.raises(ValueError, match="inputs="):
