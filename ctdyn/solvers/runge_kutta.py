@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from .._types import State, Time
-from ..structure import Calculus, CDEField, VectorField
-from ..terms import Term
+from ..structure import Calculus, VectorField
+from ..terms import AugmentedTerm, ODETerm, Term
 from .base import Solver, Step, StepState
 
 
@@ -170,8 +170,9 @@ def is_fine(rtol: float | Tensor) -> bool:
 
 def _velocities(term: Term, t: Time, y: State) -> State:
     """The velocities in many steps, `(step, *batch, state)`: all at once where the field is known to bear the axis."""
+    plain = isinstance(term, ODETerm | AugmentedTerm) and not isinstance(term.field, VectorField)
     # What drives a term has been restricted to all of these steps together.
-    if isinstance(term.field, VectorField | CDEField) or term.tensors():
+    if not plain or term.tensors():
         return term.derivative(t, y)
     # A plain function may well index the axes of its batch by number.
     return torch.stack([term.derivative(time, state) for time, state in zip(t.unbind(0), y.unbind(0), strict=True)])

@@ -49,7 +49,7 @@ def test_the_table_has_a_row_for_every_setting(table):
 def test_errors_and_gradients_are_those_of_the_tolerance(table):
     assert (table["max_error"] < 5e-2).all()
     assert (table["rms_error"] <= table["max_error"]).all()
-    assert (table["gradient_error"] < 1e-2).all()
+    assert (table["gradient_error"] < 5e-2).all()
     assert table["max_error"][1] < table["max_error"][0]
     assert table["evaluations"][1] > table["evaluations"][0]
     assert table["saved_mb"][2] < table["saved_mb"][1]

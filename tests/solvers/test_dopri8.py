@@ -10,6 +10,7 @@ import torch
 from ctdyn.integrate import PIDController, StepTo, solve
 from ctdyn.paths import LinearPath
 from ctdyn.solvers import Dopri8, Tsit5
+from ctdyn.structure import VectorField
 from ctdyn.testing import check_solver
 
 
@@ -172,11 +173,13 @@ def test_an_output_between_steps_is_as_good_as_a_step_that_lands_on_it(tolerance
 def test_extra_stages_are_evaluated_only_in_steps_that_hold_an_output(dtype):
     calls, rows = [], []
 
-    def field(t, y):
-        calls.append(y.shape)
-        rows.append(y[..., 0].numel())
-        return -y
+    class Decay(VectorField):
+        def forward(self, t, y, u=None):
+            calls.append(y.shape)
+            rows.append(y[..., 0].numel())
+            return -y
 
+    field = Decay()
     y0, control = torch.ones(1, dtype=dtype), PIDController(1e-6, 1e-6)
     few = torch.tensor([0.0, 20.0])
     bare = solve(field, y0, few, solver=Dopri8(), controller=control)
