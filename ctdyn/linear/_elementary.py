@@ -16,10 +16,11 @@ from numba import njit, types  # pyright: ignore[reportMissingImports]
 from numba.extending import overload  # pyright: ignore[reportMissingImports]
 
 
-__all__ = ["coefficients", "kernel", "slopes", "sum_kernel"]
+__all__ = ["allocating_kernel", "coefficients", "kernel", "slopes", "sum_kernel"]
 
 # No allocation inside: else every slice of an array counts its references, and for short rows that is most of the time.
 _OPTIONS: Any = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}, "_nrt": False}
+_ALLOCATING_OPTIONS: Any = {name: option for name, option in _OPTIONS.items() if name != "_nrt"}
 _SUM_OPTIONS: Any = {**_OPTIONS, "fastmath": {"contract", "reassoc", "nsz"}}
 _F = np.float32
 
@@ -45,6 +46,11 @@ def kernel(function: Callable[..., Any]) -> Any:
 def sum_kernel(function: Callable[..., Any]) -> Any:
     """Likewise, for sums over a row, which may be taken in any order."""
     return njit(**_SUM_OPTIONS)(inspect.unwrap(function))
+
+
+def allocating_kernel(function: Callable[..., Any]) -> Any:
+    """Likewise, for a function that makes arrays of its own."""
+    return njit(**_ALLOCATING_OPTIONS)(inspect.unwrap(function))
 
 
 @kernel

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._elementary import kernel
+from ._elementary import allocating_kernel
 
 
 __all__ = ["filter_gradients", "filter_steps"]
 
 
-@kernel
+@allocating_kernel
 def _times(A, x, out):
     """`A x`."""
     for i in range(A.shape[0]):
@@ -24,7 +24,7 @@ def _times(A, x, out):
         out[i] = total
 
 
-@kernel
+@allocating_kernel
 def _turned_times(A, x, out):
     """`A' x`."""
     out[:] = 0.0
@@ -33,7 +33,7 @@ def _turned_times(A, x, out):
             out[j] += A[i, j] * x[i]
 
 
-@kernel
+@allocating_kernel
 def _product(A, B, out):
     """`A B`."""
     for i in range(A.shape[0]):
@@ -45,7 +45,7 @@ def _product(A, B, out):
                 out[i, j] += a * B[k, j]
 
 
-@kernel
+@allocating_kernel
 def _spread(A, B, out):
     """`A B'` where that is symmetric."""
     for i in range(A.shape[0]):
@@ -57,7 +57,7 @@ def _spread(A, B, out):
             out[j, i] = total
 
 
-@kernel
+@allocating_kernel
 def _turned_spread(A, B, out):
     """`A' B` where that is symmetric."""
     n = A.shape[1]
@@ -74,7 +74,7 @@ def _turned_spread(A, B, out):
             out[j, i] = out[i, j]
 
 
-@kernel
+@allocating_kernel
 def _cholesky(S):
     """The lower factor, in place; NaN where there is none."""
     p = S.shape[0]
@@ -91,7 +91,7 @@ def _cholesky(S):
             S[i, j] = total / root
 
 
-@kernel
+@allocating_kernel
 def _down(L, X):
     """`L^-1 X`, in place."""
     for i in range(L.shape[0]):
@@ -104,7 +104,7 @@ def _down(L, X):
             X[i, j] *= scale
 
 
-@kernel
+@allocating_kernel
 def _up(L, X):
     """`L'^-1 X`, in place."""
     p = L.shape[0]
@@ -119,7 +119,7 @@ def _up(L, X):
             X[i, j] *= scale
 
 
-@kernel
+@allocating_kernel
 def _foresee(F, b, Q, H, y, m, P, x, FP, PP, W, S, e):
     """Predict: mean, `F P`, covariance, `L^-1 H PP`, the factor `L` of the surprise's covariance, and the surprise."""
     n, p = F.shape[0], H.shape[0]
@@ -142,7 +142,7 @@ def _foresee(F, b, Q, H, y, m, P, x, FP, PP, W, S, e):
     _down(S, W)
 
 
-@kernel
+@allocating_kernel
 def _keep(K, H, J):
     """`1 - K' H`, with the transposed gain `K`."""
     n = J.shape[0]
@@ -154,7 +154,7 @@ def _keep(K, H, J):
             J[i, j] = total
 
 
-@kernel
+@allocating_kernel
 def filter_steps(F, b, Q, H, y, m0, P0, mean, P, nats, l0, l1):
     """Fill `mean`, `P` and `nats`."""
     length, n, p = F.shape[0], F.shape[2], H.shape[2]
@@ -187,7 +187,7 @@ def filter_steps(F, b, Q, H, y, m0, P0, mean, P, nats, l0, l1):
                         out[i, j] += K[k, i] * K[k, j]
 
 
-@kernel
+@allocating_kernel
 def _to_rows(u, r, g, K, N, m, P, KN, w, out):
     """The derivative with respect to the rows of `H`."""
     p, n = K.shape
@@ -201,7 +201,7 @@ def _to_rows(u, r, g, K, N, m, P, KN, w, out):
             out[k, j] += (g * u[k, 0] - w[k]) * m[j] - g * K[k, j]
 
 
-@kernel
+@allocating_kernel
 def _local(z, inner, H, G, g, N, J, NJ, out):
     """The derivative with respect to the predicted covariance."""
     n = z.shape[0]
@@ -215,7 +215,7 @@ def _local(z, inner, H, G, g, N, J, NJ, out):
             out[i, j] += 0.5 * (g * told + inner[i] * z[j] + z[i] * inner[j])
 
 
-@kernel
+@allocating_kernel
 def filter_gradients(given, found, gradients, results, sums, l0, l1):
     """Fill the derivatives with respect to all arguments; `sums` holds those of the state, from the last time on.
 
