@@ -1,0 +1,7 @@
+"""Hidden states that flow between observations and jump at them."""
+
+from .base import Cell
+from .ode_rnn import ODERNNCell
+
+
+__all__ = ["Cell", "ODERNNCell"]
