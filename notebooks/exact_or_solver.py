@@ -17,8 +17,8 @@
 #
 # $$dy = -\theta\,y\,dt + \sigma\,dW.$$
 #
-# It is linear, so between any two times its law is known: no solver is needed, and none is as fast or as right. Here the
-# same process is simulated and fitted **exactly** (`ctdyn.linear`), by **Euler-Maruyama** and by a **stochastic
+# It is linear, so between any two times its law is known: no solver is needed, and none is as fast or as right. Here
+# the same process is simulated and fitted **exactly** (`ctdyn.linear`), by **Euler-Maruyama** and by a **stochastic
 # Runge-Kutta** method, so that you see what a step costs and what it does to an answer.
 #
 # Times are those of the machine that ran this notebook; only their ratios mean anything.
@@ -174,7 +174,9 @@ truth = scanned().detach()
 rows = [{"method": "scan", "error": 0.0, "ms": milliseconds(both_ways(scanned))}]
 for tol in (1e-3, 1e-6):
     error = float((integrated(tol).detach() - truth).abs().max())
-    rows.append({"method": f"Tsit5, {tol:g}", "error": error, "ms": milliseconds(both_ways(lambda: integrated(tol)))})
+    rows.append(
+        {"method": f"Tsit5, {tol:g}", "error": error, "ms": milliseconds(both_ways(lambda tol=tol: integrated(tol)))}
+    )
 speed = pd.DataFrame(rows).set_index("method")
 speed["times the scan"] = speed["ms"] / speed.loc["scan", "ms"]
 speed
