@@ -1,101 +1,23 @@
-"""Latent dynamics with a prior and a posterior."""
+"""The process of the latent ODE."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar
+from __future__ import annotations
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
-from ._config import Configurable
-from ._types import Time, Times
-from .encoders import Encoding
-from .integrate import Adjoint, StepController, solve
-from .nn import rsample
-from .paths import Path
-from .solvers import Solver
-from .structure import VectorField
+from .._types import Time, Times
+from ..encoders import Encoding
+from ..integrate import Adjoint, StepController, solve
+from ..nn import rsample
+from ..paths import Path
+from ..solvers import Solver
+from ..structure import VectorField
+from ._grid import own_grid, take_rows
+from .base import LatentProcess, LatentSample
 
 
-__all__ = ["LatentProcess", "LatentSample", "ODEProcess"]
-
-
-@dataclass(frozen=True)
-class LatentSample:
-    """Sampled latent trajectories, and what they cost against the prior, in nats.
-
-    Args:
-        zs: latent states, `(sample, *batch, time, latent)`.
-        log_terms: by source, the log density ratio prior / posterior of what was sampled, `(sample, *batch)`; empty
-            for samples from the prior.
-        kl: by the same names, the Kullback-Leibler divergence in closed form, `(*batch,)`, where there is one.
-        kl_by_dimension: the divergence of the initial state by latent dimension, `(*batch, latent)`, where the
-            dimensions are independent; free bits need it.
-
-    Example:
-        >>> latent = LatentSample(torch.zeros(8, 3, 5, 2), log_terms={"z0": torch.zeros(8, 3)})
-        >>> latent.kl
-        {}
-    """
-
-    zs: Tensor
-    log_terms: Mapping[str, Tensor] = field(default_factory=dict)
-    kl: Mapping[str, Tensor] = field(default_factory=dict)
-    kl_by_dimension: Tensor | None = None
-
-
-class LatentProcess(nn.Module, Configurable, ABC):
-    """A latent state that evolves in continuous time, with a prior and an approximate posterior.
-
-    Args:
-        latent_size: size of the latent state.
-
-    Example:
-        >>> sorted(ODEProcess.requires)
-        ['q0']
-    """
-
-    #: The fields of `Encoding` that the posterior is made of.
-    requires: ClassVar[frozenset[str]]
-
-    def __init__(self, latent_size: int) -> None:
-        super().__init__()
-        self.latent_size = latent_size
-
-    @abstractmethod
-    def posterior(
-        self,
-        encoding: Encoding,
-        t0: Time,
-        ts: Times,
-        num_samples: int = 1,
-        generator: Generator | None = None,
-        inputs: Path | None = None,
-    ) -> LatentSample:
-        """Trajectories given what an encoder has read.
-
-        Args:
-            encoding: what the encoder has read.
-            t0: where the latent state begins, `(*batch,)`.
-            ts: times to sample at, before or after `t0` and in any order, `(*batch, time)`. Asking for more times
-                does not move the answers at the others.
-            num_samples: trajectories per series.
-            generator: the source of randomness.
-            inputs: covariates that drive the dynamics.
-        """
-
-    @abstractmethod
-    def prior(
-        self,
-        t0: Time,
-        ts: Times,
-        num_samples: int = 1,
-        generator: Generator | None = None,
-        inputs: Path | None = None,
-    ) -> LatentSample:
-        """Trajectories given nothing; the arguments are those of `posterior`."""
+__all__ = ["ODEProcess"]
 
 
 class ODEProcess(LatentProcess):
@@ -187,13 +109,13 @@ class ODEProcess(LatentProcess):
 
     def _trajectories(self, z0: Tensor, t0: Time, ts: Times, inputs: Path | None) -> Tensor:
         """States at `ts` from those at `t0`: forwards in time, and backwards where a time lies before `t0`."""
-        later, index = _own_grid(t0, ts)
-        zs = _rows(self._solve(z0, later, inputs), index)
+        later, index = own_grid(t0, ts)
+        zs = take_rows(self._solve(z0, later, inputs), index)
         before = ts < t0.unsqueeze(-1)
         if not bool(before.any()):
             return zs
-        earlier, index = _own_grid(-t0, -ts)
-        backwards = _rows(self._solve(z0, -earlier, inputs), index)
+        earlier, index = own_grid(-t0, -ts)
+        backwards = take_rows(self._solve(z0, -earlier, inputs), index)
         return torch.where(before.unsqueeze(-1), backwards, zs)
 
     def _solve(self, z0: Tensor, ts: Times, inputs: Path | None) -> Tensor:
@@ -202,31 +124,6 @@ class ODEProcess(LatentProcess):
         return solve(
             self.field, z0, ts, inputs=inputs, solver=self.solver, controller=self.controller, adjoint=self.adjoint
         ).ys
-
-
-def _own_grid(t0: Time, ts: Times) -> tuple[Tensor, Tensor]:
-    """The distinct times of each series from `t0` on, and where each query finds itself among them.
-
-    A solver wants strictly increasing times with nothing but repeats of the last one behind them; queries come in any
-    order, repeat, and may lie before `t0` (these find themselves at `t0`).
-    """
-    with torch.no_grad():
-        start = t0.unsqueeze(-1)
-        ordered = torch.cat([start, torch.maximum(ts, start)], -1).sort(-1).values
-        repeated = torch.zeros_like(ordered, dtype=torch.bool)
-        repeated[..., 1:] = ordered[..., 1:] == ordered[..., :-1]
-        last = ordered[..., -1:]
-        # Repeats are sent behind the last time, which is what padding looks like.
-        grid = torch.where(repeated, last, ordered).sort(-1).values
-        width = int((~repeated).sum(-1).max()) if repeated.numel() else 1
-        grid = grid[..., :width].contiguous()
-        return grid, torch.searchsorted(grid, torch.maximum(ts, start).contiguous())
-
-
-def _rows(ys: Tensor, index: Tensor) -> Tensor:
-    """The states at each series' own indices; the index is shared by the samples."""
-    shape = (*ys.shape[:-2], index.shape[-1], ys.shape[-1])
-    return ys.gather(-2, index.unsqueeze(-1).expand(shape))
 
 
 def _closed_form_kl(q: Distribution, p: Distribution) -> Tensor | None:

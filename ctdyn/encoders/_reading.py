@@ -1,0 +1,87 @@
+"""What encoders share: reading the observed rows of a batch backwards in time, and the head that ends in `q0`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+from torch.nn.functional import softplus
+
+from ..data import IrregularBatch
+from ..nn import MLP
+
+
+__all__ = ["NormalHead", "backwards", "read_inputs", "read_noise", "read_rates", "read_values", "take_rows"]
+
+#: The narrowest `q0`: without a floor a confident encoder ends in infinite densities.
+_MIN_STD = 1e-3
+
+
+class NormalHead(nn.Module):
+    """A hidden state and static covariates to a diagonal normal distribution."""
+
+    def __init__(self, in_size: int, latent_size: int, hidden: Sequence[int], static_size: int) -> None:
+        super().__init__()
+        self.static_size = static_size
+        self.net = MLP(in_size + static_size, 2 * latent_size, hidden)
+
+    def forward(self, h: Tensor, static: Tensor | None) -> Distribution:
+        if self.static_size:
+            given = 0 if static is None else static.shape[-1]
+            if static is None or given != self.static_size:
+                raise ValueError(
+                    f"the encoder was built for {self.static_size} static covariates; the batch has {given}."
+                )
+            h = torch.cat([h, static], -1)
+        mean, raw = self.net(h).chunk(2, -1)
+        # Starting below the prior's width keeps the first gradients of the decoder from drowning in noise.
+        return Independent(Normal(mean, _MIN_STD + softplus(raw - 1.0), validate_args=False), 1, validate_args=False)
+
+
+def backwards(batch: IrregularBatch) -> tuple[Tensor, Tensor]:
+    """Where the observed rows are, latest first, `(*batch, row)`, and which of these entries are real."""
+    observed = batch.observed
+    length = observed.shape[-1]
+    if length == 0:
+        raise ValueError("the batch has no times to read; pass at least one (unobserved) row.")
+    count = observed.sum(-1, keepdim=True)
+    width = max(int(count.max()) if count.numel() else 0, 1)
+    order = observed.flip(-1).sort(dim=-1, descending=True, stable=True).indices[..., :width]
+    return length - 1 - order, torch.arange(width, device=observed.device) < count
+
+
+def take_rows(x: Tensor, rows: Tensor) -> Tensor:
+    return x.gather(-2, rows.unsqueeze(-1).expand(*rows.shape, x.shape[-1]))
+
+
+def read_values(batch: IrregularBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
+    mask = take_rows(batch.mask, rows)
+    return torch.where(mask, take_rows(batch.values, rows), 0), mask.to(batch.values.dtype)
+
+
+def read_rates(times: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """How fast each channel moves towards its next observation, the one that was read before; 0 where there is none."""
+    number = torch.arange(times.shape[-1], device=times.device).unsqueeze(-1)
+    latest = torch.where(mask.bool(), number, -1).cummax(-2).values
+    before = torch.nn.functional.pad(latest, (0, 0, 1, 0), value=-1)[..., :-1, :]
+    known = mask.bool() & (before >= 0)
+    at = before.clamp(min=0)
+    gaps = times.unsqueeze(-1).expand_as(values).gather(-2, at) - times.unsqueeze(-1)
+    known = known & (gaps > 0)
+    rates = (values.gather(-2, at) - values) / torch.where(known, gaps, 1)
+    return torch.where(known, rates, 0).asinh()
+
+
+def read_noise(batch: IrregularBatch, rows: Tensor) -> Tensor:
+    if batch.noise is None:
+        return torch.zeros_like(take_rows(batch.values, rows))
+    return torch.where(take_rows(batch.mask, rows), take_rows(batch.noise, rows), 0)
+
+
+def read_inputs(batch: IrregularBatch, rows: Tensor, size: int) -> Tensor:
+    if batch.inputs is None or batch.inputs.shape[-1] != size:
+        given = 0 if batch.inputs is None else batch.inputs.shape[-1]
+        raise ValueError(f"the encoder was built for {size} inputs; the batch has {given}.")
+    return take_rows(batch.inputs, rows)

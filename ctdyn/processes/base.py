@@ -1,0 +1,96 @@
+"""What a latent process is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Generator, Tensor, nn
+
+from .._config import Configurable
+from .._types import Time, Times
+from ..encoders import Encoding
+from ..paths import Path
+
+
+__all__ = ["LatentProcess", "LatentSample"]
+
+
+@dataclass(frozen=True)
+class LatentSample:
+    """Sampled latent trajectories, and what they cost against the prior, in nats.
+
+    Args:
+        zs: latent states, `(sample, *batch, time, latent)`.
+        log_terms: by source, the log density ratio prior / posterior of what was sampled, `(sample, *batch)`; empty
+            for samples from the prior.
+        kl: by the same names, the Kullback-Leibler divergence in closed form, `(*batch,)`, where there is one.
+        kl_by_dimension: the divergence of the initial state by latent dimension, `(*batch, latent)`, where the
+            dimensions are independent; free bits need it.
+
+    Example:
+        >>> import torch
+        >>> latent = LatentSample(torch.zeros(8, 3, 5, 2), log_terms={"z0": torch.zeros(8, 3)})
+        >>> latent.kl
+        {}
+    """
+
+    zs: Tensor
+    log_terms: Mapping[str, Tensor] = field(default_factory=dict)
+    kl: Mapping[str, Tensor] = field(default_factory=dict)
+    kl_by_dimension: Tensor | None = None
+
+
+class LatentProcess(nn.Module, Configurable, ABC):
+    """A latent state that evolves in continuous time, with a prior and an approximate posterior.
+
+    Args:
+        latent_size: size of the latent state.
+
+    Example:
+        >>> from ctdyn.processes import ODEProcess
+        >>> sorted(ODEProcess.requires)
+        ['q0']
+    """
+
+    #: The fields of `Encoding` that the posterior is made of.
+    requires: ClassVar[frozenset[str]]
+
+    def __init__(self, latent_size: int) -> None:
+        super().__init__()
+        self.latent_size = latent_size
+
+    @abstractmethod
+    def posterior(
+        self,
+        encoding: Encoding,
+        t0: Time,
+        ts: Times,
+        num_samples: int = 1,
+        generator: Generator | None = None,
+        inputs: Path | None = None,
+    ) -> LatentSample:
+        """Trajectories given what an encoder has read.
+
+        Args:
+            encoding: what the encoder has read.
+            t0: where the latent state begins, `(*batch,)`.
+            ts: times to sample at, before or after `t0` and in any order, `(*batch, time)`. Asking for more times
+                does not move the answers at the others.
+            num_samples: trajectories per series.
+            generator: the source of randomness.
+            inputs: covariates that drive the dynamics.
+        """
+
+    @abstractmethod
+    def prior(
+        self,
+        t0: Time,
+        ts: Times,
+        num_samples: int = 1,
+        generator: Generator | None = None,
+        inputs: Path | None = None,
+    ) -> LatentSample:
+        """Trajectories given nothing; the arguments are those of `posterior`."""
