@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from .._config import Configurable
 from ._matrix_scan import matrix_recurrence
 from .holds import HeldBefore, Hold
 from .recurrence import linear_recurrence
@@ -81,7 +82,7 @@ class Discretization:
         return full(self.A_bar), inputs[0], inputs[1]
 
 
-class LinearDynamics(nn.Module, ABC):
+class LinearDynamics(nn.Module, Configurable, ABC):
     r"""Linear dynamics, which need no solver: between any two times the answer is exact.
 
     .. math:: dy = (A y + B u(t))\,dt + dW, \qquad \mathrm{Cov}(dW) = S\,dt
