@@ -15,7 +15,7 @@ __all__ = ["BlockedScan"]
 # Elements of a call below which its dispatch costs more than its work, and at which a plain loop over times does as
 # well as chunks; elements of a tile that stays in a cache, for loops and for chunks; times per chunk.
 _CALL, _LOOP = 1 << 13, 1 << 10
-_LOOP_TILE, _TILE = 1 << 16, 1 << 17
+_LOOP_TILE, _TILE = 1 << 16, 1 << 18
 _SPAN = 8
 
 

@@ -125,7 +125,7 @@ class TiledScan(ScanBackend):
     def _fill_back(self, a: Tensor, g: Tensor, carry: Tensor, out: Tensor, reverse: bool) -> Tensor:
         """The cotangents of the states of a tile; `carry` and the result: what the tile behind it hands on."""
         at, end = (0, -1) if reverse else (-1, 0)
-        a = torch.conj_physical(a)
+        a = torch.conj_physical(a, out=empty_like(a)) if a.is_complex() else a
         first = torch.add(g[:, at], carry, out=out[:, at])
         if g.shape[1] > 1:
             ahead, here = (slice(None, -1), slice(1, None)) if reverse else (slice(1, None), slice(None, -1))
