@@ -2,6 +2,7 @@
 
 from .controlled import check_cde_field
 from .latent import check_cell, check_encoder, check_likelihood, check_process, example_window
+from .layers import check_layer
 from .linear import check_linear
 from .modelling import check_model
 from .solving import check_adjoint, check_engine, check_field, check_path, check_solver
@@ -16,6 +17,7 @@ __all__ = [
     "check_encoder",
     "check_engine",
     "check_field",
+    "check_layer",
     "check_likelihood",
     "check_linear",
     "check_model",

@@ -1,0 +1,61 @@
+"""Layers without coupling between their states: all that a diagonal state-space layer must say, and nothing else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from ..holds import Impulse
+from ..recurrence import zoh_scan
+from .base import StateSpaceLayer
+
+
+__all__ = ["DiagonalLayer"]
+
+
+class DiagonalLayer(StateSpaceLayer, ABC):
+    r"""A layer around a diagonal linear system, exact at irregular times.
+
+    .. math:: \dot h = \lambda \odot h + v(u), \qquad y = g(h, u)
+
+    A step of length :math:`\Delta` multiplies the state by :math:`e^{\lambda \Delta}`; coefficients are made on the fly
+    and no matrix per step ever exists. Subclass it with `rates`, `drive` and `readout`; override `march` where the
+    coefficients have another form.
+
+    Args:
+        input_size: channels of the inputs.
+        output_size: channels of the outputs.
+        hold: what an input does between its time and the next; default `HeldBefore()`.
+        tile: times per tile; None: everything at once.
+
+    Raises:
+        ValueError: as for `StateSpaceLayer`.
+
+    Reference:
+        Simplified State Space Layers for Sequence Modeling, J. T. H. Smith, A. Warrington, S. W. Linderman, 2023,
+        https://arxiv.org/abs/2208.04933
+
+    Example:
+        >>> from ctdyn.linear.layers import S5
+        >>> layer = S5(2, state_size=8)
+        >>> isinstance(layer, DiagonalLayer), layer.rates().shape
+        (True, torch.Size([4]))
+    """
+
+    @abstractmethod
+    def rates(self) -> Tensor:
+        r"""The eigenvalues :math:`\lambda` per unit of time, the time scale of each state included, `(state,)`."""
+
+    @abstractmethod
+    def drive(self, us: Tensor) -> Tensor:
+        """What inputs `(*batch, time, input)` add per unit of time (or at once: `Impulse`), `(*batch, time, state)`."""
+
+    def rest(self) -> Tensor:
+        """As in `StateSpaceLayer`: nothing."""
+        return torch.zeros_like(self.rates().detach())
+
+    def march(self, dt: Tensor, us: Tensor, h0: Tensor, reset: Tensor | None) -> Tensor:
+        """As in `StateSpaceLayer`."""
+        return zoh_scan(self.rates(), dt, self.drive(us), h0, impulse=isinstance(self.hold, Impulse), reset=reset)
