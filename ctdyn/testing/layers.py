@@ -167,7 +167,9 @@ def _refused(what: str, run: Any) -> None:
         run()
     except ValueError:
         return
-    require(False, f"{what} are accepted" if what.endswith(("s", "NaN")) else f"{what} is accepted")
+    except (RuntimeError, IndexError, TypeError) as error:
+        require(False, f"no ValueError, but {type(error).__name__}, for {what}")
+    require(False, f"no ValueError for {what}")
 
 
 def _leaves(state: Any) -> list[Tensor]:
