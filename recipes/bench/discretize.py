@@ -8,7 +8,7 @@ Part 2: the noise covariance of a Matern-5/2 process (length scale 1.3) over dt 
 `Dense` (series and doubling), against Van Loan's block exponential and the difference of stationary covariances.
 Reference: Van Loan at 400 digits (mpmath). Error: largest difference over sqrt(Q_ii Q_jj).
 
-Expected (1 CPU thread): 20x at n = 4 to 100x at n = 32; errors of ours below 1e-6 in float32 and 1e-14
+Expected (1 CPU thread): 20x at n = 4 to 40x to 90x at n = 32 and 64; errors of ours below 1e-6 in float32 and 1e-14
 in float64 at every step, while both others lose all digits at one end.
 
     python recipes/bench/discretize.py --quick --seed 0

@@ -6,8 +6,8 @@ diffusion is diagonal, as every diagonal method needs.) Peers: torchsde as its d
 `BrownianInterval(dt=dt)`; diffrax (jit, virtual tree, recursive checkpoints); a loop by hand with pre-drawn noise; and
 the bare arithmetic of the field without a solver.
 
-Expected (2 CPU threads): Euler-Maruyama within 1.2x of the loop by hand; torchsde takes some 2 times longer at 200
-steps and 30 times longer at 100, where its tree is built with the residual of a float32 clock.
+Expected (2 CPU threads): Euler-Maruyama within 1.3x of the loop by hand; torchsde takes 2.4 times longer at 200
+steps and 39 times longer at 100, where its tree is built with the residual of a float32 clock.
 
     python recipes/bench/sde.py --quick --seed 0
 
