@@ -11,8 +11,8 @@ JSON object medians of paired ratios, how many times longer than "ctdyn" each to
 evaluations as ctdyn made, one after another, without a solver. "cold" is the first call: what compiling takes.
 
 Expected (2 CPU threads): (a) torchdiffeq on the union of all times takes over 1000 times longer than ctdyn, torchode
-1.7 times; diffrax takes 0.74 times as long, as does ctdyn compiled; own clocks cost what one shared grid costs. (b) on a
-par with a loop by hand (0.98), 1.2 times the bare evaluations; compiled, 1.6 times faster than the loop. (c) torchode
+1.7 times; diffrax takes 0.74 times as long, as does ctdyn compiled; own clocks cost what one shared grid costs. (b) on
+a par with a loop by hand (0.98), 1.2 times the bare evaluations; compiled, 1.6 times faster than the loop. (c) torchode
 takes 2.4 times as long; compiled, ctdyn is 5 times faster than uncompiled, and diffrax 1.7 times faster than that.
 Compiling takes 20 to 40 seconds. The largest error of (c) is that of one series at which rounding y0 in its last place
 moves the answer from 2e-4 to 3e-3 in float32: methods that differ in it do not differ in quality.
