@@ -3,6 +3,7 @@
 from .base import Encoder, Encoding, Sites, start_time
 from .gru import GRUEncoder
 from .ode_rnn import ODERNNEncoder
+from .sites import SiteEncoder
 
 
-__all__ = ["Encoder", "Encoding", "GRUEncoder", "ODERNNEncoder", "Sites", "start_time"]
+__all__ = ["Encoder", "Encoding", "GRUEncoder", "ODERNNEncoder", "SiteEncoder", "Sites", "start_time"]

@@ -19,6 +19,7 @@ r"""Exact linear dynamics between any two times, and scans over whole series.
 `Hold`               what an input does between its times: `HeldBefore`, `HeldAfter`, `Impulse`, `Ramp`
 `phi1`, `phi2` ...   the functions that carry an input over a step
 `LinearGaussian`     dynamics observed with noise: filter, smoother, forecasts, samples, likelihood
+`StationaryPath`     a trajectory of stationary dynamics as a value: asked twice, it answers the same
 `Chain`              the same written out over its steps, for transitions that come from elsewhere
 `maximum_likelihood` fits its parameters; so does `expectation_maximisation`
 ==================== ===========================================================================================
@@ -43,6 +44,7 @@ from .matern import Matern
 from .newton import NewtonScan, NonlinearScan, nonlinear_recurrence
 from .phi import phi1, phi2, phi3
 from .recurrence import linear_recurrence, zoh_scan
+from .stationary_path import StationaryPath
 from .tiling import over_tiles
 
 
@@ -72,6 +74,7 @@ __all__ = [
     "Ramp",
     "Rotations",
     "ScanBackend",
+    "StationaryPath",
     "SumDynamics",
     "TritonScan",
     "causal_convolution",

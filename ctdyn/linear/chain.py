@@ -103,13 +103,25 @@ class Chain(NamedTuple):
             Smoothed means, `(*more, *batch, time, n)`.
         """
         P = self.filter()[1]
-        gain = P @ self.H.mT
+        gain = self._gain(P)
         eye = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
         moved = (eye - gain @ self.H) @ self.F
         filtered = matrix_recurrence(moved, (gain @ surprise[..., None]).squeeze(-1))
         back, _ = _gains(self, P)
         ahead = (self.F[..., 1:, :, :] @ filtered[..., :-1, :, None]).squeeze(-1)
         return smoothed(filtered, back, torch.cat([ahead, torch.zeros_like(filtered[..., -1:, :])], -2))
+
+    def _gain(self, P: Tensor) -> Tensor:
+        """Kalman gains, `(*batch, time, n, channel)`, from filtered covariances."""
+        start = self.P0.expand(*P.shape[:-3], *self.P0.shape[-2:])[..., None, :, :]
+        ahead = self.F @ torch.cat([start, P[..., :-1, :, :]], -3) @ self.F.mT + self.Q
+        # From the prediction: precise observations leave a covariance that is small against its own rounding.
+        seen = self.H @ ahead
+        eye = torch.eye(seen.shape[-2], dtype=P.dtype, device=P.device)
+        S = seen @ self.H.mT + eye
+        scale = S.diagonal(dim1=-2, dim2=-1).sqrt()[..., None]
+        factor = torch.linalg.cholesky(S / (scale * scale.mT))
+        return (torch.cholesky_solve(seen / scale, factor) / scale).mT
 
 
 def _lanes(x: Tensor, shape: torch.Size) -> Tensor:

@@ -3,6 +3,7 @@
 | name | paper | parts | tasks |
 |---|---|---|---|
 | `LatentODE` | Chen et al. 2018; Rubanova et al. 2019 | GRU encoder, ODE, affine decoder | fill, forecast, generate |
+| `MarkovianGPVAE` | Zhu et al. 2023 | per-point sites, Matern processes, perceptron decoder | fill, generate |
 | `LatentVAE` | the composition behind it | any encoder, process, likelihood and objective | those of its parts |
 | `HoldLast` | - | the last observation | baseline |
 | `LinearInterpolation` | - | a line between neighbours | baseline |
@@ -14,6 +15,7 @@ from .base import Encodes, ExactlyFitted, Generative, Loss, Model, Predictive, S
 from .baselines import Baseline, HoldLast, LinearInterpolation, MaternGP, OwnMean, PointBaseline
 from .latent_ode import LatentODE
 from .latent_vae import LatentVAE
+from .markovian_gp_vae import MarkovianGPVAE
 from .objectives import ELBO, IWAE, Anneal, Objective
 
 
@@ -30,6 +32,7 @@ __all__ = [
     "LatentVAE",
     "LinearInterpolation",
     "Loss",
+    "MarkovianGPVAE",
     "MaternGP",
     "Model",
     "Objective",

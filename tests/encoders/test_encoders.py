@@ -4,7 +4,7 @@ import torch
 from ctdyn import encoders
 from ctdyn.cells import Cell
 from ctdyn.data import IrregularBatch
-from ctdyn.encoders import GRUEncoder, ODERNNEncoder, start_time
+from ctdyn.encoders import GRUEncoder, ODERNNEncoder, SiteEncoder, start_time
 from ctdyn.testing import check_encoder, example_window
 
 
@@ -17,6 +17,7 @@ PARTS = {
         lambda: ODERNNEncoder(2, 3, hidden_size=5),
         lambda: ODERNNEncoder(2, 3, hidden_size=5, static_size=3),
     ],
+    "SiteEncoder": [lambda: SiteEncoder(2, 3, hidden=(5,)), lambda: SiteEncoder(2, 3, hidden=(), reads_noise=True)],
 }
 
 

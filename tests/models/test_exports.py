@@ -10,7 +10,7 @@ from ctdyn.encoders import GRUEncoder
 from ctdyn.fields import MLPField
 from ctdyn.integrate import ConstantStep
 from ctdyn.likelihoods import Gaussian
-from ctdyn.models import HoldLast, LatentODE, LatentVAE, LinearInterpolation, MaternGP, Model, OwnMean
+from ctdyn.models import HoldLast, LatentODE, LatentVAE, LinearInterpolation, MarkovianGPVAE, MaternGP, Model, OwnMean
 from ctdyn.processes import ODEProcess
 from ctdyn.solvers import RK4
 from ctdyn.testing import check_model, example_window
@@ -29,6 +29,7 @@ MODELS = {
     "LatentODE": lambda: LatentODE(CHANNELS, 3, (8,), encoder_size=6, controller=ConstantStep(0.25)),
     "LatentVAE": _latent_vae,
     "LinearInterpolation": lambda: LinearInterpolation(CHANNELS),
+    "MarkovianGPVAE": lambda: MarkovianGPVAE(CHANNELS, 3, encoder_hidden=(8,), decoder_hidden=(8,)),
     "MaternGP": lambda: MaternGP(CHANNELS),
     "OwnMean": lambda: OwnMean(CHANNELS),
 }
