@@ -14,7 +14,7 @@ __all__ = ["BlockedScan"]
 
 # Elements of a call below which its dispatch costs more than its work, and at which a plain loop over times does as
 # well as chunks; elements of a tile that stays in a cache, for loops and for chunks; times per chunk.
-_CALL, _LOOP = 1 << 13, 1 << 10
+_CALL, _LOOP = 1 << 15, 1 << 10
 _LOOP_TILE, _TILE = 1 << 16, 1 << 18
 _SPAN = 8
 
@@ -64,8 +64,9 @@ def _scan(a: Tensor, b: Tensor, h0: Tensor | None, out: Tensor, reverse: bool) -
     rows, length, states = b.shape
     if rows * states >= _LOOP or length < 4 * _SPAN:
         return _loop(a, b, h0, out, reverse)
-    # An odd span, because strides of a power of two meet in few sets of a cache.
-    span = max(length * rows * states // _CALL, _SPAN) | 1
+    # An odd span, because strides of a power of two meet in few sets of a cache; the one below, which such a length
+    # divides almost without a rest.
+    span = (max(length * rows * states // _CALL, _SPAN) - 1) | 1
     chunks = length // span
     # The steps that do not fill a chunk come last in the direction of the scan.
     rest = length - chunks * span
