@@ -16,7 +16,7 @@ it, whose backward pass is quadratic in the length. "log depth" is the odd-even 
 accelerated-scan's reference. JAX runs jitted, on as many threads; "cold" is its compilation.
 
 Expected (1 thread, gradients included, 16 x 4096 x 64): compiled 1.2 times the bound, pure torch 3.6 times. The unbind
-loop takes 7 times longer than the compiled scan and 2.3 times longer than pure torch at 16 rows, 67 and 20 times at
+loop takes 7 times longer than the compiled scan and 2.3 times longer than pure torch at 16 rows, 67 and 17 to 21 at
 one; the indexing loop over 1000 and 300 times at 2048 times. jax.lax.scan takes 3.5 and 1.1 times longer,
 jax.lax.associative_scan 11 and 3.6 times. A series of 10^6 observations: 1.5 s, 0.3 GiB.
 
