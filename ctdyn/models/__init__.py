@@ -5,6 +5,7 @@
 | `LatentODE` | Chen et al. 2018; Rubanova et al. 2019 | GRU encoder, ODE, affine decoder | fill, forecast, generate |
 | `MarkovianGPVAE` | Zhu et al. 2023 | per-point sites, Matern processes, perceptron decoder | fill, generate |
 | `LatentVAE` | the composition behind it | any encoder, process, likelihood and objective | those of its parts |
+| `LinearGaussianSSM` | Hartikainen, Sarkka 2010 | Matern processes that all channels read | fill, forecast, generate |
 | `HoldLast` | - | the last observation | baseline |
 | `LinearInterpolation` | - | a line between neighbours | baseline |
 | `OwnMean` | - | the mean of the context | baseline |
@@ -15,6 +16,7 @@ from .base import Encodes, ExactlyFitted, Generative, Loss, Model, Predictive, S
 from .baselines import Baseline, HoldLast, LinearInterpolation, MaternGP, OwnMean, PointBaseline
 from .latent_ode import LatentODE
 from .latent_vae import LatentVAE
+from .linear_gaussian import ExpectationMaximisation, Fitting, LinearGaussianSSM, MaximumLikelihood
 from .markovian_gp_vae import MarkovianGPVAE
 from .objectives import ELBO, IWAE, Anneal, Objective
 
@@ -26,14 +28,18 @@ __all__ = [
     "Baseline",
     "Encodes",
     "ExactlyFitted",
+    "ExpectationMaximisation",
+    "Fitting",
     "Generative",
     "HoldLast",
     "LatentODE",
     "LatentVAE",
+    "LinearGaussianSSM",
     "LinearInterpolation",
     "Loss",
     "MarkovianGPVAE",
     "MaternGP",
+    "MaximumLikelihood",
     "Model",
     "Objective",
     "OwnMean",

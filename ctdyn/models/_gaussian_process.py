@@ -12,7 +12,7 @@ from .._types import Times
 from ..data import IrregularBatch, Window
 
 
-__all__ = ["Hyperparameters", "fit_hyperparameters", "posterior", "with_row"]
+__all__ = ["Hyperparameters", "fit_hyperparameters", "posterior", "union", "with_row"]
 
 #: Numbers in one batch of covariance matrices (32 MB), and the work (observations cubed) of one step of the fit.
 _CHUNK = 4_000_000
@@ -113,7 +113,7 @@ def fit_hyperparameters(windows: Iterable[Window], num_channels: int) -> Hyperpa
     Raises:
         ValueError: there are no windows, or nothing was observed in them.
     """
-    jobs = _select([pack(*_union(window)) for window in windows], num_channels)
+    jobs = _select([pack(*union(window)) for window in windows], num_channels)
     parts = [jobs.take(rows) for rows in _chunks(jobs.present.sum(-1), 0)]
     best = _scan(parts, num_channels)
     # The mean stays that of the training values: a dense context says nothing about it, and it would drift.
@@ -175,7 +175,7 @@ def with_row(batch: IrregularBatch) -> IrregularBatch:
     return IrregularBatch(times, values, torch.zeros_like(values, dtype=torch.bool))
 
 
-def _union(window: Window) -> tuple[IrregularBatch, Tensor]:
+def union(window: Window) -> tuple[IrregularBatch, Tensor]:
     """Context and target as one series, and which of its entries are context; one that stands in both counts once."""
     parts = (window.context, window.target)
     times, order = torch.cat([part.times.double() for part in parts], -1).sort(dim=-1, stable=True)

@@ -11,7 +11,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from ctdyn.data import Channel, IrregularBatch, Window, co2, collate
-from ctdyn.models._gaussian_process import _negative_log_likelihood, _union, fit_hyperparameters, pack, posterior
+from ctdyn.models._gaussian_process import _negative_log_likelihood, fit_hyperparameters, pack, posterior, union
 from ctdyn.models._residuals import Residuals, residual_quantiles
 from ctdyn.models.baselines import HoldLast, LinearInterpolation, MaternGP, OwnMean
 from ctdyn.testing.latent import example_window
@@ -413,7 +413,7 @@ def test_fit_minimises_the_loss_of_the_model():
     model = MaternGP(CHANNELS)
     hyper = ([0.3, -1.0, 0.0], [0.5, 0.1, 2.0], [1.0, 0.4, 2.0], [0.7, 2.0, 0.1], [0.1, 0.5, 0.05])
     set_hyperparameters(model, *hyper)
-    jobs = pack(*_union(pair))
+    jobs = pack(*union(pair))
     jobs = jobs.take(torch.nonzero((jobs.present & ~jobs.given).any(-1)).squeeze(-1))
     expected = float(_negative_log_likelihood(jobs, model.hyperparameters).sum()) / 5
     assert float(model.loss(pair).total) == pytest.approx(expected, rel=1e-9)

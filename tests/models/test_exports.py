@@ -10,7 +10,18 @@ from ctdyn.encoders import GRUEncoder
 from ctdyn.fields import MLPField
 from ctdyn.integrate import ConstantStep
 from ctdyn.likelihoods import Gaussian
-from ctdyn.models import HoldLast, LatentODE, LatentVAE, LinearInterpolation, MarkovianGPVAE, MaternGP, Model, OwnMean
+from ctdyn.models import (
+    HoldLast,
+    LatentODE,
+    LatentVAE,
+    LinearGaussianSSM,
+    LinearInterpolation,
+    MarkovianGPVAE,
+    MaternGP,
+    MaximumLikelihood,
+    Model,
+    OwnMean,
+)
 from ctdyn.processes import ODEProcess
 from ctdyn.solvers import RK4
 from ctdyn.testing import check_model, example_window
@@ -28,6 +39,7 @@ MODELS = {
     "HoldLast": lambda: HoldLast(CHANNELS),
     "LatentODE": lambda: LatentODE(CHANNELS, 3, (8,), encoder_size=6, controller=ConstantStep(0.25)),
     "LatentVAE": _latent_vae,
+    "LinearGaussianSSM": lambda: LinearGaussianSSM(CHANNELS, 2, fitting=MaximumLikelihood(max_steps=10)),
     "LinearInterpolation": lambda: LinearInterpolation(CHANNELS),
     "MarkovianGPVAE": lambda: MarkovianGPVAE(CHANNELS, 3, encoder_hidden=(8,), decoder_hidden=(8,)),
     "MaternGP": lambda: MaternGP(CHANNELS),
