@@ -1,0 +1,117 @@
+"""Channels of several kinds side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.distributions.constraints import Constraint
+
+from .._types import Times, Values
+from ..data.channels import Channel
+from .base import Likelihood
+from .bernoulli import Bernoulli
+from .gaussian import Gaussian
+
+
+__all__ = ["PerKind"]
+
+
+class PerKind(Likelihood):
+    """Channels of several kinds side by side: each kind has its own family.
+
+    Args:
+        channels: the channels in their order; `Channel.kind` says who decodes them.
+        families: a likelihood for each kind, for as many channels as there are of it.
+
+    Raises:
+        ValueError: a kind has no family, a family has no channel, or the numbers of channels differ.
+
+    Example:
+        >>> channels = [Channel("pulse"), Channel("alive", kind="binary"), Channel("pressure")]
+        >>> likelihood = PerKind(channels, {"real": Gaussian(4, 2), "binary": Bernoulli(4, 1)})
+        >>> likelihood(torch.zeros(3, 7, 4), torch.zeros(3, 7)).batch_shape
+        torch.Size([3, 7, 3])
+    """
+
+    def __init__(self, channels: Sequence[Channel], families: Mapping[str, Likelihood]) -> None:
+        super().__init__(len(channels))
+        columns = {kind: [i for i, c in enumerate(channels) if c.kind == kind] for kind in {c.kind for c in channels}}
+        if columns.keys() != families.keys():
+            raise ValueError(
+                f"each kind of channel needs its family: the channels are of kind {sorted(columns)}, and families were "
+                f"given for {sorted(families)}."
+            )
+        for kind, family in families.items():
+            if family.num_channels != len(columns[kind]):
+                raise ValueError(
+                    f"{len(columns[kind])} channels are of kind {kind!r}, but its family decodes {family.num_channels}."
+                )
+        self.families = nn.ModuleDict(dict(families))
+        self.columns = {kind: columns[kind] for kind in families}
+
+    def forward(self, z: Tensor, ts: Times, noise: Values | None = None) -> Distribution:
+        """See `Likelihood.forward`."""
+        parts = [
+            family(z, ts, None if noise is None else noise[..., self.columns[kind]])
+            for kind, family in self.families.items()
+        ]
+        return _SideBySide(parts, list(self.columns.values()))
+
+    @classmethod
+    def default(cls, latent_size: int, channels: Sequence[Channel], hidden: Sequence[int] = ()) -> Likelihood:
+        """`Gaussian` for real channels and `Bernoulli` for binary ones; side by side where there are both.
+
+        Args:
+            latent_size: size of the latent state.
+            channels: the channels in their order.
+            hidden: hidden layers of each decoder.
+        """
+        builders = {"real": Gaussian, "binary": Bernoulli}
+        kinds = [channel.kind for channel in channels]
+        unknown = sorted(set(kinds) - builders.keys())
+        if unknown:
+            raise ValueError(f"no default family for channels of kind {unknown}; pass likelihood=PerKind(...).")
+        families = {kind: builders[kind](latent_size, kinds.count(kind), hidden) for kind in dict.fromkeys(kinds)}
+        return families[kinds[0]] if len(families) == 1 else cls(channels, families)
+
+
+class _SideBySide(Distribution):
+    """Independent columns of several families as one distribution over `(..., channel)`."""
+
+    def __init__(self, parts: Sequence[Distribution], columns: Sequence[Sequence[int]]) -> None:
+        self.parts = parts
+        self.columns = columns
+        order = [column for part in columns for column in part]
+        self.places = [order.index(column) for column in range(len(order))]
+        lead = torch.broadcast_shapes(*(part.batch_shape[:-1] for part in parts))
+        super().__init__(torch.Size((*lead, len(order))), validate_args=False)
+
+    def _join(self, pieces: Sequence[Tensor]) -> Tensor:
+        lead = torch.broadcast_shapes(*(piece.shape[:-1] for piece in pieces))
+        return torch.cat([piece.expand(*lead, piece.shape[-1]) for piece in pieces], -1)[..., self.places]
+
+    @property
+    def arg_constraints(self) -> dict[str, Constraint]:
+        return {}
+
+    @property
+    def mean(self) -> Tensor:
+        return self._join([part.mean for part in self.parts])
+
+    @property
+    def variance(self) -> Tensor:
+        return self._join([part.variance for part in self.parts])
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return self._join([part.sample(torch.Size(sample_shape)) for part in self.parts])
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        pieces = [part.log_prob(value[..., columns]) for part, columns in zip(self.parts, self.columns, strict=True)]
+        return self._join(pieces)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        pieces = [part.cdf(value[..., columns]) for part, columns in zip(self.parts, self.columns, strict=True)]
+        return self._join(pieces)
