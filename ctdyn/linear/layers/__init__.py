@@ -5,26 +5,38 @@ r"""Sequence layers around exact linear dynamics: whole series on clocks of thei
 `LayerState`         what is carried from one call to the next
 `StateSpaceLayer`    clocks, holds, resets, tiles and single steps for a layer that says how its state marches
 `DiagonalLayer`      the same for a diagonal system, by one fused scan
+`ChannelwiseLayer`   the same for one diagonal system per channel, by a convolution where times are regular
 `S5`                 one diagonal system of many inputs and outputs
-`s4d_lin` ...        spectra to begin with: `s4d_lin`, `s4d_inv`, `s4d_legs`, `legs_normal`; and steps: `log_uniform`
+`S4D`                a diagonal system per channel
+`DSSExp`             the same with shared eigenvalues; `DSSSoftmax` normalizes them over a horizon
+`Spectrum`           eigenvalues to begin with: `LegSSpectrum`, `InvSpectrum`, `LinSpectrum`; `legs_normal`, and steps
+                     that are `log_uniform`
 ==================== ===========================================================================================
 """
 
 from .base import LayerState, SequenceLayer, StateSpaceLayer
+from .channelwise import ChannelwiseLayer
 from .diagonal import DiagonalLayer
-from .initialization import legs_normal, log_uniform, s4d_inv, s4d_legs, s4d_lin
+from .dss import DSSExp, DSSSoftmax
+from .initialization import InvSpectrum, LegSSpectrum, LinSpectrum, Spectrum, legs_normal, log_uniform
+from .s4d import S4D
 from .s5 import S5
 
 
 __all__ = [
+    "S4D",
     "S5",
+    "ChannelwiseLayer",
+    "DSSExp",
+    "DSSSoftmax",
     "DiagonalLayer",
+    "InvSpectrum",
     "LayerState",
+    "LegSSpectrum",
+    "LinSpectrum",
     "SequenceLayer",
+    "Spectrum",
     "StateSpaceLayer",
     "legs_normal",
     "log_uniform",
-    "s4d_inv",
-    "s4d_legs",
-    "s4d_lin",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch import Tensor
 from ..hippo import legs_matrices
 
 
-__all__ = ["legs_normal", "log_uniform", "s4d_inv", "s4d_legs", "s4d_lin"]
+__all__ = ["InvSpectrum", "LegSSpectrum", "LinSpectrum", "Spectrum", "legs_normal", "log_uniform"]
 
 
 def legs_normal(size: int, blocks: int = 1) -> tuple[Tensor, Tensor]:
@@ -52,77 +54,80 @@ def legs_normal(size: int, blocks: int = 1) -> tuple[Tensor, Tensor]:
     return lam.repeat(blocks), torch.block_diag(*[vectors[:, kept]] * blocks)
 
 
-def s4d_legs(size: int) -> Tensor:
-    r"""The S4D-LegS spectrum: eigenvalues of the normal part of HiPPO-LegS, see `legs_normal`.
+@dataclass(frozen=True)
+class Spectrum(ABC):
+    """Eigenvalues for a system of any size, for a diagonal layer to begin with.
 
-    Args:
-        size: size of the real system, even.
+    Example:
+        >>> [type(spectrum).__name__ for spectrum in (LegSSpectrum(), InvSpectrum(), LinSpectrum())]
+        ['LegSSpectrum', 'InvSpectrum', 'LinSpectrum']
+    """
 
-    Returns:
-        Eigenvalues, one of each conjugate pair, `(size / 2,)`, complex128.
+    @abstractmethod
+    def eigenvalues(self, size: int) -> Tensor:
+        """One eigenvalue of each conjugate pair, `(size / 2,)`, complex128.
 
-    Raises:
-        ValueError: `size` is odd or below 2.
+        Args:
+            size: size of the real system, even.
+
+        Raises:
+            ValueError: `size` is odd or below 2.
+        """
+
+
+class LegSSpectrum(Spectrum):
+    """The S4D-LegS spectrum: eigenvalues of the normal part of HiPPO-LegS, see `legs_normal`.
 
     Reference:
         On the Parameterization and Initialization of Diagonal State Space Models, A. Gu, A. Gupta, K. Goel, C. Re,
         2022, https://arxiv.org/abs/2206.11893
 
     Example:
-        >>> s4d_legs(2)
+        >>> LegSSpectrum().eigenvalues(2)
         tensor([-0.5000+0.8660j], dtype=torch.complex128)
     """
-    return legs_normal(size)[0]
+
+    def eigenvalues(self, size: int) -> Tensor:
+        """As in `Spectrum`."""
+        return legs_normal(size)[0]
 
 
-def s4d_lin(size: int) -> Tensor:
+class LinSpectrum(Spectrum):
     r"""The S4D-Lin spectrum, the frequencies of a Fourier series.
 
     .. math:: \lambda_n = -\tfrac12 + i \pi n, \qquad n = 0 \dots N/2 - 1
 
-    Args:
-        size: size of the real system, :math:`N`, even.
-
-    Returns:
-        Eigenvalues, one of each conjugate pair, `(size / 2,)`, complex128.
-
-    Raises:
-        ValueError: `size` is odd or below 2.
-
     Reference:
         On the Parameterization and Initialization of Diagonal State Space Models, A. Gu, A. Gupta, K. Goel, C. Re,
         2022, https://arxiv.org/abs/2206.11893
 
     Example:
-        >>> s4d_lin(4)
+        >>> LinSpectrum().eigenvalues(4)
         tensor([-0.5000+0.0000j, -0.5000+3.1416j], dtype=torch.complex128)
     """
-    return _beside(math.pi * _orders(size))
+
+    def eigenvalues(self, size: int) -> Tensor:
+        """As in `Spectrum`."""
+        return _beside(math.pi * _orders(size))
 
 
-def s4d_inv(size: int) -> Tensor:
-    r"""The S4D-Inv spectrum, which approximates that of S4D-LegS for large sizes.
+class InvSpectrum(Spectrum):
+    r"""The S4D-Inv spectrum, close to that of S4D-LegS.
 
     .. math:: \lambda_n = -\tfrac12 + i \frac N\pi \left(\frac N{2n + 1} - 1\right), \qquad n = 0 \dots N/2 - 1
 
-    Args:
-        size: size of the real system, :math:`N`, even.
-
-    Returns:
-        Eigenvalues, one of each conjugate pair, `(size / 2,)`, complex128.
-
-    Raises:
-        ValueError: `size` is odd or below 2.
-
     Reference:
         On the Parameterization and Initialization of Diagonal State Space Models, A. Gu, A. Gupta, K. Goel, C. Re,
         2022, https://arxiv.org/abs/2206.11893
 
     Example:
-        >>> s4d_inv(2)
+        >>> InvSpectrum().eigenvalues(2)
         tensor([-0.5000+0.6366j], dtype=torch.complex128)
     """
-    return _beside(size / math.pi * (size / (2.0 * _orders(size) + 1.0) - 1.0))
+
+    def eigenvalues(self, size: int) -> Tensor:
+        """As in `Spectrum`."""
+        return _beside(size / math.pi * (size / (2.0 * _orders(size) + 1.0) - 1.0))
 
 
 def log_uniform(shape: tuple[int, ...], low: float, high: float) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ctdyn.linear import legs_matrices
-from ctdyn.linear.layers import legs_normal, log_uniform, s4d_inv, s4d_legs, s4d_lin
+from ctdyn.linear.layers import InvSpectrum, LegSSpectrum, LinSpectrum, legs_normal, log_uniform
 
 
 def test_the_normal_part_of_legs():
@@ -22,24 +22,24 @@ def test_the_normal_part_of_legs():
 
 
 def test_spectra():
-    torch.testing.assert_close(s4d_lin(8), -0.5 + 1j * math.pi * torch.arange(4, dtype=torch.float64))
+    torch.testing.assert_close(LinSpectrum().eigenvalues(8), -0.5 + 1j * math.pi * torch.arange(4, dtype=torch.float64))
     inverse = [8 / math.pi * (8 / (2 * n + 1) - 1) for n in range(4)]
-    torch.testing.assert_close(s4d_inv(8), -0.5 + 1j * torch.tensor(inverse, dtype=torch.float64))
-    torch.testing.assert_close(s4d_legs(8), legs_normal(8)[0])
+    torch.testing.assert_close(InvSpectrum().eigenvalues(8), -0.5 + 1j * torch.tensor(inverse, dtype=torch.float64))
+    torch.testing.assert_close(LegSSpectrum().eigenvalues(8), legs_normal(8)[0])
 
 
 def test_inv_approximates_legs():
     """As the paper has it: the largest frequencies agree as the size grows."""
     errors = []
     for size in (16, 128):
-        largest = float(s4d_legs(size).imag.max())
-        errors.append(abs(float(s4d_inv(size).imag.max()) / largest - 1.0))
+        largest = float(LegSSpectrum().eigenvalues(size).imag.max())
+        errors.append(abs(float(InvSpectrum().eigenvalues(size).imag.max()) / largest - 1.0))
     assert errors[1] < errors[0] < 0.1
 
 
 def test_refusals():
-    for spectrum in (s4d_lin, s4d_inv, s4d_legs):
+    for spectrum in (LinSpectrum(), InvSpectrum(), LegSSpectrum()):
         with pytest.raises(ValueError, match="size must be"):
-            spectrum(5)
+            spectrum.eigenvalues(5)
     with pytest.raises(ValueError, match="positive"):
         log_uniform((3,), 0.0, 1.0)
