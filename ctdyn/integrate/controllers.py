@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from numbers import Real
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._types import State, Time, Times
-from ..solvers.base import Solver
+from ..solvers.base import Solver, shared
 from ..terms import Term
 from .clock import Clock, landing_times
 from .options import suggesting
@@ -116,6 +116,10 @@ class AdaptiveController(StepController):
     @abstractmethod
     def next(self, solver: Solver, error: State, y0: State, y1: State, memory: tuple[Tensor, ...]) -> Verdict:
         """Judge an attempt by its estimated error."""
+
+    def tightened(self, share: Tensor) -> AdaptiveController | None:
+        """The same control with a share of its tolerance for each series, `(*batch,)`; None where it has none."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -316,6 +320,10 @@ class PIDController(AdaptiveController):
         factor = torch.where(accept, factor.clamp(0.2, 10.0), factor.clamp(0.2, 1.0))
         memory = (torch.where(accept, ratio, before), torch.where(accept, before, earlier))
         return Verdict(accept, factor, finite, memory)
+
+    def tightened(self, share: Tensor) -> AdaptiveController:
+        """The same control with a share of its tolerances for each series, `(*batch,)`."""
+        return replace(self, rtol=shared(self.rtol, share), atol=shared(self.atol, share))
 
     def _scale(self, size: Tensor) -> Tensor:
         """What the error of each entry is measured in; `size` is used up."""

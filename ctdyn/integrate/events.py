@@ -257,8 +257,12 @@ class EventWatch(Watch):
     def __init__(self, events: Sequence[Event], start: Time, leaving: Tensor, judged: int, tolerance: float) -> None:
         self.events, self.start, self.leaving = events, start, leaving
         self.judged, self.tolerance = judged, tolerance
-        self.which = torch.full(start.shape, -1, dtype=torch.int64, device=start.device)
-        self.when = torch.full_like(start, torch.nan)
+        self.reset()
+
+    def reset(self) -> None:
+        """No event has been seen."""
+        self.which = torch.full(self.start.shape, -1, dtype=torch.int64, device=self.start.device)
+        self.when = torch.full_like(self.start, torch.nan)
 
     def inspect(
         self, solver: Solver, term: Term, t0: Time, t1: Time, y0: State, step: Step, accept: Tensor

@@ -28,6 +28,9 @@ __all__ = ["Answer", "Problem", "last_finite"]
 _LOOK = 200
 """Attempts that are made only to see why a solve did not end."""
 
+_SHARE = 1e-3
+"""Share of the tolerance to try where errors within the tolerance were not harmless."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -95,7 +98,15 @@ class Problem:
         Args:
             watch: what may end the solve of a series before its last time.
         """
-        planned = self._plan(watch)
+        planned = self._search(watch)
+        problem, planned = self._settled(planned, watch)
+        return problem._answer(planned)
+
+    def _answer(self, planned: StepPlan) -> Answer:
+        if self.throw and isinstance(self.controller, AdaptiveController):
+            final = self.y0 if planned.final is None else planned.final
+            stiff = self._stiff(planned, final) if bool(planned.status.any()) else None
+            self.fail(planned.status, planned.steps, planned.reached, final, stiff)
         replay = Replay.create(self.term, self.solver, planned, self.clock, self.controller.lands)
         if planned.taken is not None and planned.final is not None and not planned.final.requires_grad:
             ys, nodes, record = planned.taken.read(self.clock.ts, replay.node), [planned.final], planned.taken
@@ -116,20 +127,47 @@ class Problem:
             lambda: self._path(_dense(replay, self.y0) if record is None else record.trajectory()),
         )
 
-    def _plan(self, watch: Watch | None) -> StepPlan:
-        planned = plan(
-            self.term,
-            self.solver,
-            self.controller,
-            self.y0,
-            self.clock,
-            Limits(self.max_steps, not self.tracked(), self.judged, watch, self.adjoint.compiles),
-        )
-        if self.throw and isinstance(self.controller, AdaptiveController):
-            final = self.y0 if planned.final is None else planned.final
-            stiff = self._stiff(planned, final) if bool(planned.status.any()) else None
-            self.fail(planned.status, planned.steps, planned.reached, final, stiff)
-        return planned
+    def _search(self, watch: Watch | None) -> StepPlan:
+        limits = Limits(self.max_steps, not self.tracked(), self.judged, watch, self.adjoint.compiles)
+        return plan(self.term, self.solver, self.controller, self.y0, self.clock, limits)
+
+    def _settled(self, planned: StepPlan, watch: Watch | None) -> tuple[Problem, StepPlan]:
+        """The problem and its plan; where errors grew until they were the answer, with tolerances that prevent it.
+
+        An implicit method takes steps so long that what the tolerance leaves of small entries may grow unseen, into a
+        blow-up that is not the equation's: one that is stays, whatever the tolerance.
+        """
+        doubt = _in_doubt(planned)
+        if not self.solver.implicit or not bool(doubt.any()):
+            return self, planned
+        problem = self._tightened(doubt)
+        if problem is None:
+            return self, planned
+        again = problem._searched(watch)
+        spent = planned.evaluations + again.evaluations
+        right = doubt & ~_in_doubt(again) & (again.status == Status.SUCCESS)
+        lost = doubt & ~right & (planned.status != Status.SUCCESS)
+        if self.throw and bool(lost.any()):
+            return self, planned
+        if not bool(right[doubt].all()):
+            # Those for which more exact steps changed nothing keep what was asked for.
+            tighter = self._tightened(right) if bool(right.any()) else None
+            problem = self if tighter is None else tighter
+            again = problem._searched(watch)
+            spent = spent + again.evaluations
+        _warn_of_doubt(right, doubt & ~right & ~lost)
+        return problem, replace(again, evaluations=spent)
+
+    def _searched(self, watch: Watch | None) -> StepPlan:
+        if watch is not None:
+            watch.reset()
+        return self._search(watch)
+
+    def _tightened(self, where: Tensor) -> Problem | None:
+        """The same problem with a share of the tolerances for some series; None if the control has none."""
+        share = torch.where(where, _SHARE, torch.ones_like(self.clock.t0.detach()))
+        control = self.controller.tightened(share) if isinstance(self.controller, AdaptiveController) else None
+        return None if control is None else replace(self, controller=control, solver=self.solver.tightened(share))
 
     @torch.no_grad()
     def _stiff(self, planned: StepPlan, final: State) -> Tensor | None:
@@ -194,6 +232,35 @@ def last_finite(finite: Tensor, clock: Clock) -> tuple[Tensor, Tensor]:
     output = (count - 1).clamp(min=0)
     time = clock.ts.detach().gather(-1, output[..., None])[..., 0]
     return output, torch.where(count > 0, time, clock.t0.detach())
+
+
+def _in_doubt(planned: StepPlan) -> Tensor:
+    """Which series may not be what the equation says: they ran away, or errors grew faster than a step resolved."""
+    away = planned.status == Status.STEP_SIZE
+    if planned.doubtful is None:
+        return torch.zeros_like(away)
+    return away | (planned.doubtful & (planned.status == Status.SUCCESS))
+
+
+def _warn_of_doubt(right: Tensor, doubt: Tensor) -> None:
+    """Which series were solved more exactly than was asked for, and for which that changed nothing."""
+    if bool(right.any()):
+        warnings.warn(
+            f"errors that rtol and atol allow carried {_name(torch.nonzero(right)[0])} away from the solution; it was "
+            f"solved with {_SHARE:g} of both instead. To choose yourself, give an atol below the smallest entries of "
+            "the state that matter.",
+            stacklevel=6,
+        )
+    if bool(doubt.any()):
+        warnings.warn(
+            f"errors grow fast near the solution of {_name(torch.nonzero(doubt)[0])}, with {_SHARE:g} of rtol and atol "
+            "as well: it is unstable (it may rest on an unstable equilibrium); a disturbance would lead it elsewhere.",
+            stacklevel=6,
+        )
+
+
+def _name(where: Tensor) -> str:
+    return f"series {', '.join(map(str, where.tolist()))}" if len(where) else "the series"
 
 
 @torch.no_grad()

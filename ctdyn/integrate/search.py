@@ -35,6 +35,8 @@ class StepPlan:
         status: a `Status` per series, `(*batch,)`.
         final: the state at the last time reached, `(*batch, state)`; None where planning needed no state.
         taken: the steps as planned, where they were kept.
+        doubtful: whether a step had to be shortened because errors grew faster than it resolved, `(*batch,)`; None
+            where nothing is known.
 
     Example:
         >>> count = torch.tensor(1)
@@ -49,6 +51,7 @@ class StepPlan:
     status: Tensor
     final: Tensor | None = None
     taken: Record | None = None
+    doubtful: Tensor | None = None
 
     @property
     def reached(self) -> Time:
@@ -79,6 +82,10 @@ class Watch(ABC):
             step: what the method returned.
             accept: whether the step of each series stands, `(*batch,)`.
         """
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget what was seen: another search begins."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,7 @@ class Front(NamedTuple):
         active: whether the series still steps, `(*batch,)`.
         stop: number of the next time that no step may straddle, `(*batch,)`.
         until: where a watch ends the series, infinite where it does not, `(*batch,)`.
+        doubtful: whether errors have grown faster than a step resolved, `(*batch,)`.
 
     Example:
         >>> Front._fields[:2]
@@ -130,6 +138,7 @@ class Front(NamedTuple):
     active: Tensor
     stop: Tensor
     until: Time
+    doubtful: Tensor
 
 
 class Trial(NamedTuple):
@@ -242,7 +251,8 @@ class Search:
             dt = self.controller.first(piece, self.solver, t, goal, y0, velocity, self.limits.judged)
             memory = self.controller.start(t)
         state = self.solver.across(state) if self.knotted else state
-        return Front(t, y0, state, dt, memory, t != end, stop, self.direction * torch.inf)
+        doubtful = torch.zeros_like(t, dtype=torch.bool)
+        return Front(t, y0, state, dt, memory, t != end, stop, self.direction * torch.inf, doubtful)
 
     def attempt(self, front: Front) -> tuple[Front, Trial]:
         """One step of every series that is not done, taken back where its error is too large."""
@@ -260,14 +270,19 @@ class Search:
             verdict = self.controller.next(
                 self.solver, step.error[..., seen], y[..., seen], step.y1[..., seen], front.memory
             )
-            accept, until, ended = verdict.accept & front.active, front.until, None
+            accept, factor, doubtful = verdict.accept & front.active, verdict.factor, front.doubtful
+            if step.outgrown is not None:
+                outgrown = front.active & step.outgrown
+                accept, doubtful = accept & ~outgrown, doubtful | outgrown
+                factor = torch.where(outgrown, factor.clamp(max=0.2), factor)
+            until, ended = front.until, None
             if self.limits.watch is not None:
                 landed = accept & (t1 == until)
                 hit, when = self.limits.watch.inspect(self.solver, piece, t, t1, y, step, accept & ~landed)
                 # Taken back: the next attempt lands exactly where the watch ends the series.
                 accept, until, ended = accept & ~hit, torch.where(hit, when, until), landed
             arrived = accept & lands
-            dt = (t1 - t).abs() * verdict.factor
+            dt = (t1 - t).abs() * factor
             # A step that was cut short to land says little about how far the next one may go.
             dt = torch.where(arrived, torch.maximum(dt, front.dt), dt)
             # Attempts that are tried and not accepted, at the resolution of the clock.
@@ -284,7 +299,7 @@ class Search:
         trial = Trial(front.active, accept, verdict.finite, reach, (), y, ())
         if self.keep:
             trial = trial._replace(span=(t, t1), interpolant=step.interpolant)
-        return Front(reach, y1, state, dt, verdict.memory, active, stop, until), trial
+        return Front(reach, y1, state, dt, verdict.memory, active, stop, until, doubtful), trial
 
     def _piece(self, t0: Time, t1: Time) -> Term:
         return self.term.restrict(t0, t1) if self.knotted else self.term
@@ -301,7 +316,7 @@ class Search:
         start = self.stops[0]
         if trials is None:
             none = torch.zeros_like(front.stop)
-            return StepPlan(torch.stack([start, start]), none, none, none + 2, none, front.y)
+            return StepPlan(torch.stack([start, start]), none, none, none + 2, none, front.y, doubtful=front.doubtful)
         attempts, steps = trials.tried.sum(0), trials.accept.sum(0)
         longest = max(int(steps.amax()), 1)
         # Accepted attempts first, in their order: series that rejected often line up with those that did not.
@@ -316,7 +331,7 @@ class Search:
             taken = Record(self.term, self.solver, grid, t0, t1, trials.y0, parts, front.y, rows)
         status = self._status(front, trials.finite, attempts)
         evaluations = attempts * (self.solver.stages + self.knotted) + 2
-        return StepPlan(grid, steps, attempts - steps, evaluations, status, front.y, taken)
+        return StepPlan(grid, steps, attempts - steps, evaluations, status, front.y, taken, front.doubtful)
 
     def _status(self, front: Front, finite: Tensor, attempts: Tensor) -> Tensor:
         """How each series ended: at its goal, out of attempts, or with a last attempt that could not be shortened."""

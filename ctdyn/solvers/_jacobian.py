@@ -115,6 +115,20 @@ class Systems:
             return like(_Solved.apply(self.matrix, right, self.factors, self.pivots, False), x)
         return like(torch.linalg.lu_solve(self.factors, self.pivots, right.unsqueeze(-1)).squeeze(-1), x)
 
+    @torch.no_grad()
+    def outgrown(self) -> Tensor:
+        r"""Which series have a direction that grows faster than the step resolves, `(*batch,)`.
+
+        A real eigenvalue :math:`\lambda > 1 / (h \gamma)` lies beyond the pole of the method, which would damp what in
+        truth grows; no error estimate sees that. Each one turns the sign of the determinant, which the factors know.
+        """
+        pivots = torch.diagonal(self.factors, dim1=-2, dim2=-1)
+        order = torch.arange(1, pivots.shape[-1] + 1, dtype=self.pivots.dtype, device=pivots.device)
+        negative = ((pivots < 0) ^ (self.pivots != order)).sum(-1) % 2 == 1
+        # A sign that rounding may have made says nothing.
+        noise = 10.0 * torch.finfo(pivots.dtype).eps * self.matrix.abs().amax((-2, -1))
+        return negative & (pivots.abs().amin(-1) > noise)
+
     def solve_adjoint(self, x: State) -> State:
         """The solution with the transposed matrix."""
         right = real(x)

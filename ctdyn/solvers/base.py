@@ -14,7 +14,7 @@ from ..structure import Calculus, Noise, VectorField
 from ..terms import Term
 
 
-__all__ = ["Solver", "Step", "StepState"]
+__all__ = ["Solver", "Step", "StepState", "shared"]
 
 StepState = Tensor | tuple[Tensor, ...] | None
 """What a method carries from one step to the next, `(*batch, ...)` each, or None where it carries nothing.
@@ -31,6 +31,8 @@ class Step(NamedTuple):
         error: estimate of the local error, of the shape of `y1`; None where none was asked for.
         state: what the next step can use if it starts where this one ends and no knot lies there.
         interpolant: what `Solver.coefficients` needs to know of the step; empty where no dense output was asked for.
+        outgrown: whether something near the solution grows faster than the step resolves, `(*batch,)`: whatever its
+            error, such a step cannot stand. None where none was asked for, or the method does not know.
 
     Example:
         >>> import torch
@@ -42,6 +44,7 @@ class Step(NamedTuple):
     error: Tensor | None
     state: StepState
     interpolant: tuple[Tensor, ...]
+    outgrown: Tensor | None = None
 
 
 class Solver(ABC):
@@ -73,6 +76,9 @@ class Solver(ABC):
     interpolates: ClassVar[bool] = True
     """Whether a step has a dense output; otherwise outputs inside it are read by a shorter step from its start."""
 
+    implicit: ClassVar[bool] = False
+    """Whether it solves equations for a step, which is then stable however long it is."""
+
     calculus: ClassVar[Calculus | None] = None
     """How the method means a stochastic integral; None where it solves smooth equations only."""
 
@@ -81,6 +87,10 @@ class Solver(ABC):
 
     def within(self, rtol: float | Tensor, atol: float | Tensor) -> Solver:
         """The method for a solve under these tolerances: itself, unless it iterates and so must know when to stop."""
+        return self
+
+    def tightened(self, share: Tensor) -> Solver:
+        """The method for a solve within a share of the tolerances that it knows of, `(*batch,)`."""
         return self
 
     def strong_order(self, noise: Noise) -> float:
@@ -155,3 +165,19 @@ class Solver(ABC):
         Returns:
             `(step, degree + 1, *batch, state)`.
         """
+
+
+def shared(tolerance: float | Tensor, share: Tensor) -> float | Tensor:
+    """A share of a tolerance for each series; a tolerance of 0 stays what it is.
+
+    Args:
+        tolerance: a number, `(*batch,)` or `(*batch, state)`.
+        share: `(*batch,)`.
+
+    Example:
+        >>> shared(0.5, torch.tensor([1.0, 0.5]))
+        tensor([0.5000, 0.2500])
+    """
+    if not isinstance(tolerance, Tensor):
+        return share * tolerance if tolerance else tolerance
+    return tolerance * (share[..., None] if tolerance.dim() > share.dim() else share)

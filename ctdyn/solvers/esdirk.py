@@ -15,7 +15,7 @@ from .._types import State, Time
 from ..terms import Term
 from ._jacobian import inside, larger
 from ._newton import Newton, Tolerance
-from .base import Solver, Step, StepState
+from .base import Solver, Step, StepState, shared
 from .runge_kutta import _column, _combine, _matrix
 
 
@@ -88,9 +88,11 @@ class ESDIRK(Solver, ABC):
 
     Each stage is solved by Newton's method, for every series on its own, with one Jacobian and one factorisation per
     step. The error of a step is the larger of two: that of its end, told by the embedded method, and that inside, told
-    by how far the dense output is from solving the equation at one place. A step on which the iteration of a series
-    fails is rejected; with fixed steps its state becomes NaN, so that `solve` says so. Gradients are those of the exact
-    root of each stage, by the implicit function theorem: neither their cost nor their memory grows with the iterations.
+    by how far the dense output is from solving the equation at one place. Where something near the solution grows
+    faster than the step resolves, neither tells anything: such a step is never taken, and a solve that met one is
+    repeated with tighter tolerances. A step on which the iteration of a series fails is rejected; with fixed steps its
+    state becomes NaN, so that `solve` says so. Gradients are those of the exact root of each stage, by the implicit
+    function theorem: neither their cost nor their memory grows with the iterations.
     Second derivatives raise NotImplementedError; `Rodas5P` has them.
 
     Args:
@@ -112,6 +114,7 @@ class ESDIRK(Solver, ABC):
 
     tableau: ClassVar[ImplicitTableau]
     adaptive: ClassVar[bool] = True
+    implicit: ClassVar[bool] = True
 
     newton_rtol: float | Tensor | None = None
     newton_atol: float | Tensor | None = None
@@ -133,6 +136,12 @@ class ESDIRK(Solver, ABC):
         """The method with Newton's method as exact as the controller's tolerances ask, unless it was told otherwise."""
         return self if self.newton_rtol is not None else replace(self, newton_rtol=rtol, newton_atol=atol)
 
+    def tightened(self, share: Tensor) -> Solver:
+        """The method with Newton's method as much more exact."""
+        if self.newton_rtol is None or self.newton_atol is None:
+            return self
+        return replace(self, newton_rtol=shared(self.newton_rtol, share), newton_atol=shared(self.newton_atol, share))
+
     def init(self, term: Term, t0: Time, y0: State) -> StepState:
         """The velocity at the start."""
         return term.derivative(t0, y0)
@@ -153,18 +162,19 @@ class ESDIRK(Solver, ABC):
             base = _combine(y0, dt, row, velocities)
             velocities.append(newton.solve(time, base, _mix(weights, velocities)))
         y1 = torch.addcmul(base, diagonal, velocities[-1])
-        error = None
+        error = outgrown = None
         failed = newton.failed.unsqueeze(-1)
         if estimate:
+            outgrown = newton.systems.outgrown()
             # Finite: the cure is a shorter step, and not, as for a field that is NaN, another field.
             error = _combine(None, dt, tableau.error, velocities)
             value, slope = tableau.probed
             velocity = term.derivative(t0 + tableau.probe * span, _combine(y0, dt, value, velocities))
             error = larger(error, newton.systems.solve(diagonal * (velocity - _mix(slope, velocities))))
-            error = torch.where(failed, torch.finfo(error.dtype).max ** 0.25, error)
+            error, y1 = torch.where(failed, 1e9, error), torch.where(failed, y0, y1)
         else:
             y1 = torch.where(failed, torch.nan, y1)
-        return Step(y1, error, velocities[-1], tuple(velocities) if dense else ())
+        return Step(y1, error, velocities[-1], tuple(velocities) if dense else (), outgrown)
 
     def coefficients(self, term: Term, t0: Time, t1: Time, y0: State, interpolants: Tensor) -> Tensor:
         """The dense output of many steps, `(step, degree + 1, *batch, state)`."""

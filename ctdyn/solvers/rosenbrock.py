@@ -69,7 +69,9 @@ class Rosenbrock(Solver, ABC):
 
     The error of a step is the larger of two: that of its end, told by the embedded method, and that of its middle, told
     by how far the dense output is from solving the equation there. Where a stiff solution follows a slow driver its
-    ends stay right however long the steps are, and only the second notices that nothing is known in between.
+    ends stay right however long the steps are, and only the second notices that nothing is known in between. Beyond the
+    pole of the method, where something near the solution grows faster than the step resolves, neither tells anything:
+    such a step is never taken, and a solve that met one is repeated with tighter tolerances.
 
     Example:
         >>> import torch
@@ -81,6 +83,7 @@ class Rosenbrock(Solver, ABC):
     """
 
     tableau: ClassVar[RosenbrockTableau]
+    implicit: ClassVar[bool] = True
 
     def __init_subclass__(cls) -> None:
         cls.adaptive = any(cls.tableau.error)
@@ -114,7 +117,8 @@ class Rosenbrock(Solver, ABC):
             value, slope = (_sum(start, row, increments) for start, row in zip((y0, None), tableau.middle, strict=True))
             defect = dt * term.derivative(t0 + 0.5 * span, value) - slope
             error = larger(error, systems.solve(gamma * defect))
-        return Step(y1, error, None, tuple(increments) if dense else ())
+        outgrown = systems.outgrown() if estimate else None
+        return Step(y1, error, None, tuple(increments) if dense else (), outgrown)
 
     def coefficients(self, term: Term, t0: Time, t1: Time, y0: State, interpolants: Tensor) -> Tensor:
         """The dense output of many steps, `(step, degree + 1, *batch, state)`."""

@@ -8,7 +8,7 @@ import torch
 
 from ctdyn._checks import SolveError
 from ctdyn.integrate import Checkpoint, Direct, PIDController, solve
-from ctdyn.solvers import Kvaerno5, Rodas5P, Tsit5
+from ctdyn.solvers import Kvaerno3, Kvaerno5, Rodas5P, Tsit5
 
 
 F64 = torch.float64
@@ -48,6 +48,24 @@ def test_stiff_problems_are_solved_to_the_tolerance_over_their_full_horizon(refe
     scale = truth.abs().amax(0) if name == "hires_rate_E5" else 1 + truth.abs()
     error = (solution.ys - truth).abs() / scale
     assert float(error.max()) <= 10 * tolerance, (error.max() / tolerance, solution.stats)
+
+
+@pytest.mark.parametrize(
+    ("solver", "tolerance", "name"),
+    [
+        *[(Rodas5P(), tolerance, "hires_rate_E5") for tolerance in (1e-4, 1e-6, 1e-8)],
+        *[(Kvaerno5(), tolerance, "hires_rate_E5") for tolerance in (1e-4, 1e-6)],
+        *[(Kvaerno3(), tolerance, "robertson") for tolerance in (1e-3, 1e-4, 1e-5)],
+    ],
+    ids=lambda x: x if isinstance(x, str) else repr(x),
+)
+def test_traces_below_the_absolute_tolerance_carry_no_solution_away(reference_root, solver, tolerance, name):
+    case, field, y0, ts, truth, _ = load(reference_root / "ode" / f"{name}.json")
+    control = PIDController(tolerance, tolerance)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ys = solve(field, y0, ts, t0=float(case["t0"]), solver=solver, controller=control).ys
+    assert float(((ys - truth).abs() / (1 + truth.abs())).max()) < tolerance
 
 
 @pytest.mark.parametrize(
