@@ -15,7 +15,8 @@ r"""Exact linear dynamics between any two times, and scans over whole series.
 `TritonScan`         the scans on a CUDA device; used by itself there
 `BlockedScan`        the scans in plain torch, anywhere; what a `ScanBackend` must do
 `LinearDynamics`     what can be discretized, scanned and stepped exactly: `Diagonal`, `Rotations`, `Dense`, `OU`,
-                     `Matern`, `HippoLegS`, `HippoLegT`, `HippoLagT`, `SumDynamics`, `ProductDynamics`
+                     `Matern`, `Oscillators`, `Periodic`, `HippoLegS`, `HippoLegT`, `HippoLagT`, `SumDynamics`,
+                     `ProductDynamics`
 `Hold`               what an input does between its times: `HeldBefore`, `HeldAfter`, `Impulse`, `Ramp`
 `phi1`, `phi2` ...   the functions that carry an input over a step
 `LinearGaussian`     dynamics observed with noise: filter, smoother, forecasts, samples, likelihood
@@ -42,6 +43,8 @@ from .hippo import HippoLagT, HippoLegS, HippoLegT, legs_matrices
 from .holds import HeldAfter, HeldBefore, Hold, Impulse, Ramp
 from .matern import Matern
 from .newton import NewtonScan, NonlinearScan, nonlinear_recurrence
+from .oscillators import Oscillators
+from .periodic import Periodic
 from .phi import phi1, phi2, phi3
 from .recurrence import linear_recurrence, zoh_scan
 from .stationary_path import StationaryPath
@@ -70,6 +73,8 @@ __all__ = [
     "MatrixDynamics",
     "NewtonScan",
     "NonlinearScan",
+    "Oscillators",
+    "Periodic",
     "ProductDynamics",
     "Ramp",
     "Rotations",

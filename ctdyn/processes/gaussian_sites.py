@@ -28,7 +28,7 @@ class LinearGaussianProcess(LatentProcess):
         dx = A x\,dt + dW, \quad z(t) = H x(t), \qquad
         q(z) \propto p(z) \prod_i \mathcal{N}\left(\tilde{y}_i \mid z(t_i), \tilde{v}_i\right)
 
-    The prior is any stationary `LinearDynamics`: `Matern`, `OU`, damped `Rotations`, sums and products.
+    The prior is any stationary `LinearDynamics`: `Matern`, `OU`, `Oscillators`, `Periodic`, sums and products.
     Each latent dimension is a process of its own if the dynamics' parameters have a batch axis of that size
     (`lengthscale=[0.1, 0.3, 1.0]`); dynamics without one are a single process that all latent dimensions read, by `H`.
 

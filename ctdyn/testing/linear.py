@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 
@@ -64,6 +65,9 @@ def check_linear(dynamics: LinearDynamics, *, tolerance: float = 1e-11, seed: in
         total = states.abs().square().sum()
         if made.Q is not None and made.Q.requires_grad:
             total = total + made.Q.abs().square().sum()
+        # Where there is no noise, the size of the process is in its long run alone.
+        with contextlib.suppress(ValueError):
+            total = total + dynamics.stationary().abs().square().sum()
         reached(dynamics, total)
 
 
