@@ -1,4 +1,4 @@
-"""Layers that treat each channel by a diagonal system of its own: by a scan at any times, by FFT on a regular grid."""
+"""Layers that treat each channel by a system of its own: by a scan at any times, by FFT on a regular grid."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from .._coefficients import held_gain
 from ..convolution import causal_convolution, exponential_kernel
 from ..holds import Hold, Impulse
+from .base import StateSpaceLayer
 from .diagonal import DiagonalLayer
 
 
-__all__ = ["ChannelwiseLayer"]
+__all__ = ["ChannelwiseLayer", "DiagonalChannels"]
 
 # Shorter series are scanned: a convolution does not pay.
 _SHORTEST = 64
@@ -22,15 +23,15 @@ _SHORTEST = 64
 _REGULAR = 1e-9
 
 
-class ChannelwiseLayer(DiagonalLayer, ABC):
-    r"""One diagonal system per channel, of one input and one output.
+class ChannelwiseLayer(StateSpaceLayer, ABC):
+    r"""One linear system per channel, of one input and one output.
 
-    .. math:: \dot h_{c} = \lambda_{c} \odot h_{c} + b_{c} u_c, \qquad
-        y_c = \mathrm{Re} \sum_n c_{cn} h_{cn} + D_c u_c
+    .. math:: \dot h_c = A_c h_c + b_c u_c, \qquad y_c = c_c^\top h_c + D_c u_c
 
-    At irregular times all states are scanned: `channels * state` complex numbers per time, in tiles if wanted. On a
-    regular grid that all series share, from 64 times on, the outputs are a convolution with the kernel and are made by
-    FFT; the answer is the same, and the states in between do not exist. Subclass it with `system`.
+    At irregular times all states are scanned, `channels * state` numbers per time, in tiles if wanted. On a regular
+    grid that all series share, from 64 times on, the outputs are a convolution with the kernel and are made by FFT; the
+    answer is the same, and the states in between do not exist. A gradient to the times themselves needs the scan and
+    gets it. Subclass it with `march`, `readout` and the three parts of the convolution.
 
     Args:
         channels: channels of the inputs, and of the outputs.
@@ -41,8 +42,8 @@ class ChannelwiseLayer(DiagonalLayer, ABC):
         ValueError: as for `StateSpaceLayer`.
 
     Reference:
-        On the Parameterization and Initialization of Diagonal State Space Models, A. Gu, A. Gupta, K. Goel, C. Re,
-        2022, https://arxiv.org/abs/2206.11893
+        Efficiently Modeling Long Sequences with Structured State Spaces, A. Gu, K. Goel, C. Re, 2022,
+        https://arxiv.org/abs/2111.00396
 
     Example:
         >>> from ctdyn.linear.layers import S4D
@@ -58,25 +59,90 @@ class ChannelwiseLayer(DiagonalLayer, ABC):
         self.D = nn.Parameter(torch.randn(channels))
 
     @abstractmethod
-    def system(self) -> tuple[Tensor, Tensor, Tensor]:
-        r""":math:`\lambda`, :math:`b` and :math:`c`, time scales included, `(channel, state)`, complex."""
-
     def kernel(self, dt: Tensor | float, length: int) -> Tensor:
-        r"""The response on a regular grid to an input of 1 that acts in one step; without the direct term.
-
-        .. math:: K_l = \mathrm{Re} \sum_n c_n b_n \frac{e^{\lambda_n \Delta} - 1}{\lambda_n} e^{\lambda_n \Delta l}
+        """The response on a regular grid to an input of 1 that acts in one step; without the direct term.
 
         Args:
-            dt: the step :math:`\Delta`, one number.
+            dt: the step, one number.
             length: number of lags.
 
         Returns:
             `(lag, channel)`.
         """
-        lam, b, c = self.system()
+
+    @abstractmethod
+    def fade(self, dt: Tensor, h: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """What a state gives in steps without input.
+
+        Args:
+            dt: the step, `(1,)`.
+            h: the state before the first of them, `(*batch, state)`.
+            length: number of steps.
+
+        Returns:
+            Outputs after each step, `(*batch, time, channel)`, and the last state.
+        """
+
+    @abstractmethod
+    def gather(self, dt: Tensor, us: Tensor) -> Tensor:
+        """The state, `(*batch, state)`, that inputs `(*batch, time, input)` in steps of `dt` make of an empty one."""
+
+    def _through(
+        self, dt: Tensor, acting: Tensor, us: Tensor, h0: Tensor, reset: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if reset is not None or not _is_regular(dt):
+            return super()._through(dt, acting, us, h0, reset)
+        # The first step leads to the grid and has a length of its own.
+        first = self.march(dt[..., :1], acting[..., :1, :], h0, None)
+        opening = self.readout(first, us[..., :1, :])
+        step, acting = dt.flatten()[-1:], acting[..., 1:, :]
+        length = acting.shape[-2]
+        ys = causal_convolution(self.kernel(step, length), acting) + self.D * us[..., 1:, :]
+        last = self.gather(step, acting)
+        is_empty = bool((dt[..., 0] == 0).all()) and not isinstance(self.hold, Impulse)
+        if not is_empty or h0.requires_grad or bool((h0 != 0).any()):
+            free, carried = self.fade(step, first.squeeze(-2), length)
+            ys, last = ys + free, last + carried
+        return torch.cat([opening.expand(*ys.shape[:-2], 1, -1), ys], -2), last.expand_as(h0).clone()
+
+
+class DiagonalChannels(ChannelwiseLayer, DiagonalLayer, ABC):
+    r"""One diagonal system per channel.
+
+    .. math:: \dot h_c = \lambda_c \odot h_c + b_c u_c, \qquad y_c = \mathrm{Re} \sum_n c_{cn} h_{cn} + D_c u_c
+
+    Subclass it with `system`.
+
+    Args:
+        channels: channels of the inputs, and of the outputs.
+        hold: what an input does between its time and the next; default `HeldBefore()`.
+        tile: times per tile of a scan; None: everything at once.
+
+    Raises:
+        ValueError: as for `StateSpaceLayer`.
+
+    Reference:
+        On the Parameterization and Initialization of Diagonal State Space Models, A. Gu, A. Gupta, K. Goel, C. Re,
+        2022, https://arxiv.org/abs/2206.11893
+
+    Example:
+        >>> from ctdyn.linear.layers import S4D
+        >>> [part.shape for part in S4D(3, state_size=16).system()]
+        [torch.Size([3, 8]), torch.Size([3, 8]), torch.Size([3, 8])]
+    """
+
+    @abstractmethod
+    def system(self) -> tuple[Tensor, Tensor, Tensor]:
+        r""":math:`\lambda`, :math:`b` and :math:`c`, time scales included, `(channel, state)`, complex."""
+
+    def kernel(self, dt: Tensor | float, length: int) -> Tensor:
+        r"""As in `ChannelwiseLayer`.
+
+        .. math:: K_l = \mathrm{Re} \sum_n c_n b_n \frac{e^{\lambda_n \Delta} - 1}{\lambda_n} e^{\lambda_n \Delta l}
+        """
+        lam, _, c = self.system()
         step = torch.as_tensor(dt, dtype=torch.float64, device=lam.device).reshape(1)
-        gain = b if isinstance(self.hold, Impulse) else b * held_gain(lam, step.to(lam.dtype.to_real()))
-        return exponential_kernel(lam, c * gain, step, length)
+        return exponential_kernel(lam, c * self._gain(step), step, length)
 
     def rates(self) -> Tensor:
         """As in `DiagonalLayer`."""
@@ -94,43 +160,29 @@ class ChannelwiseLayer(DiagonalLayer, ABC):
         pairs = torch.view_as_real(hs.unflatten(-1, c.shape)).flatten(-2)
         return (pairs[..., None, :] @ weights).flatten(-3) + self.D * us
 
-    def _through(
-        self, dt: Tensor, acting: Tensor, us: Tensor, h0: Tensor, reset: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        if reset is not None or not _is_regular(dt):
-            return super()._through(dt, acting, us, h0, reset)
-        first = self.march(dt[..., :1], acting[..., :1, :], h0, None)
-        step, length = dt.flatten()[-1:], us.shape[-2]
-        ys = causal_convolution(self.kernel(step, length - 1), acting[..., 1:, :])
-        last = self._last(step, acting[..., 1:, :])
-        begins = bool((dt[..., 0] == 0).all()) and not isinstance(self.hold, Impulse)
-        if not begins or h0.requires_grad or bool((h0 != 0).any()):
-            lam, _, c = self.system()
-            carried = first.squeeze(-2).unflatten(-1, lam.shape)
-            free = exponential_kernel(lam, c * carried * torch.exp(lam * step.to(lam)), step, length - 1)
-            ys = ys + free.movedim(0, -2)
-            last = last + (torch.exp(lam * (step * (length - 1)).to(lam)) * carried).flatten(-2)
-        ys = ys + self.D * us[..., 1:, :]
-        opening = self.readout(first, us[..., :1, :])
-        return torch.cat([opening.expand(*ys.shape[:-2], 1, -1), ys], -2), last.expand_as(h0).clone()
+    def fade(self, dt: Tensor, h: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """As in `ChannelwiseLayer`."""
+        lam, _, c = self.system()
+        h, z = h.unflatten(-1, lam.shape), lam * dt.to(lam)
+        ys = exponential_kernel(lam, c * torch.exp(z) * h, dt, length)
+        return ys.movedim(0, -2), (torch.exp(z * length) * h).flatten(-2)
 
-    def _last(self, step: Tensor, acting: Tensor) -> Tensor:
-        """The state that the inputs leave behind, in two levels of lags as the kernel has them."""
-        lam, b, _ = self.system()
-        count, (channels, states) = acting.shape[-2], lam.shape
-        span = math.isqrt(count - 1) + 1
-        wide = lam.to(torch.complex128) * step.double()
+    def gather(self, dt: Tensor, us: Tensor) -> Tensor:
+        """As in `ChannelwiseLayer`, in two levels of lags as the kernel has them."""
+        lam = self.system()[0]
+        span = math.isqrt(us.shape[-2] - 1) + 1
+        wide = lam.to(torch.complex128) * dt.double()
         lags = torch.arange(span, dtype=torch.float64, device=lam.device)
-        near = torch.exp(wide[:, None, :] * lags[:, None])
+        near = torch.view_as_real(torch.exp(wide[:, None, :] * lags[:, None])).flatten(-2)
         far = torch.exp(wide[:, None, :] * (lags * span)[:, None]).to(lam.dtype)
-        reals = torch.view_as_real(near).flatten(-2).to(acting.dtype)
-        padding = acting.new_zeros(*acting.shape[:-2], span * span - count, channels)
-        # The latest input first: its lag is 0.
-        backward = torch.cat([acting.flip(-2), padding], -2).unflatten(-2, (span, span))
-        parts = backward.movedim(-1, -3) @ reals
-        sums = torch.view_as_complex(parts.unflatten(-1, (states, 2))) * far
-        gain = b if isinstance(self.hold, Impulse) else b * held_gain(lam, step.to(lam.dtype.to_real()))
-        return (sums.sum(-2) * gain).flatten(-2)
+        parts = _by_lag(us, span) @ near.to(us.dtype)
+        sums = torch.view_as_complex(parts.unflatten(-1, (-1, 2))) * far
+        return (sums.sum(-2) * self._gain(dt)).flatten(-2)
+
+    def _gain(self, dt: Tensor) -> Tensor:
+        """What an input of 1 adds to the state in a step."""
+        lam, b, _ = self.system()
+        return b if isinstance(self.hold, Impulse) else b * held_gain(lam, dt.to(lam.dtype.to_real()))
 
 
 def _is_regular(dt: Tensor) -> bool:
@@ -140,3 +192,9 @@ def _is_regular(dt: Tensor) -> bool:
     steps = dt[..., 1:]
     mean = steps.mean()
     return bool((mean > 0) & ((steps - mean).abs() <= _REGULAR * mean).all())
+
+
+def _by_lag(us: Tensor, span: int) -> Tensor:
+    """Inputs by their distance from the last one, `i * span + j`: `(*batch, channel, i, j)`."""
+    padding = us.new_zeros(*us.shape[:-2], span * span - us.shape[-2], us.shape[-1])
+    return torch.cat([us.flip(-2), padding], -2).unflatten(-2, (span, span)).movedim(-1, -3)

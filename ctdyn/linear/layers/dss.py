@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..holds import Hold
-from .channelwise import ChannelwiseLayer
+from .channelwise import DiagonalChannels
 from .initialization import legs_normal, log_uniform
 
 
@@ -16,7 +16,7 @@ __all__ = ["DSSExp", "DSSSoftmax"]
 _EPSILON = 1e-7
 
 
-class DSSExp(ChannelwiseLayer):
+class DSSExp(DiagonalChannels):
     r"""The DSS layer, variant EXP: eigenvalues that all channels share, kept stable, and complex weights per channel.
 
     .. math:: K_l = \mathrm{Re} \sum_n W_n \frac{e^{\lambda_n \delta \Delta} - 1}{\lambda_n}
@@ -63,13 +63,13 @@ class DSSExp(ChannelwiseLayer):
         self.W = nn.Parameter(torch.randn(channels, state_size, 2))
 
     def system(self) -> tuple[Tensor, Tensor, Tensor]:
-        """As in `ChannelwiseLayer`."""
+        """As in `DiagonalChannels`."""
         step = self.log_step.exp()[:, None]
         lam = step * torch.complex(-self.log_decay.exp(), self.frequency)
         return lam, step.to(lam.dtype).expand_as(lam), torch.view_as_complex(self.W)
 
 
-class DSSSoftmax(ChannelwiseLayer):
+class DSSSoftmax(DiagonalChannels):
     r"""The DSS layer, variant SOFTMAX: exponentials normalized to a sum of 1 over a horizon, of any growth.
 
     .. math:: K_l = \mathrm{Re} \sum_n \frac{W_n}{\lambda_n}
@@ -123,7 +123,7 @@ class DSSSoftmax(ChannelwiseLayer):
         self.W = nn.Parameter(torch.randn(channels, state_size, 2))
 
     def system(self) -> tuple[Tensor, Tensor, Tensor]:
-        """As in `ChannelwiseLayer`."""
+        """As in `DiagonalChannels`."""
         step = self.log_step.exp()[:, None]
         lam = step * torch.complex(self.growth, self.frequency)
         whole = torch.expm1(lam * self.horizon)

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from ..holds import Hold
-from .channelwise import ChannelwiseLayer
+from .channelwise import DiagonalChannels
 from .initialization import LegSSpectrum, Spectrum, log_uniform
 
 
 __all__ = ["S4D"]
 
 
-class S4D(ChannelwiseLayer):
+class S4D(DiagonalChannels):
     r"""The S4D layer: one diagonal system per channel, with the spectrum of a Fourier series or of HiPPO to begin with.
 
     .. math:: \dot h = \delta (\lambda \odot h + u), \qquad y = 2\,\mathrm{Re} \sum_n C_n h_n + D u, \qquad
@@ -68,7 +68,7 @@ class S4D(ChannelwiseLayer):
         self.C = nn.Parameter(torch.randn(*lam.shape, 2) / 2**0.5)
 
     def system(self) -> tuple[Tensor, Tensor, Tensor]:
-        """As in `ChannelwiseLayer`."""
+        """As in `DiagonalChannels`."""
         step = self.log_step.exp()[:, None]
         lam = step * torch.complex(-self.log_decay.exp(), self.frequency)
         return lam, step.to(lam.dtype).expand_as(lam), 2.0 * torch.view_as_complex(self.C)
