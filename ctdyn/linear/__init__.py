@@ -23,9 +23,11 @@ r"""Exact linear dynamics between any two times, and scans over whole series.
 `StationaryPath`     a trajectory of stationary dynamics as a value: asked twice, it answers the same
 `Chain`              the same written out over its steps, for transitions that come from elsewhere
 `maximum_likelihood` fits its parameters; so does `expectation_maximisation`
+`layers`             sequence layers on all this: S5, S4D, S4 ...; by a scan or one observation at a time
 ==================== ===========================================================================================
 """
 
+from . import layers
 from ._backends import ScanBackend
 from ._blocked import BlockedScan
 from ._coefficients import decay, held_gain
@@ -87,6 +89,7 @@ __all__ = [
     "expectation_maximisation",
     "exponential_kernel",
     "held_gain",
+    "layers",
     "legs_matrices",
     "linear_recurrence",
     "maximum_likelihood",
