@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from ._checks import DataError, few
 from .data import Series, SeriesSet, TimeAxis
+from .data.channels import CONTINUOUS
 from .metrics import Forecasted, average_pooled, interval, quantiles
 
 
@@ -106,7 +107,7 @@ def plot_calibration(entries: pd.DataFrame, *, num_bins: int = 8) -> Figure:
         >>> len(plot_calibration(score_entries(forecast, series)).axes)
         3
     """
-    real = np.asarray(entries["kind"] != "binary")
+    real = np.isin(entries["kind"], CONTINUOUS)
     pit, distance = np.asarray(entries["pit"])[real], np.asarray(entries["distance"])[real]
     figure = _Shown(figsize=(11, 3.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -148,15 +149,28 @@ def _check_values(columns: Columns) -> None:
             f"({int(infinite.sum())} such values); replace infinite values by NaN (not observed)."
         )
     for position, channel in enumerate(columns.channels):
-        if channel.kind != "binary":
+        if channel.kind == "real":
             continue
         values = columns.values[:, position]
-        bad = np.flatnonzero(~(np.isnan(values) | (values == 0) | (values == 1)))
+        allowed, holds = _ALLOWED[channel.kind]
+        bad = np.flatnonzero(~(np.isnan(values) | allowed(values)))
         if len(bad):
             raise DataError(
-                f"{columns.where(int(bad[0]))}, column {channel.name!r}: a binary channel holds 0 and 1 only; got "
-                f"{values[bad[0]]}. Recode it, or declare it real."
+                f"{columns.where(int(bad[0]))}, column {channel.name!r}: a {channel.kind} channel holds {holds} only; "
+                f"got {values[bad[0]]}. Recode it, or declare it real."
             )
+
+
+def _are_whole(values: np.ndarray) -> np.ndarray:
+    return (values >= 0) & (values == np.round(values))
+
+
+_ALLOWED: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
+    "positive": (lambda values: values > 0, "values above 0"),
+    "count": (_are_whole, "0, 1, 2 ..."),
+    "categorical": (_are_whole, "0, 1, 2 ..."),
+    "binary": (lambda values: (values == 0) | (values == 1), "0 and 1"),
+}
 
 
 def _check_noise(columns: Columns) -> None:

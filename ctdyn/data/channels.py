@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from .._checks import DataError, few
 
 
-__all__ = ["KINDS", "Channel", "unique_channels"]
+__all__ = ["CONTINUOUS", "KINDS", "Channel", "unique_channels"]
 
-KINDS = ("real", "binary")
+KINDS = ("real", "positive", "count", "binary", "categorical")
+
+#: The kinds whose values fill an interval.
+CONTINUOUS = ("real", "positive")
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Channel:
     Args:
         name: the name of the channel, unique within a set.
         unit: the unit of its values, for tables and plots.
-        kind: "real", or "binary" for values that are 0 or 1. It is a fact about the data; models choose the likelihood.
+        kind: "real"; "positive" for values above 0; "count" for 0, 1, 2 ...; "binary" for 0 or 1; "categorical" for
+            classes coded as 0, 1, 2 ... It is a fact about the data; models choose the likelihood.
 
     Raises:
         DataError: the name is empty or the kind is unknown.
@@ -33,6 +37,11 @@ class Channel:
     name: str
     unit: str | None = None
     kind: str = "real"
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the values fill an interval, so that forecast intervals can be judged by what they cover."""
+        return self.kind in CONTINUOUS
 
     def __post_init__(self) -> None:
         if not self.name:

@@ -179,7 +179,7 @@ def _summary(channel: Channel, values: np.ndarray, codes: np.ndarray) -> Channel
         min=float(known.min()),
         max=float(known.max()),
         constant=len(known) > 1 and std <= _CONSTANT * float(np.abs(known).max()),
-        sentinel=None if channel.kind == "binary" else _sentinel(known),
+        sentinel=_sentinel(known) if channel.continuous else None,
     )
 
 

@@ -64,7 +64,7 @@ def from_pandas(
         labels: columns that are constant within a series and are to be predicted.
         start: the column of times at which an aggregated observation (a mean, a sum) begins.
         units: the unit of each channel.
-        kinds: the kind of each channel, "real" or "binary".
+        kinds: the kind of each channel, if not "real": see `Channel`.
         time_unit: the unit of the float clock, as "hour"; for numbers, what they are in. Default for datetimes: chosen
             from the longest series.
         duplicates: two observations of a channel at one time are an "error", or become their "mean", or the "first" or

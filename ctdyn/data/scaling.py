@@ -130,7 +130,7 @@ class Statistics:
         scale: the standard deviation of each channel.
         time_scale: the length of the model's unit of time.
         first: the earliest time.
-        binary: True for the channels that are left as they are.
+        uncentred: True for the channels that keep their zero: all but the real ones.
         pull: how many observations the training mean counts for in the centre of a context, per channel.
         input_loc: the mean of each input.
         input_scale: the standard deviation of each input.
@@ -149,7 +149,7 @@ class Statistics:
     scale: tuple[float, ...]
     time_scale: float
     first: float
-    binary: tuple[bool, ...]
+    uncentred: tuple[bool, ...]
     pull: tuple[float, ...]
     input_loc: tuple[float, ...] = ()
     input_scale: tuple[float, ...] = ()
@@ -221,22 +221,23 @@ class Standardize(Scaler):
         if self.center == "context":
             pull, own = _pull_and_spread(pairs, loc)
             spread = np.where(own > _CONSTANT * np.nanmax(np.abs(values), axis=0), own, spread)
-        binary = np.array([channel.kind == "binary" for channel in train.channels])
-        if self.common and not (binary | constant).all():
-            spread = np.full(len(spread), np.sqrt(np.mean(spread[~binary & ~constant] ** 2)))
+        uncentred = np.array([channel.kind != "real" for channel in train.channels])
+        kept = np.array([not channel.continuous for channel in train.channels])
+        if self.common and not (kept | constant).all():
+            spread = np.full(len(spread), np.sqrt(np.mean(spread[~kept & ~constant] ** 2)))
             constant = np.zeros_like(constant)
-        _warn_constant([train.channel_names[position] for position in np.flatnonzero(constant & ~binary)])
+        _warn_constant([train.channel_names[position] for position in np.flatnonzero(constant & ~kept)])
         spans = [_length(context, target) for context, target in pairs]
         span = float(np.median([span for span in spans if span > 0] or [1.0]))
         inputs = _moments([one.inputs for one in train])
         static = _moments([None if one.static is None else one.static[None] for one in train])
         learnt = Statistics(
             channels=train.channel_names,
-            loc=tuple(np.where(binary, 0.0, loc).tolist()),
-            scale=tuple(np.where(binary | constant, 1.0, spread).tolist()),
+            loc=tuple(np.where(uncentred, 0.0, loc).tolist()),
+            scale=tuple(np.where(kept | constant, 1.0, spread).tolist()),
             time_scale=float(self.time_scale or span),
             first=float(min(one.times[0] for one in train if len(one))),
-            binary=tuple(binary.tolist()),
+            uncentred=tuple(uncentred.tolist()),
             pull=tuple(pull.tolist()),
             input_loc=inputs[0],
             input_scale=inputs[1],
@@ -267,7 +268,7 @@ class Standardize(Scaler):
         if self.center == "context":
             seen, pull = context.mask.sum(-2), tensor(learnt.pull)
             total = torch.where(context.mask, context.values, 0.0).to(torch.float64).sum(-2)
-            real = ~torch.tensor(learnt.binary, device=loc.device)
+            real = ~torch.tensor(learnt.uncentred, device=loc.device)
             loc = torch.where((seen > 0) & real, (total + pull * loc) / (seen + pull).clamp(min=1), loc)
         origins = {
             "first": context.times[..., 0].to(torch.float64),

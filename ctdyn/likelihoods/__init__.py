@@ -2,22 +2,36 @@
 
 from .base import Likelihood, entry_log_prob, masked_log_prob
 from .bernoulli import Bernoulli
+from .categorical import Categorical
 from .gaussian import Gaussian
+from .gaussian_mixture import GaussianMixture
+from .laplace import Laplace
+from .log_normal import LogNormal
+from .negative_binomial import NegativeBinomial
 from .per_kind import PerKind
+from .poisson import Poisson
 from .scales import FixedScale, HeteroscedasticScale, LearnedScale, Scale
 from .student_t import StudentT
+from .zero_inflated import ZeroInflated
 
 
 __all__ = [
     "Bernoulli",
+    "Categorical",
     "FixedScale",
     "Gaussian",
+    "GaussianMixture",
     "HeteroscedasticScale",
+    "Laplace",
     "LearnedScale",
     "Likelihood",
+    "LogNormal",
+    "NegativeBinomial",
     "PerKind",
+    "Poisson",
     "Scale",
     "StudentT",
+    "ZeroInflated",
     "entry_log_prob",
     "masked_log_prob",
 ]

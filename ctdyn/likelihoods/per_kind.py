@@ -14,6 +14,8 @@ from ..data.channels import Channel
 from .base import Likelihood
 from .bernoulli import Bernoulli
 from .gaussian import Gaussian
+from .log_normal import LogNormal
+from .negative_binomial import NegativeBinomial
 
 
 __all__ = ["PerKind"]
@@ -62,18 +64,24 @@ class PerKind(Likelihood):
 
     @classmethod
     def default(cls, latent_size: int, channels: Sequence[Channel], hidden: Sequence[int] = ()) -> Likelihood:
-        """`Gaussian` for real channels and `Bernoulli` for binary ones; side by side where there are both.
+        """The family to start with for each kind; side by side where there are several kinds.
+
+        `Gaussian` for real channels, `LogNormal` for positive ones, `NegativeBinomial` for counts, `Bernoulli` for
+        binary channels. A categorical one has none, because its number of classes must be said.
 
         Args:
             latent_size: size of the latent state.
             channels: the channels in their order.
             hidden: hidden layers of each decoder.
         """
-        builders = {"real": Gaussian, "binary": Bernoulli}
+        builders = {"real": Gaussian, "positive": LogNormal, "count": NegativeBinomial, "binary": Bernoulli}
         kinds = [channel.kind for channel in channels]
         unknown = sorted(set(kinds) - builders.keys())
         if unknown:
-            raise ValueError(f"no default family for channels of kind {unknown}; pass likelihood=PerKind(...).")
+            raise ValueError(
+                f"no default family for channels of kind {unknown}; pass likelihood=PerKind(channels, {{...}}) with a "
+                "family for each kind."
+            )
         families = {kind: builders[kind](latent_size, kinds.count(kind), hidden) for kind in dict.fromkeys(kinds)}
         return families[kinds[0]] if len(families) == 1 else cls(channels, families)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .._checks import DataError, few
 from ..data import Channel, Series, SeriesSet
+from ..data.channels import CONTINUOUS
 from .averages import average_per_channel, average_per_series_and_channel, average_pooled
 from .scores import crps, distance_to_nearest, interval, interval_score, pit, worst_coverage
 
@@ -330,7 +331,7 @@ def _summary_rows(entries: Columns, distance: str) -> list[Row]:
         }
         rows += [(metric, np.nan, name, "all", distance, value, errors.size) for name, value in averages.items()]
     rows += _proper_rows(entries, "pooled", "all", distance)
-    real = _varying(_select(entries, entries["kind"] != "binary"))
+    real = _varying(_select(entries, np.isin(entries["kind"], CONTINUOUS)))
     for level in LEVELS:
         value, name = worst_coverage(real[f"covered {level:g}"], real["channel"], level)
         count = int(np.sum(real["channel"] == name))
@@ -360,7 +361,7 @@ def _proper_rows(entries: Columns, protocol: str, channel: str, distance: str) -
         for metric in ("nll", "crps")
         if metric in entries
     ]
-    real = _select(entries, entries["kind"] != "binary")
+    real = _select(entries, np.isin(entries["kind"], CONTINUOUS))
     count = real["pit"].size
     for level in LEVELS:
         rows += [

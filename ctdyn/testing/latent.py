@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent, Normal, constraints
 
 from ..cells import Cell
 from ..data import IrregularBatch, Window
@@ -296,7 +296,7 @@ def check_likelihood(likelihood: Likelihood, latent_size: int, *, tolerance: flo
     wider = likelihood(z, ts, noise).variance.expand(shape)
     require(bool((wider >= variance - 1e-12).all()), "a known standard error narrows the distribution")
 
-    mass = torch.stack([_integral(distribution, shape), _binary_mass(distribution, shape)])
+    mass = _mass(distribution, shape)
     require(bool(((mass - 1).abs() < 1e-3).any(0).all()), "the density of an entry has total probability other than 1")
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
@@ -323,6 +323,24 @@ def _numbers(encoding: Encoding, batch: IrregularBatch, ts: Tensor | None = None
     return found
 
 
+def _mass(distribution: Distribution, shape: Sequence[int]) -> Tensor:
+    """The total probability of each entry, `(candidate, *shape)`; several where a distribution has no one support."""
+    try:
+        support = distribution.support
+    except NotImplementedError:
+        return torch.stack([_integral(distribution, shape), _sum(distribution, shape, 2)])
+    if support.is_discrete:  # type: ignore[union-attr]
+        last = 399
+        if isinstance(support, constraints.integer_interval):
+            last = int(support.upper_bound)
+        return _sum(distribution, shape, 2 if support is constraints.boolean else last + 1)[None]
+    if support is constraints.positive:
+        x = torch.linspace(-25, 25, 4001, dtype=torch.float64).exp().view(-1, *[1] * len(shape))
+        density = distribution.log_prob(x.expand(-1, *shape)).exp()
+        return (torch.trapezoid(density, x, dim=0) + _sum(distribution, shape, 1))[None]
+    return _integral(distribution, shape)[None]
+
+
 def _integral(distribution: Distribution, shape: Sequence[int]) -> Tensor:
     mean, std = distribution.mean.expand(shape), distribution.variance.expand(shape).sqrt()
     # Steps that grow with the distance from the mean reach far into heavy tails.
@@ -331,6 +349,8 @@ def _integral(distribution: Distribution, shape: Sequence[int]) -> Tensor:
     return torch.trapezoid(distribution.log_prob(x).exp(), x, dim=0)
 
 
-def _binary_mass(distribution: Distribution, shape: Sequence[int]) -> Tensor:
+def _sum(distribution: Distribution, shape: Sequence[int], count: int) -> Tensor:
+    """The probability of 0, 1, ... `count - 1`; of nothing where there is none at all."""
     ones = torch.ones(tuple(shape), dtype=torch.float64)
-    return distribution.log_prob(0 * ones).exp() + distribution.log_prob(ones).exp()
+    return sum((distribution.log_prob(k * ones).exp().nan_to_num(0.0) for k in range(count)), 0 * ones)
+

@@ -248,6 +248,19 @@ def test_binary_channels_hold_zero_and_one() -> None:
         from_pandas(wide(), id="id", kinds={"hr": "binary"})
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "message"),
+    [
+        ("positive", 0.0, "a positive channel holds values above 0 only; got 0"),
+        ("count", 1.5, r"a count channel holds 0, 1, 2 \.\.\. only; got 1.5"),
+        ("categorical", -1.0, r"a categorical channel holds 0, 1, 2 \.\.\. only; got -1"),
+    ],
+)
+def test_a_channel_holds_what_its_kind_says(kind: str, value: float, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        from_pandas(wide(x=[2.0, 3.0, value]), id="id", kinds={"x": kind})
+
+
 def test_missing_columns_are_listed() -> None:
     with pytest.raises(DataError, match="column 'time' is missing; the columns are 'id', 'hr', 'bp'"):
         from_pandas(wide().drop(columns="time"), id="id")

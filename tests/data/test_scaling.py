@@ -160,6 +160,27 @@ def test_binary_channels_are_left_alone() -> None:
         assert model.values[0, :, 0].tolist() == [0.0, 1.0, 1.0]
 
 
+@pytest.mark.parametrize("kind", ["count", "categorical"])
+def test_counts_and_classes_are_left_alone(kind: str) -> None:
+    data = from_ragged(
+        [([0.0, 1.0, 2.0], [[0.0, 5.0], [4.0, 6.0], [2.0, 7.0]])], channels=[Channel("n", kind=kind), "x"]
+    )
+    for scaler in (Standardize(), Standardize(center="context"), Standardize(common=True)):
+        batch = data.batch()
+        model = scaler.fit(data).units(batch).to_model(batch)
+        assert model.values[0, :, 0].tolist() == [0.0, 4.0, 2.0]
+
+
+def test_a_positive_channel_stays_positive_at_unit_spread() -> None:
+    data = from_ragged([([0.0, 1.0, 2.0], [10.0, 40.0, 20.0])], channels=[Channel("x", kind="positive")])
+    for scaler in (Standardize(), Standardize(center="context")):
+        batch = data.batch()
+        values = scaler.fit(data).units(batch).to_model(batch).values
+        assert bool((values > 0).all())
+        np.testing.assert_allclose(values[0, 1:, 0] / values[0, 0, 0], [4.0, 2.0])
+    np.testing.assert_allclose(values.numpy().std(), 1.0)
+
+
 def test_inputs_and_static_covariates_are_scaled() -> None:
     data = from_ragged(
         [([0.0, 1.0], [1.0, 2.0]), ([0.0, 1.0], [3.0, 5.0]), ([0.0, 1.0], [3.0, 5.0])],

@@ -8,13 +8,20 @@ from ctdyn import likelihoods
 from ctdyn.data.channels import Channel
 from ctdyn.likelihoods import (
     Bernoulli,
+    Categorical,
     FixedScale,
     Gaussian,
+    GaussianMixture,
     HeteroscedasticScale,
+    Laplace,
     LearnedScale,
     Likelihood,
+    LogNormal,
+    NegativeBinomial,
     PerKind,
+    Poisson,
     StudentT,
+    ZeroInflated,
     entry_log_prob,
     masked_log_prob,
 )
@@ -30,6 +37,20 @@ PARTS = {
     ],
     "StudentT": [lambda: StudentT(3, 2), lambda: StudentT(3, 2, hidden=(4,), scale=HeteroscedasticScale())],
     "Bernoulli": [lambda: Bernoulli(3, 2, hidden=(4,))],
+    "Categorical": [lambda: Categorical(3, 2, num_classes=4)],
+    "GaussianMixture": [
+        lambda: GaussianMixture(3, 2, num_components=3, scale=LearnedScale(0.3)),
+        lambda: GaussianMixture(3, 1, num_components=2, hidden=(4,), scale=HeteroscedasticScale()),
+    ],
+    "Laplace": [lambda: Laplace(3, 2, hidden=(4,)), lambda: Laplace(3, 2, scale=HeteroscedasticScale())],
+    "LogNormal": [lambda: LogNormal(3, 2, hidden=(4,)), lambda: LogNormal(3, 2, scale=FixedScale(0.3))],
+    "NegativeBinomial": [lambda: NegativeBinomial(3, 2, hidden=(4,))],
+    "Poisson": [lambda: Poisson(3, 2, hidden=(4,))],
+    "ZeroInflated": [
+        lambda: ZeroInflated(NegativeBinomial(3, 2), 3),
+        lambda: ZeroInflated(Poisson(3, 2), 3, hidden=(4,)),
+        lambda: ZeroInflated(LogNormal(3, 2), 3),
+    ],
     "PerKind": [lambda: PerKind(CHANNELS, {"binary": Bernoulli(3, 1), "real": StudentT(3, 2)})],
 }
 
@@ -136,6 +157,10 @@ def test_default_chooses_by_kind():
     assert isinstance(PerKind.default(3, [Channel("a"), Channel("b")]), Gaussian)
     assert isinstance(PerKind.default(3, [Channel("a", kind="binary")]), Bernoulli)
     assert isinstance(PerKind.default(3, [Channel("a"), Channel("b", kind="binary")]), PerKind)
+    assert isinstance(PerKind.default(3, [Channel("a", kind="count")]), NegativeBinomial)
+    assert isinstance(PerKind.default(3, [Channel("a", kind="positive")]), LogNormal)
+    with pytest.raises(ValueError, match="no default family for channels of kind"):
+        PerKind.default(3, [Channel("a", kind="categorical")])
 
 
 @pytest.mark.parametrize(
@@ -147,6 +172,9 @@ def test_default_chooses_by_kind():
         (lambda: LearnedScale(initial=0.1, floor=0.2), "above its floor"),
         (lambda: HeteroscedasticScale(floor=0.0), "must be above 0"),
         (lambda: StudentT(3, 1, initial_df=2.0), "above 2"),
+        (lambda: NegativeBinomial(3, 1, initial_concentration=0.0), "above 0"),
+        (lambda: GaussianMixture(3, 1, num_components=0), "at least 1"),
+        (lambda: Categorical(3, 1, num_classes=1), "at least 2"),
     ],
 )
 def test_impossible_choices_are_refused(build, message):
