@@ -4,6 +4,7 @@
 |---|---|---|---|
 | `LatentODE` | Chen et al. 2018; Rubanova et al. 2019 | GRU encoder, ODE, affine decoder | fill, forecast, generate |
 | `MarkovianGPVAE` | Zhu et al. 2023 | per-point sites, Matern processes, perceptron decoder | fill, generate |
+| `KoopmanVAE` | Naiman et al. 2024 | per-point sites, oscillators, perceptron decoder | fill, forecast, generate |
 | `LatentVAE` | the composition behind it | any encoder, process, likelihood and objective | those of its parts |
 | `LinearGaussianSSM` | Hartikainen, Sarkka 2010 | Matern processes that all channels read | fill, forecast, generate |
 | `HoldLast` | - | the last observation | baseline |
@@ -14,6 +15,7 @@
 
 from .base import Encodes, ExactlyFitted, Generative, Loss, Model, Predictive, Scorable
 from .baselines import Baseline, HoldLast, LinearInterpolation, MaternGP, OwnMean, PointBaseline
+from .koopman_vae import KoopmanVAE
 from .latent_ode import LatentODE
 from .latent_vae import LatentVAE
 from .linear_gaussian import ExpectationMaximisation, Fitting, LinearGaussianSSM, MaximumLikelihood
@@ -32,6 +34,7 @@ __all__ = [
     "Fitting",
     "Generative",
     "HoldLast",
+    "KoopmanVAE",
     "LatentODE",
     "LatentVAE",
     "LinearGaussianSSM",

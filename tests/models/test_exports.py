@@ -12,6 +12,7 @@ from ctdyn.integrate import ConstantStep
 from ctdyn.likelihoods import Gaussian
 from ctdyn.models import (
     HoldLast,
+    KoopmanVAE,
     LatentODE,
     LatentVAE,
     LinearGaussianSSM,
@@ -37,6 +38,7 @@ def _latent_vae() -> LatentVAE:
 
 MODELS = {
     "HoldLast": lambda: HoldLast(CHANNELS),
+    "KoopmanVAE": lambda: KoopmanVAE(CHANNELS, 2, encoder_hidden=(8,), decoder_hidden=(8,)),
     "LatentODE": lambda: LatentODE(CHANNELS, 3, (8,), encoder_size=6, controller=ConstantStep(0.25)),
     "LatentVAE": _latent_vae,
     "LinearGaussianSSM": lambda: LinearGaussianSSM(CHANNELS, 2, fitting=MaximumLikelihood(max_steps=10)),
