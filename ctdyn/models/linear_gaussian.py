@@ -151,7 +151,7 @@ class LinearGaussianSSM(Model, ExactlyFitted, Generative, Scorable):
         Raises:
             ValueError: there are no windows, or nothing was observed in them.
         """
-        batch = _together([union(window)[0] for window in windows])
+        batch = _together([_packed(union(window)[0]) for window in windows])
         mean, covariance = _moments(batch)
         H, R = _start(self.core.dynamics, covariance)
         assert self.core.offset is not None
@@ -272,6 +272,21 @@ def _moments(batch: IrregularBatch) -> tuple[Tensor, Tensor]:
     floor = covariance.diagonal().clamp(min=1e-6)
     eigenvalues, vectors = torch.linalg.eigh(0.5 * (covariance + covariance.mT))
     return mean, (vectors * eigenvalues.clamp(min=0.0)) @ vectors.mT + 1e-9 * torch.diag(floor)
+
+
+def _packed(batch: IrregularBatch) -> IrregularBatch:
+    """The observed rows alone: the filter pays for every row."""
+    observed = batch.observed
+    count = observed.sum(-1, keepdim=True)
+    length = max(int(count.max()) if count.numel() else 0, 1)
+    order = observed.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[..., :length]
+    # A short series is padded by its last observed row, with an empty mask.
+    real = torch.arange(length, device=count.device) < count
+    order = torch.where(real, order, order.gather(-1, (count - 1).clamp(min=0)))
+    rows = order[..., None].expand(*order.shape, batch.values.shape[-1])
+    mask = batch.mask.gather(-2, rows) & real[..., None]
+    noise = None if batch.noise is None else batch.noise.gather(-2, rows)
+    return IrregularBatch(batch.times.gather(-1, order), batch.values.gather(-2, rows), mask, noise=noise)
 
 
 def _together(parts: list[IrregularBatch]) -> IrregularBatch:
