@@ -106,7 +106,8 @@ class CompiledScan(ScanBackend):
         lam, shared = steps.lam, _is_shared(steps)
         kernel = _kernels().zoh_gradients
         given, arrays = _given(steps), tuple(map(_pairs, (v, h, _initial(h0, v), g)))
-        results, options = (_pairs(to_v), _pairs(carry)), (v.is_complex(), steps.impulse, steps.reverse)
+        results = (_pairs(to_v), _pairs(carry))
+        options = (v.is_complex(), steps.impulse, steps.reverse, needs[1])
 
         def run(share: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
             # Sums over rows or columns that several threads have a share in: each has its own.

@@ -233,13 +233,13 @@ def _inner(cotangent, rates, flow, kept, v, held, paired):
 
 @kernel
 def zoh_gradients(steps, arrays, results, options, room, share):
-    """Fill the gradients to v, add to those to lam and dt, and leave that to the first state; else as `zoh`.
+    """Fill the gradients to v, add to those to lam and (if needed) dt, leave that to the first state; else as `zoh`.
 
     Args:
         steps: see `zoh`.
         arrays: inputs, states, first state, cotangents.
         results: to lam, `(1 | row, 2, state)` in double precision; to dt; to v; to the first state, zero at first.
-        options: see `zoh`.
+        options: see `zoh`; and whether the gradient to dt is needed.
         room: see `zoh`.
         share: rows and columns.
     """
@@ -247,7 +247,7 @@ def zoh_gradients(steps, arrays, results, options, room, share):
     rates, dt, reset = steps
     v, h, h0, g = arrays
     to_lam, to_dt, to_v, carry = results
-    paired, impulse, reverse = options
+    paired, impulse, reverse, needs_dt = options
     scratch, blank = room
     length, width = v.shape[1], 2 if paired else 1
     c0, c1 = width * j0, width * j1
@@ -281,7 +281,8 @@ def zoh_gradients(steps, arrays, results, options, room, share):
                 if not impulse:
                     _times(slope, x, paired, direct)
                 _add_products(cotangent, step, flow, direct, paired, total)
-                to_dt[rd, kd] += _inner(cotangent, own, flow, kept, x, held, paired)
+                if needs_dt:
+                    to_dt[rd, kd] += _inner(cotangent, own, flow, kept, x, held, paired)
                 _conjugate_times(add, one, cotangent, paired, result)
                 _conjugate_times(kept, keeps, cotangent, paired, behind)
             if s % _FLUSH == _FLUSH - 1 or s == length - 1:

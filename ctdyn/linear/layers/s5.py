@@ -86,5 +86,6 @@ class S5(DiagonalLayer):
 
     def readout(self, hs: Tensor, us: Tensor) -> Tensor:
         """As in `StateSpaceLayer`."""
-        direct = self.D * us if self.D.dim() == 1 else us @ self.D.mT
-        return narrow(hs, self.C) + direct
+        ys = narrow(hs, self.C)
+        # In place: another array as large as the outputs costs as much as a scan over it.
+        return ys.addcmul_(self.D, us) if self.D.dim() == 1 else ys + us @ self.D.mT
