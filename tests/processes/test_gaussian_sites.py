@@ -7,7 +7,7 @@ import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from ctdyn.encoders import Encoding, Sites
-from ctdyn.linear import OU, Matern, ProductDynamics, Rotations, SumDynamics
+from ctdyn.linear import OU, Matern, Oscillators, Periodic, ProductDynamics, Rotations, SumDynamics
 from ctdyn.processes import LinearGaussianProcess
 from ctdyn.testing import check_process
 
@@ -29,6 +29,10 @@ PARTS = {
     "sum": lambda: LinearGaussianProcess(both()),
     "product": lambda: LinearGaussianProcess(
         ProductDynamics(Matern(0.5, lengthscale=[4.0, 9.0]), Matern(2.5, lengthscale=[1.0, 2.0]))
+    ),
+    "circle": lambda: LinearGaussianProcess(Oscillators([2.0, 5.0], variance=1.3)),
+    "cycle": lambda: LinearGaussianProcess(
+        ProductDynamics(Periodic([1.5, 0.7], harmonics=2), Matern(0.5, lengthscale=[4.0, 9.0]))
     ),
     "coupled": lambda: LinearGaussianProcess(Rotations([0.5], [2.0], sigma=1.5)),
     "read": lambda: LinearGaussianProcess(OU([1.0, 0.3], [2.0, 1.0]), H=[[1.0, 0.5], [0.2, 1.0]]),
@@ -52,7 +56,7 @@ def at_start(process):
     return build
 
 
-@pytest.mark.parametrize("name", set(PARTS) - {"read"})
+@pytest.mark.parametrize("name", sorted(set(PARTS) - {"read"}))
 def test_contract(name):
     process = PARTS[name]()
     check_process(process, encoding=at_start(process))
@@ -99,7 +103,8 @@ def dense(process, site, i, ts):
     return mean[-tail:], covariance[-tail:, -tail:], evidence, kl
 
 
-@pytest.mark.parametrize("name", PARTS)
+# The covariance of a few rotations at many times is singular: no dense formula.
+@pytest.mark.parametrize("name", sorted(set(PARTS) - {"circle"}))
 def test_posterior_evidence_and_divergence_are_those_of_a_dense_process(name):
     process = PARTS[name]().double()
     site = sites(process)
