@@ -12,12 +12,14 @@ r"""Sequence layers around exact linear dynamics: whole series on clocks of thei
 `DSSExp`             the same with shared eigenvalues; `DSSSoftmax` normalizes them over a horizon
 `S4`                 a diagonal plus rank one, which is HiPPO-LegS itself; with the paper's kernel for regular grids
 `LSSL`               any linear dynamics per channel
+`Bidirectional`      two layers, one of which reads backward
 `Spectrum`           eigenvalues to begin with: `LegSSpectrum`, `InvSpectrum`, `LinSpectrum`; `legs_normal`, and steps
                      that are `log_uniform`
 ==================== ===========================================================================================
 """
 
 from .base import LayerState, SequenceLayer, StateSpaceLayer
+from .bidirectional import Bidirectional
 from .channelwise import ChannelwiseLayer, DiagonalChannels
 from .coupled import CoupledChannels
 from .diagonal import DiagonalLayer
@@ -34,6 +36,7 @@ __all__ = [
     "S4",
     "S4D",
     "S5",
+    "Bidirectional",
     "ChannelwiseLayer",
     "CoupledChannels",
     "DSSExp",
