@@ -17,6 +17,7 @@ from .adjoint import Adjoint
 from .clock import Clock
 from .controllers import AdaptiveController, GridController, StepController
 from .dense import Record, Trajectory, inner_steps
+from .drift import Conservation
 from .loop import Limits, Replay, StepPlan, Watch, plan
 from .solution import DensePath
 from .status import Status, raise_failure
@@ -100,18 +101,20 @@ class Problem:
         """
         planned = self._search(watch)
         problem, planned = self._settled(planned, watch)
-        return problem._answer(planned)
+        return problem._answer(planned, watch)
 
-    def _answer(self, planned: StepPlan) -> Answer:
+    def _answer(self, planned: StepPlan, watch: Watch | None) -> Answer:
         if self.throw and isinstance(self.controller, AdaptiveController):
             final = self.y0 if planned.final is None else planned.final
             stiff = self._stiff(planned, final) if bool(planned.status.any()) else None
             self.fail(planned.status, planned.steps, planned.reached, final, stiff)
         replay = Replay.create(self.term, self.solver, planned, self.clock, self.controller.lands)
+        watched = None
         if planned.taken is not None and planned.final is not None and not planned.final.requires_grad:
             ys, nodes, record = planned.taken.read(self.clock.ts, replay.node), [planned.final], planned.taken
         else:
-            ys, nodes, record = self.adjoint.within(self.controller).run(replay, self.y0)
+            watched = self._watched(watch)
+            ys, nodes, record = self._replay(replay, watched)
         if isinstance(self.controller, GridController):
             planned = self._inspect(planned, replay, ys, nodes)
         elif not isinstance(self.term, SDETerm):
@@ -124,8 +127,29 @@ class Problem:
             planned,
             _stats(planned, replay, self.solver, record),
             self._describe(planned),
-            lambda: self._path(_dense(replay, self.y0) if record is None else record.trajectory()),
+            lambda: self._through(replay, record, watched),
         )
+
+    def _watched(self, watch: Watch | None) -> Conservation | None:
+        """What compares the gradients of a stiff solve, where it can: not with events, nor where time matters."""
+        adaptive = isinstance(self.controller, AdaptiveController) and self.solver.implicit and watch is None
+        if not adaptive or not self.tracked() or self.term.knots() is not None:
+            return None
+        watched = Conservation(self.term, self.clock.t0, self.clock.ts)
+        return watched if watched.holds(self.y0) else None
+
+    def _replay(self, replay: Replay, watched: Conservation | None) -> tuple[States, list[Tensor], Record | None]:
+        y0 = self.y0 if watched is None else watched.begins(self.y0)
+        ys, nodes, record = self.adjoint.within(self.controller).run(replay, y0)
+        if watched is not None:
+            watched.ends(ys)
+        return ys, nodes, record
+
+    def _through(self, replay: Replay, record: Record | None, watched: Conservation | None) -> Path:
+        if watched is not None:
+            # Gradients may now come by another way than the outputs.
+            watched.complete = False
+        return self._path(_dense(replay, self.y0) if record is None else record.trajectory())
 
     def _search(self, watch: Watch | None) -> StepPlan:
         limits = Limits(self.max_steps, not self.tracked(), self.judged, watch, self.adjoint.compiles)
