@@ -145,7 +145,7 @@ def combine_in_log_depth(a: Tensor, b: Tensor) -> Tensor:
 
 def materialized(layer: S5, problem: Problem) -> Tensor:
     """The formula that makes an input matrix for every step."""
-    lam = torch.complex(-layer.log_decay.exp(), layer.frequency)
+    lam = layer.decay.eigenvalues(layer.raw_decay, layer.frequency)
     B, C = torch.view_as_complex(layer.B), torch.view_as_complex(layer.C)
     step = problem.dt[..., None] * layer.log_step.exp()
     a = torch.exp(lam * step)

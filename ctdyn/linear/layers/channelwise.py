@@ -109,9 +109,9 @@ class ChannelwiseLayer(StateSpaceLayer, ABC):
 class DiagonalChannels(ChannelwiseLayer, DiagonalLayer, ABC):
     r"""One diagonal system per channel.
 
-    .. math:: \dot h_c = \lambda_c \odot h_c + b_c u_c, \qquad y_c = \mathrm{Re} \sum_n c_{cn} h_{cn} + D_c u_c
+    .. math:: \dot h_c = \lambda_c \odot h_c + u_c, \qquad y_c = \mathrm{Re} \sum_n w_{cn} h_{cn} + D_c u_c
 
-    Subclass it with `system`.
+    The weights of the inputs are in those of the outputs, where they say the same. Subclass it with `system`.
 
     Args:
         channels: channels of the inputs, and of the outputs.
@@ -128,21 +128,21 @@ class DiagonalChannels(ChannelwiseLayer, DiagonalLayer, ABC):
     Example:
         >>> from ctdyn.linear.layers import S4D
         >>> [part.shape for part in S4D(3, state_size=16).system()]
-        [torch.Size([3, 8]), torch.Size([3, 8]), torch.Size([3, 8])]
+        [torch.Size([3, 8]), torch.Size([3, 8])]
     """
 
     @abstractmethod
-    def system(self) -> tuple[Tensor, Tensor, Tensor]:
-        r""":math:`\lambda`, :math:`b` and :math:`c`, time scales included, `(channel, state)`, complex."""
+    def system(self) -> tuple[Tensor, Tensor]:
+        r""":math:`\lambda` and :math:`w`, time scales included, `(channel, state)`, complex."""
 
     def kernel(self, dt: Tensor | float, length: int) -> Tensor:
         r"""As in `ChannelwiseLayer`.
 
-        .. math:: K_l = \mathrm{Re} \sum_n c_n b_n \frac{e^{\lambda_n \Delta} - 1}{\lambda_n} e^{\lambda_n \Delta l}
+        .. math:: K_l = \mathrm{Re} \sum_n w_n \frac{e^{\lambda_n \Delta} - 1}{\lambda_n} e^{\lambda_n \Delta l}
         """
-        lam, _, c = self.system()
+        lam, weights = self.system()
         step = torch.as_tensor(dt, dtype=torch.float64, device=lam.device).reshape(1)
-        return exponential_kernel(lam, c * self._gain(step), step, length)
+        return exponential_kernel(lam, weights * self._gain(lam, step), step, length)
 
     def rates(self) -> Tensor:
         """As in `DiagonalLayer`."""
@@ -150,21 +150,23 @@ class DiagonalChannels(ChannelwiseLayer, DiagonalLayer, ABC):
 
     def drive(self, us: Tensor) -> Tensor:
         """As in `DiagonalLayer`."""
-        return (us[..., None] * self.system()[1]).flatten(-2)
+        lam = self.system()[0]
+        return us[..., None].expand(*us.shape, lam.shape[-1]).to(lam.dtype).flatten(-2)
 
     def readout(self, hs: Tensor, us: Tensor) -> Tensor:
         """As in `StateSpaceLayer`."""
-        c = self.system()[2]
+        weights = self.system()[1]
         # The real part of a product, as one real product per channel.
-        weights = torch.stack([c.real, -c.imag], -1).flatten(-2)[..., None]
-        pairs = torch.view_as_real(hs.unflatten(-1, c.shape)).flatten(-2)
-        return (pairs[..., None, :] @ weights).flatten(-3) + self.D * us
+        columns = torch.stack([weights.real, -weights.imag], -1).flatten(-2)[..., None]
+        rows = torch.view_as_real(hs.unflatten(-1, weights.shape)).flatten(-2).flatten(0, -3)
+        ys = (rows.transpose(0, 1) @ columns).squeeze(-1).mT
+        return ys.reshape(*hs.shape[:-1], -1) + self.D * us
 
     def fade(self, dt: Tensor, h: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """As in `ChannelwiseLayer`."""
-        lam, _, c = self.system()
+        lam, weights = self.system()
         h, z = h.unflatten(-1, lam.shape), lam * dt.to(lam)
-        ys = exponential_kernel(lam, c * torch.exp(z) * h, dt, length)
+        ys = exponential_kernel(lam, weights * torch.exp(z) * h, dt, length)
         return ys.movedim(0, -2), (torch.exp(z * length) * h).flatten(-2)
 
     def gather(self, dt: Tensor, us: Tensor) -> Tensor:
@@ -177,12 +179,11 @@ class DiagonalChannels(ChannelwiseLayer, DiagonalLayer, ABC):
         far = torch.exp(wide[:, None, :] * (lags * span)[:, None]).to(lam.dtype)
         parts = _by_lag(us, span) @ near.to(us.dtype)
         sums = torch.view_as_complex(parts.unflatten(-1, (-1, 2))) * far
-        return (sums.sum(-2) * self._gain(dt)).flatten(-2)
+        return (sums.sum(-2) * self._gain(lam, dt)).flatten(-2)
 
-    def _gain(self, dt: Tensor) -> Tensor:
+    def _gain(self, lam: Tensor, dt: Tensor) -> Tensor:
         """What an input of 1 adds to the state in a step."""
-        lam, b, _ = self.system()
-        return b if isinstance(self.hold, Impulse) else b * held_gain(lam, dt.to(lam.dtype.to_real()))
+        return torch.ones_like(lam) if isinstance(self.hold, Impulse) else held_gain(lam, dt.to(lam.dtype.to_real()))
 
 
 def _is_regular(dt: Tensor) -> bool:

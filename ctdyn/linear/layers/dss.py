@@ -62,11 +62,11 @@ class DSSExp(DiagonalChannels):
         self.log_step = nn.Parameter(log_uniform((channels,), *steps))
         self.W = nn.Parameter(torch.randn(channels, state_size, 2))
 
-    def system(self) -> tuple[Tensor, Tensor, Tensor]:
+    def system(self) -> tuple[Tensor, Tensor]:
         """As in `DiagonalChannels`."""
         step = self.log_step.exp()[:, None]
         lam = step * torch.complex(-self.log_decay.exp(), self.frequency)
-        return lam, step.to(lam.dtype).expand_as(lam), torch.view_as_complex(self.W)
+        return lam, step * torch.view_as_complex(self.W)
 
 
 class DSSSoftmax(DiagonalChannels):
@@ -122,10 +122,10 @@ class DSSSoftmax(DiagonalChannels):
         self.log_step = nn.Parameter(log_uniform((channels,), *steps))
         self.W = nn.Parameter(torch.randn(channels, state_size, 2))
 
-    def system(self) -> tuple[Tensor, Tensor, Tensor]:
+    def system(self) -> tuple[Tensor, Tensor]:
         """As in `DiagonalChannels`."""
         step = self.log_step.exp()[:, None]
         lam = step * torch.complex(self.growth, self.frequency)
         whole = torch.expm1(lam * self.horizon)
         inverse = whole.conj() / (whole * whole.conj() + _EPSILON)
-        return lam, step * inverse, torch.view_as_complex(self.W)
+        return lam, step * inverse * torch.view_as_complex(self.W)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..holds import Hold
 from .channelwise import DiagonalChannels
+from .decays import Decay, ExpDecay, check_hold
 from .initialization import LegSSpectrum, Spectrum, log_uniform
 
 
@@ -19,9 +20,9 @@ class S4D(DiagonalChannels):
     .. math:: \dot h = \delta (\lambda \odot h + u), \qquad y = 2\,\mathrm{Re} \sum_n C_n h_n + D u, \qquad
         K_l = 2\,\mathrm{Re} \sum_n C_n \frac{e^{\lambda_n \delta \Delta} - 1}{\lambda_n} e^{\lambda_n \delta \Delta l}
 
-    Of each conjugate pair one state is kept; :math:`\lambda = -e^\alpha + i \omega`. The factor :math:`\delta`, one per
-    channel, is the paper's step, for gaps :math:`\Delta` of one unit of time. On regular grids it convolves (see
-    `ChannelwiseLayer`), with the paper's kernel.
+    Of each conjugate pair one state is kept; :math:`\lambda = -r + i \omega` with :math:`r > 0`. The factor
+    :math:`\delta`, one per channel, is the paper's step, for gaps :math:`\Delta` of one unit of time. On regular grids
+    it convolves (see `ChannelwiseLayer`), with the paper's kernel.
 
     Args:
         channels: channels of the inputs, and of the outputs.
@@ -29,6 +30,7 @@ class S4D(DiagonalChannels):
         spectrum: where the eigenvalues begin; default `LegSSpectrum()`.
         steps: the :math:`\delta` begin between these two, per unit of time; with gaps that are typically g units long,
             divide the paper's by g.
+        decay: how the real parts of the eigenvalues are kept negative; default `ExpDecay()`.
         hold: what an input does between its time and the next; default `HeldBefore()`. The paper's is `HeldAfter()`.
         tile: times per tile of a scan; None: everything at once.
 
@@ -54,6 +56,7 @@ class S4D(DiagonalChannels):
         *,
         spectrum: Spectrum | None = None,
         steps: tuple[float, float] = (1e-3, 1e-1),
+        decay: Decay | None = None,
         hold: Hold | None = None,
         tile: int | None = None,
     ) -> None:
@@ -61,14 +64,18 @@ class S4D(DiagonalChannels):
         spectrum = LegSSpectrum() if spectrum is None else spectrum
         lam = spectrum.eigenvalues(state_size).expand(channels, -1)
         dtype = torch.get_default_dtype()
-        self.log_decay = nn.Parameter((-lam.real).log().to(dtype))
+        self.decay = ExpDecay() if decay is None else decay
+        check_hold(self.decay, self.hold, lam.shape[-1])
+        self.raw_decay = nn.Parameter(self.decay.begin(-lam.real).to(dtype))
         self.frequency = nn.Parameter(lam.imag.to(dtype, copy=True, memory_format=torch.contiguous_format))
         self.log_step = nn.Parameter(log_uniform((channels,), *steps))
         # Complex numbers of variance one.
         self.C = nn.Parameter(torch.randn(*lam.shape, 2) / 2**0.5)
 
-    def system(self) -> tuple[Tensor, Tensor, Tensor]:
+    def system(self) -> tuple[Tensor, Tensor]:
         """As in `DiagonalChannels`."""
         step = self.log_step.exp()[:, None]
-        lam = step * torch.complex(-self.log_decay.exp(), self.frequency)
-        return lam, step.to(lam.dtype).expand_as(lam), 2.0 * torch.view_as_complex(self.C)
+        lam = step * self.decay.eigenvalues(self.raw_decay, self.frequency)
+        weights = self.decay.weights(lam.shape[-1])
+        gains = step if weights is None else step * weights.to(step)
+        return lam, 2.0 * gains * torch.view_as_complex(self.C)

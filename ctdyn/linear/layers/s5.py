@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..holds import Hold
 from ._projections import narrow, widen
+from .decays import Decay, ExpDecay, check_hold
 from .diagonal import DiagonalLayer
 from .initialization import legs_normal, log_uniform
 
@@ -33,6 +34,7 @@ class S5(DiagonalLayer):
         blocks: number of blocks of the initial matrix.
         steps: the :math:`\delta` begin between these two, per unit of time; with gaps that are typically g units long,
             divide the paper's by g.
+        decay: how the real parts of the eigenvalues are kept negative; default `ExpDecay()`.
         hold: what an input does between its time and the next; default `HeldBefore()`.
         tile: times per tile, for memory that does not grow with the length; None: everything at once.
 
@@ -59,6 +61,7 @@ class S5(DiagonalLayer):
         *,
         blocks: int = 1,
         steps: tuple[float, float] = (1e-3, 1e-1),
+        decay: Decay | None = None,
         hold: Hold | None = None,
         tile: int | None = None,
     ) -> None:
@@ -68,7 +71,9 @@ class S5(DiagonalLayer):
         dtype = torch.get_default_dtype()
         B = torch.randn(state_size, input_size) / math.sqrt(input_size)
         C = torch.randn(output_size, state_size) / math.sqrt(state_size)
-        self.log_decay = nn.Parameter((-lam.real).log().to(dtype))
+        self.decay = ExpDecay() if decay is None else decay
+        check_hold(self.decay, self.hold, len(lam))
+        self.raw_decay = nn.Parameter(self.decay.begin(-lam.real).to(dtype))
         self.frequency = nn.Parameter(lam.imag.to(dtype))
         self.log_step = nn.Parameter(log_uniform((len(lam),), *steps))
         self.B = nn.Parameter(torch.view_as_real(V.mH @ B.to(V.dtype)).to(dtype))
@@ -78,11 +83,13 @@ class S5(DiagonalLayer):
 
     def rates(self) -> Tensor:
         """As in `DiagonalLayer`."""
-        return self.log_step.exp() * torch.complex(-self.log_decay.exp(), self.frequency)
+        return self.log_step.exp() * self.decay.eigenvalues(self.raw_decay, self.frequency)
 
     def drive(self, us: Tensor) -> Tensor:
         """As in `DiagonalLayer`."""
-        return widen(us, self.B * self.log_step.exp()[:, None, None])
+        scale, weights = self.log_step.exp(), self.decay.weights(len(self.log_step))
+        scale = scale if weights is None else scale * weights.to(scale)
+        return widen(us, self.B * scale[:, None, None])
 
     def readout(self, hs: Tensor, us: Tensor) -> Tensor:
         """As in `StateSpaceLayer`."""

@@ -70,7 +70,7 @@ def test_the_convolution_is_used_where_it_may_be(monkeypatch):
 
 def test_s4d_has_the_kernel_of_the_paper():
     layer = S4D(2, state_size=6)
-    lam = torch.complex(-layer.log_decay.exp(), layer.frequency)
+    lam = layer.decay.eigenvalues(layer.raw_decay, layer.frequency)
     step, C = layer.log_step.exp()[:, None], torch.view_as_complex(layer.C)
     lags = torch.arange(20.0)
     paper = 2.0 * (

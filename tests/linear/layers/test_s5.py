@@ -48,7 +48,7 @@ def test_it_is_the_real_system_it_begins_as(hold):
 def test_one_step_is_the_formula_of_the_paper():
     """Zero-order hold over the gap, with the step of each state times the true gap."""
     layer = S5(2, state_size=6, hold=HeldAfter())
-    lam = torch.complex(-layer.log_decay.exp(), layer.frequency)
+    lam = layer.decay.eigenvalues(layer.raw_decay, layer.frequency)
     B, C = torch.view_as_complex(layer.B), torch.view_as_complex(layer.C)
     us, gap = torch.randn(2, 2), 1.7
     step = layer.log_step.exp() * gap
