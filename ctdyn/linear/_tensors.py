@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-__all__ = ["as_tensor", "check_matrix", "check_psd", "keep", "positive"]
+__all__ = ["as_tensor", "check_matrix", "check_psd", "concrete", "concretely", "keep", "positive"]
 
 
 def as_tensor(name: str, value: Tensor | float | Sequence[float]) -> Tensor:
@@ -19,6 +22,22 @@ def as_tensor(name: str, value: Tensor | float | Sequence[float]) -> Tensor:
     if not bool(torch.isfinite(tensor.detach()).all()):
         raise ValueError(f"{name} holds NaN or infinite entries; every parameter must be finite.")
     return tensor
+
+
+def concrete() -> AbstractContextManager[object]:
+    """Where what is built has values, which are few and are checked, although a draft of a model is made without."""
+    return torch.device("cpu") if torch.get_default_device().type == "meta" else nullcontext()
+
+
+def concretely(init: Any) -> Any:
+    """A constructor that is run in `concrete`."""
+
+    @functools.wraps(init)
+    def built(self: Any, *args: Any, **kwargs: Any) -> None:
+        with concrete():
+            init(self, *args, **kwargs)
+
+    return built
 
 
 def keep(module: nn.Module, name: str, value: Tensor) -> None:

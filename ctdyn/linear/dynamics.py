@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from .._config import Configurable
 from ._matrix_scan import matrix_recurrence
+from ._tensors import concretely
 from .holds import HeldBefore, Hold
 from .recurrence import linear_recurrence
 
@@ -107,6 +108,11 @@ class LinearDynamics(nn.Module, Configurable, ABC):
     diagonal: ClassVar[bool] = False
 
     B: Tensor | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = concretely(cls.__init__)
 
     def __init__(self, state_size: int) -> None:
         super().__init__()
@@ -463,9 +469,8 @@ def _check_steps(dt: Tensor) -> None:
         return
     place = tuple(int(i) for i in torch.nonzero(wrong)[0])
     value = float(dt[place])
-    kind = "negative" if value < 0 else "not finite"
     raise ValueError(
-        f"a step is {kind}: dt={value:.6g} at index {place} (*batch, time). Linear dynamics run forward, in finite "
+        f"a step is {'negative' if value < 0 else 'not finite'}: dt={value:.6g} at index {place} (*batch, time). Linear dynamics run forward, in finite "
         "time; sort the times of each series, and pad a short one by repeating its last time."
     )
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import log
+from math import exp, log
 
 import torch
 from torch import Generator, Tensor
@@ -22,6 +22,7 @@ from ..linear import (
     expectation_maximisation,
     maximum_likelihood,
 )
+from ..linear._tensors import concrete
 from ..paths import Path
 from ._gaussian_process import union, with_row
 from .base import ExactlyFitted, Generative, Loss, Model, Predictive, Scorable
@@ -29,8 +30,8 @@ from .base import ExactlyFitted, Generative, Loss, Model, Predictive, Scorable
 
 __all__ = ["ExpectationMaximisation", "Fitting", "LinearGaussianSSM", "MaximumLikelihood"]
 
-#: The least share of a channel's variance that is noise at the start: a perfect fit has no way out.
-_NOISE = 0.05
+#: The share of a channel's variance that is noise at the start.
+_NOISE = 0.01
 
 
 class Fitting(ABC):
@@ -137,8 +138,9 @@ class LinearGaussianSSM(Model, ExactlyFitted, Generative, Scorable):
             raise ValueError(f"the dynamics must have no batch axes; got parameters of shape {dynamics.batch_shape}.")
         self.fitting = fitting
         count = len(self.channels)
-        H, R = _start(dynamics.double(), torch.eye(count, dtype=torch.float64))
-        self.core = LinearGaussian(dynamics.double(), H=H, R=R, offset=torch.zeros(count, dtype=torch.float64))
+        with concrete():
+            H, R = _start(dynamics.double(), torch.eye(count, dtype=torch.float64))
+            self.core = LinearGaussian(dynamics.double(), H=H, R=R, offset=torch.zeros(count, dtype=torch.float64))
         # There is nothing to train by gradient steps on the loss.
         self.core.requires_grad_(False)
 
@@ -237,12 +239,12 @@ class LinearGaussianSSM(Model, ExactlyFitted, Generative, Scorable):
 def _matern(count: int) -> SumDynamics:
     """Matern processes whose length scales spread evenly over sizes, in units of the model's clock."""
     low, high = log(0.1), log(1.0)
-    steps = torch.linspace(high, low, count, dtype=torch.float64).exp().tolist()
+    steps = [exp(high + (low - high) * index / max(count - 1, 1)) for index in range(count)]
     return SumDynamics([Matern(2.5, lengthscale=step) for step in steps])
 
 
 def _start(dynamics: LinearDynamics, covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows that give the processes the principal components of the channels, and what is left as noise."""
+    """Rows that give the processes the principal components of the channels, and a little noise."""
     values, vectors = torch.linalg.eigh(covariance)
     values, vectors = values.flip(0).clamp(min=0.0), vectors.flip(-1)
     n, count = dynamics.state_size, len(values)
@@ -253,10 +255,8 @@ def _start(dynamics: LinearDynamics, covariance: Tensor) -> tuple[Tensor, Tensor
         # More processes than channels share a component.
         shares = len(range(number % count, len(leading), count))
         H[:, column] += vectors[:, number % count] * (values[number % count] / shares).sqrt()
-    spread = covariance.diagonal().clamp(min=1e-12)
     H = H / dynamics.stationary().detach().diagonal().sqrt()
-    kept = vectors[:, : len(leading)] * values[: len(leading)].sqrt()
-    return H, torch.maximum(spread - kept.square().sum(-1), _NOISE * spread)
+    return H, _NOISE * covariance.diagonal().clamp(min=1e-12)
 
 
 def _moments(batch: IrregularBatch) -> tuple[Tensor, Tensor]:

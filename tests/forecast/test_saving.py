@@ -14,7 +14,18 @@ from ctdyn._checks import CheckpointWriteError, DataError, VersionError
 from ctdyn.data import Extrapolate, Standardize
 from ctdyn.forecast import Forecaster, load
 from ctdyn.integrate import ConstantStep
-from ctdyn.models import ELBO, HoldLast, LatentODE, LinearInterpolation, MaternGP, OwnMean
+from ctdyn.linear import Matern, Oscillators, SumDynamics
+from ctdyn.models import (
+    ELBO,
+    HoldLast,
+    LatentODE,
+    LinearGaussianSSM,
+    LinearInterpolation,
+    MarkovianGPVAE,
+    MaternGP,
+    MaximumLikelihood,
+    OwnMean,
+)
 
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -65,6 +76,15 @@ def test_baselines_come_back(baseline, series, tmp_path):
     forecaster = Forecaster(baseline(series.channels), windows=Extrapolate(), scaler=Standardize(center="context"))
     back = load(forecaster.fit(series).save(tmp_path / "run"))
     same_answers(forecaster, back, series)
+
+
+def test_linear_models_come_back_with_their_dynamics(series, tmp_path):
+    dynamics = SumDynamics([Oscillators([3.0], decay=[0.5]), Matern(1.5, lengthscale=0.7)])
+    exact = LinearGaussianSSM(series.channels, dynamics=dynamics, fitting=MaximumLikelihood(max_steps=2))
+    sites = MarkovianGPVAE(series.channels, dynamics=Matern(0.5, lengthscale=[0.3, 1.0]))
+    for name, model, fit in (("exact", exact, {}), ("sites", sites, {"max_steps": 1, **QUIET})):
+        fitted = Forecaster(model).fit(series, **fit)
+        same_answers(fitted, load(fitted.save(tmp_path / name)), series)
 
 
 def test_double_precision_comes_back(series, tmp_path, build):
