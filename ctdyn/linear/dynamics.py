@@ -470,8 +470,8 @@ def _check_steps(dt: Tensor) -> None:
     place = tuple(int(i) for i in torch.nonzero(wrong)[0])
     value = float(dt[place])
     raise ValueError(
-        f"a step is {'negative' if value < 0 else 'not finite'}: dt={value:.6g} at index {place} (*batch, time). Linear "
-        "dynamics run forward, in finite time; sort the times, and pad a short series by repeating its last time."
+        f"a step is {'negative' if value < 0 else 'not finite'}: dt={value:.6g} at index {place} (*batch, time). "
+        "Linear dynamics run forward, in finite time; sort the times, and pad a short series by repeating its last time."
     )
 
 
