@@ -471,7 +471,7 @@ def _check_steps(dt: Tensor) -> None:
     value = float(dt[place])
     raise ValueError(
         f"a step is {'negative' if value < 0 else 'not finite'}: dt={value:.6g} at index {place} (*batch, time). "
-        "Linear dynamics run forward, in finite time; sort the times, and pad a short series by repeating its last time."
+        "Linear dynamics run forward, in finite time; sort the times, and pad a short series with its last time."
     )
 
 
