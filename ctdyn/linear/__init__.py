@@ -19,6 +19,7 @@ r"""Exact linear dynamics between any two times, and scans over whole series.
                      `ProductDynamics`
 `Hold`               what an input does between its times: `HeldBefore`, `HeldAfter`, `Impulse`, `Ramp`
 `phi1`, `phi2` ...   the functions that carry an input over a step
+`SeriesMemory`       the past of irregular series as HiPPO coefficients: a feature without parameters
 `LinearGaussian`     dynamics observed with noise: filter, smoother, forecasts, samples, likelihood
 `StationaryPath`     a trajectory of stationary dynamics as a value: asked twice, it answers the same
 `Chain`              the same written out over its steps, for transitions that come from elsewhere
@@ -44,6 +45,7 @@ from .gaussian import Gaussian, LinearGaussian
 from .hippo import HippoLagT, HippoLegS, HippoLegT, legs_matrices
 from .holds import HeldAfter, HeldBefore, Hold, Impulse, Ramp
 from .matern import Matern
+from .memory import SeriesMemory
 from .newton import NewtonScan, NonlinearScan, nonlinear_recurrence
 from .oscillators import Oscillators
 from .periodic import Periodic
@@ -81,6 +83,7 @@ __all__ = [
     "Ramp",
     "Rotations",
     "ScanBackend",
+    "SeriesMemory",
     "StationaryPath",
     "SumDynamics",
     "TritonScan",

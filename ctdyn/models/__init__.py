@@ -11,6 +11,7 @@
 | `LinearInterpolation` | - | a line between neighbours | baseline |
 | `OwnMean` | - | the mean of the context | baseline |
 | `MaternGP` | Rasmussen, Williams 2006 | a Gaussian process with a Matern-3/2 kernel per channel | baseline |
+| `HippoProphecy` | Arangath Joseph et al. 2024 | a HiPPO memory per channel, carried on | baseline |
 """
 
 from .base import Encodes, ExactlyFitted, Generative, Loss, Model, Predictive, Scorable
@@ -21,6 +22,7 @@ from .latent_vae import LatentVAE
 from .linear_gaussian import ExpectationMaximisation, Fitting, LinearGaussianSSM, MaximumLikelihood
 from .markovian_gp_vae import MarkovianGPVAE
 from .objectives import ELBO, IWAE, Anneal, Objective
+from .prophecy import HippoProphecy
 
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "ExpectationMaximisation",
     "Fitting",
     "Generative",
+    "HippoProphecy",
     "HoldLast",
     "KoopmanVAE",
     "LatentODE",

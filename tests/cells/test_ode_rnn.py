@@ -2,17 +2,18 @@ import pytest
 import torch
 
 from ctdyn import cells
-from ctdyn.cells import ODERNNCell
+from ctdyn.cells import LEMCell, ODERNNCell
 from ctdyn.fields import VectorField
 from ctdyn.solvers import RK4, Euler
 from ctdyn.testing import check_cell
 
 
 PARTS = {
+    "LEMCell": [lambda: LEMCell(2, 3), lambda: LEMCell(1, 4, step=0.3)],
     "ODERNNCell": [
         lambda: ODERNNCell(num_channels=2, hidden_size=3),
         lambda: ODERNNCell(num_channels=1, hidden_size=4, solver=RK4(), num_steps=3),
-    ]
+    ],
 }
 
 

@@ -11,6 +11,7 @@ from ctdyn.fields import MLPField
 from ctdyn.integrate import ConstantStep
 from ctdyn.likelihoods import Gaussian
 from ctdyn.models import (
+    HippoProphecy,
     HoldLast,
     KoopmanVAE,
     LatentODE,
@@ -37,6 +38,7 @@ def _latent_vae() -> LatentVAE:
 
 
 MODELS = {
+    "HippoProphecy": lambda: HippoProphecy(CHANNELS),
     "HoldLast": lambda: HoldLast(CHANNELS),
     "KoopmanVAE": lambda: KoopmanVAE(CHANNELS, 2, encoder_hidden=(8,), decoder_hidden=(8,)),
     "LatentODE": lambda: LatentODE(CHANNELS, 3, (8,), encoder_size=6, controller=ConstantStep(0.25)),
