@@ -18,7 +18,7 @@ KINDS = {
 TS = torch.tensor([0.3, -5.3, -0.2, 0.0, 0.31, 0.9, 1.0, 2.0, 2.0, 9.0], dtype=F64)
 
 
-def draw(dynamics, count=20000, **other):
+def draw(dynamics, count=8000, **other):
     return StationaryPath.draw(
         dynamics, (count,), torch.zeros(1, dtype=F64), generator=torch.Generator().manual_seed(0), **other
     )

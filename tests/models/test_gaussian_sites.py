@@ -86,7 +86,7 @@ def test_the_elbo_is_a_bound_that_is_reached_at_the_exact_sites():
     window = whole()
     gaps = []
     for factor, shift in ((1.0, 0.0), (0.7, 0.0), (1.0, 0.2), (3.0, -0.4)):
-        model = diagonal_model(ExactSites(factor, shift), ELBO(num_samples=4000))
+        model = diagonal_model(ExactSites(factor, shift), ELBO(num_samples=2000))
         bound = -model.loss(window, generator=torch.Generator().manual_seed(0)).total
         gaps.append(float((evidence(model, window.target).mean() - bound).detach()))
     assert abs(gaps[0]) < 0.1
@@ -107,8 +107,8 @@ def test_the_posterior_is_that_of_the_exact_smoother():
         states = exact.predict(one, ts)
         torch.testing.assert_close(got.mean[..., d], states.mean[..., 0], rtol=0, atol=1e-7)
         torch.testing.assert_close(got.variance[..., d], states.variance[..., 0], rtol=0, atol=1e-7)
-    predicted = model.predict(window.context, ts, num_samples=4000, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(predicted.mean, got.mean * W + C, rtol=0, atol=0.15)
+    predicted = model.predict(window.context, ts, num_samples=2000, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(predicted.mean, got.mean * W + C, rtol=0, atol=0.2)
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,10 @@ def test_a_planted_spectrum_is_recovered_through_a_nonlinear_observation():
     """Two damped oscillators, seen through a map that bends them, at irregular times."""
     generator = torch.Generator().manual_seed(0)
     truth = Oscillators([4.0, 11.0], decay=[0.15, 0.4]).double()
-    ts = 4.0 * torch.rand(48, 50, generator=generator, dtype=F64).sort(-1).values
+    ts = 4.0 * torch.rand(32, 40, generator=generator, dtype=F64).sort(-1).values
     z = LinearGaussianProcess(truth).prior(ts[:, 0], ts, 1, generator).zs[0].detach()
     mixing = torch.randn(4, 6, generator=generator, dtype=F64)
-    values = torch.tanh(0.4 * z @ mixing) + 0.05 * torch.randn(48, 50, 6, generator=generator, dtype=F64)
+    values = torch.tanh(0.4 * z @ mixing) + 0.05 * torch.randn(32, 40, 6, generator=generator, dtype=F64)
     batch = IrregularBatch(ts, values, torch.ones_like(values, dtype=torch.bool))
     torch.manual_seed(0)
     model = KoopmanVAE(
@@ -140,8 +140,8 @@ def test_a_planted_spectrum_is_recovered_through_a_nonlinear_observation():
         decoder_hidden=(32,),
     ).double()
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-2)
-    for step in range(120):
-        rows = torch.randperm(48, generator=generator)[:12]
+    for step in range(90):
+        rows = torch.randperm(32, generator=generator)[:8]
         optimiser.zero_grad()
         model.loss(Window(batch[rows], batch[rows]), generator=generator, step=step).total.backward()
         optimiser.step()

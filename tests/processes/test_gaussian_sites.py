@@ -127,7 +127,7 @@ def test_samples_have_the_joint_covariance_of_the_posterior(name):
     site = sites(process, batch=(1,))
     ts = f64(-1.0, 0.3, 0.31, 1.7, 4.0)
     generator = torch.Generator().manual_seed(0)
-    zs = process.posterior(Encoding(sites=site), site.times[:, 0], ts[None], 20000, generator).zs[:, 0].flatten(1)
+    zs = process.posterior(Encoding(sites=site), site.times[:, 0], ts[None], 8000, generator).zs[:, 0].flatten(1)
     mean, covariance, *_ = dense(process, site, 0, ts)
     draws = zs.detach() - mean
     error = (draws[:, :, None] * draws[:, None, :]).std(0) / math.sqrt(len(zs))
