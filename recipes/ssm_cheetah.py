@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="what datasets/cheetah.py wrote")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a tenth of the steps")
+    parser.add_argument("--steps", type=int, default=1600, help="training steps of every model")
     options = parser.parse_args()
     data, rng = read(options.data), np.random.default_rng(options.seed)
     parts = {part: thinned(data, part, rng) for part in ("train", "validation", "test")}
@@ -153,7 +154,12 @@ def main() -> None:
     for name, build in MODELS.items():
         torch.manual_seed(options.seed)
         model = build(channels)
-        seconds = train(model, parts["train"], 160 if options.quick else 1600, np.random.default_rng(options.seed))
+        seconds = train(
+            model,
+            parts["train"],
+            options.steps // 10 if options.quick else options.steps,
+            np.random.default_rng(options.seed),
+        )
         model.eval()
         with torch.no_grad():
             found = {part: errors(predict(model, window), window) for part, window in windows.items()}
