@@ -150,16 +150,12 @@ def main() -> None:
     parts = {part: thinned(data, part, rng) for part in ("train", "validation", "test")}
     windows = {part: cut(parts[part]) for part in ("validation", "test")}
     channels = windows["test"][1].shape[-1]
+    steps = options.steps // 10 if options.quick else options.steps
     table = {"hold last": {"test": errors(windows["test"][1][:, :-1], windows["test"])}}
     for name, build in MODELS.items():
         torch.manual_seed(options.seed)
         model = build(channels)
-        seconds = train(
-            model,
-            parts["train"],
-            options.steps // 10 if options.quick else options.steps,
-            np.random.default_rng(options.seed),
-        )
+        seconds = train(model, parts["train"], steps, np.random.default_rng(options.seed))
         model.eval()
         with torch.no_grad():
             found = {part: errors(predict(model, window), window) for part, window in windows.items()}
