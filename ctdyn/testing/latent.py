@@ -353,4 +353,3 @@ def _sum(distribution: Distribution, shape: Sequence[int], count: int) -> Tensor
     """The probability of 0, 1, ... `count - 1`; of nothing where there is none at all."""
     ones = torch.ones(tuple(shape), dtype=torch.float64)
     return sum((distribution.log_prob(k * ones).exp().nan_to_num(0.0) for k in range(count)), 0 * ones)
-
