@@ -225,3 +225,11 @@ def test_evolve_is_differentiable_and_checks_its_steps():
         lambda y, t: evolve(field, y, torch.zeros(3, dtype=F64), t, solver=Midpoint(), num_steps=2), (y0, t1)
     )
     check(lambda: evolve(decay, y0, t1, t1, solver=RK4(), num_steps=0), ValueError, "num_steps")
+
+
+def test_steps_as_short_as_rounding_raise_no_alarm():
+    y0 = torch.tensor([1.0], dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ts = torch.tensor([0.0, 0.1, 0.1 + 1e-13, 0.1 + 1e-10, 0.1 + 1e-7, 1.0], dtype=torch.float64)
+        solve(lambda t, y: -y, y0, ts, solver=RK4(), controller=StepTo())
