@@ -6,13 +6,19 @@
 
 from .base import CDEField, DecayField, SDEField, SecondOrderField, VectorField
 from .cde import LinearCDEField, MLPCDEField
+from .ct_rnn import CTRNNField
+from .gru_ode import GRUODEField
 from .linear import LinearField
+from .ltc import LTCField
 from .mlp import MLPField
 
 
 __all__ = [
     "CDEField",
+    "CTRNNField",
     "DecayField",
+    "GRUODEField",
+    "LTCField",
     "LinearCDEField",
     "LinearField",
     "MLPCDEField",

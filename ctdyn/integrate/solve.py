@@ -13,9 +13,10 @@ from .._types import State, States, Time
 from ..paths.base import Path
 from ..paths.hermite import HermitePath
 from ..solvers.base import Solver
-from ..structure import CDEField, SDEField, VectorField
-from ..terms import AugmentedTerm, SDETerm, Term, as_term, augmented_sde
-from .adjoint import Adjoint, Direct
+from ..solvers.exponential_midpoint import ExponentialMidpoint
+from ..structure import CDEField, DecayField, SDEField, VectorField
+from ..terms import AugmentedTerm, ODETerm, SDETerm, Term, as_term, augmented_sde
+from .adjoint import Adjoint, Checkpoint, Direct
 from .clock import Clock
 from .controllers import AdaptiveController, PIDController, StepController
 from .engines.base import Engine
@@ -29,6 +30,9 @@ from .stochastic import check_steps, equation_of, method_for
 
 
 __all__ = ["evolve", "solve"]
+
+#: Smaller relative errors than this are cheaper at a higher order than 2.
+_FEW_DIGITS = 1e-6
 
 
 @suggesting
@@ -65,7 +69,9 @@ def solve(
             is padded by repeating its last time.
         t0: time of `y0`, `(*batch,)` or a number; None: the first output time.
         inputs: what drives the field, the control of a `CDEField`; a step never straddles one of its knots.
-        solver: the method, `Tsit5()` by default; or an `Engine`.
+        solver: the method, or an `Engine`. By default `Tsit5()`; for a `DecayField` `ExponentialMidpoint()`, which
+            solves its decay (but not with events, integrands, other adjoints than `Direct` and `Checkpoint`, or an
+            rtol below 1e-6).
         controller: the steps. By default `PIDController()` (rtol 1e-4, atol 1e-6). A method without an error estimate
             needs `StepTo(num_steps=...)` or `ConstantStep(dt=...)`.
         adjoint: how gradients are computed, `Direct()` by default.
@@ -107,7 +113,8 @@ def solve(
     if isinstance(solver, Engine):
         _refuse(solver, controller=controller, adjoint=adjoint, event=event, aux=integrands or None)
         return _by_engine(solver, term, y0, ts, clock, throw)
-    solver = method_for(term, None) if solver is None else solver
+    if solver is None:
+        solver = _usual_method(term, controller, adjoint, plain=not events and not integrands)
     controller = _check_controller(solver, controller)
     solver = method_for(term, solver)
     if isinstance(controller, PIDController):
@@ -240,6 +247,15 @@ def _check_controller(solver: Solver, controller: StepController | None) -> Step
     if isinstance(controller, AdaptiveController) and not solver.adaptive:
         raise ValueError(f"{name} has no error estimate, which {type(controller).__name__} needs. Pass {fixed}.")
     return controller
+
+
+def _usual_method(term: Term, controller: StepController | None, adjoint: Adjoint | None, *, plain: bool) -> Solver:
+    """What solves an equation that nobody chose a method for: as much of it exactly as the field lets one know."""
+    direct = adjoint is None or isinstance(adjoint, Direct | Checkpoint)
+    few = not isinstance(controller, PIDController) or float(torch.as_tensor(controller.rtol).min()) >= _FEW_DIGITS
+    if plain and direct and few and isinstance(term, ODETerm) and isinstance(term.field, DecayField):
+        return ExponentialMidpoint()
+    return method_for(term, None)
 
 
 def _check_adjoint(adjoint: Adjoint) -> None:

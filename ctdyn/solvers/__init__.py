@@ -7,8 +7,9 @@ own error and so can choose their steps.
 Stiff equations: `Rodas5P` (5), the first choice; `Kvaerno5` (5) and `Kvaerno3` (3), which need no second derivatives of
 the field; `ImplicitEuler` (1). All choose their steps.
 
-For fields that say more of themselves: `ExponentialEuler` (1), `ETDRK2` (2, chooses its steps) and `ETDRK4` (4) for a
-`DecayField`; `Leapfrog` (2) for a `SecondOrderField`.
+For fields that say more of themselves: `ExponentialMidpoint` (2, chooses its steps), which `solve` takes by itself for
+a `DecayField`; `ExponentialEuler` (1), `ETDRK2` (2, chooses its steps) and `ETDRK4` (4) for the same, and `FusedEuler`
+(1) for weights that were trained with it; `Leapfrog` (2) for a `SecondOrderField`.
 
 Stochastic, Ito: `EulerMaruyama` (any noise), `Milstein` and `SRI1` (scalar, diagonal), `SRA1` (additive); Stratonovich:
 `Midpoint`, `Heun`, `ReversibleHeun` and `EulerHeun` (any noise), `StratonovichMilstein` (scalar, diagonal). `SRA1` and
@@ -28,6 +29,8 @@ from .euler_heun import EulerHeun
 from .euler_maruyama import EulerMaruyama
 from .exponential import ExponentialSolver
 from .exponential_euler import ExponentialEuler
+from .exponential_midpoint import ExponentialMidpoint
+from .fused_euler import FusedEuler
 from .heun import Heun
 from .implicit_euler import ImplicitEuler
 from .kvaerno3 import Kvaerno3
@@ -63,7 +66,9 @@ __all__ = [
     "EulerHeun",
     "EulerMaruyama",
     "ExponentialEuler",
+    "ExponentialMidpoint",
     "ExponentialSolver",
+    "FusedEuler",
     "Heun",
     "ImplicitEuler",
     "ImplicitTableau",

@@ -82,6 +82,10 @@ class Frozen:
         self.rate, self.drive = term.decay(t0, y0)
         self.velocity = self.drive - self.rate * y0
 
+    def decay(self, t: Time, y: State) -> tuple[State, State]:
+        """Rates and drive elsewhere in the step."""
+        return self._term.decay(t, y)
+
     def change(self, t: Time, y: State) -> State:
         """How far the drive, with what the rates have changed, has moved since the start of the step."""
         rate, drive = self._term.decay(t, y)
