@@ -23,7 +23,7 @@ def test_hopper(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     spec.loader.exec_module(module)
     frames = np.arange(30.0)
     rng = np.random.default_rng(0)
-    phases = rng.uniform(0, 6, 8)
+    phases = rng.uniform(0, 6, 10)
     falls = [
         pd.DataFrame({"id": f"{i:03d}", "time": frames, "a": np.sin(frames / 4 + p), "b": np.cos(frames / 4 + p)})
         for i, p in enumerate(phases)
