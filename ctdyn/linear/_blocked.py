@@ -84,8 +84,8 @@ def _scan(a: Tensor, b: Tensor, h0: Tensor | None, out: Tensor, reverse: bool) -
 def _chunks(a: Tensor, b: Tensor, h0: Tensor | None, out: Tensor, reverse: bool) -> None:
     """The two passes over `(row, chunk, step, state)`."""
     factors, inputs, results = _steps(a, b.shape[2], 2, reverse), _steps(b, 0, 2, reverse), _steps(out, 0, 2, reverse)
-    ends, product = inputs[0].clone(memory_format=torch.contiguous_format), factors[0].clone()
-    for factor, x in zip(factors[1:], inputs[1:], strict=True):
+    ends, product = torch.addcmul(inputs[1], factors[1], inputs[0]), factors[0] * factors[1]
+    for factor, x in zip(factors[2:], inputs[2:], strict=True):
         torch.addcmul(x, factor, ends, out=ends)
         product *= factor
     entries = torch.empty_like(ends)
