@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import Any
 
 
@@ -52,7 +53,7 @@ def to_config(value: Any) -> Any:
     """`value` as plain JSON data.
 
     Raises:
-        TypeError: the value, or a part of it, is neither plain data, a dataclass nor `Configurable`.
+        TypeError: the value, or a part of it, is neither plain data, an enumeration, a dataclass nor `Configurable`.
     """
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -68,6 +69,8 @@ def to_config(value: Any) -> Any:
         return {"type": value.__name__}
     if isinstance(value, Configurable):
         return {"class": type(value).__name__, "arguments": {k: to_config(v) for k, v in value._arguments.items()}}
+    if isinstance(value, Enum):
+        return {"class": type(value).__name__, "arguments": {"value": value.value}}
     if is_dataclass(value):
         arguments = {f.name: to_config(getattr(value, f.name)) for f in fields(value) if f.init}
         return {"class": type(value).__name__, "arguments": arguments}

@@ -4,26 +4,54 @@
 `SDEField` is driven by noise, `CDEField` by a control path.
 """
 
+from .augment import Augment
 from .base import CDEField, DecayField, SDEField, SecondOrderField, VectorField
 from .cde import LinearCDEField, MLPCDEField
 from .ct_rnn import CTRNNField
+from .geometric_sde import GeometricSDEField
 from .gru_ode import GRUODEField
+from .hamiltonian import HamiltonianField, SeparableHamiltonianField
+from .lagrangian import LagrangianField
+from .langevin_sde import LangevinSDEField
 from .linear import LinearField
+from .linear_noise_sde import LinearNoiseSDEField
 from .ltc import LTCField
 from .mlp import MLPField
+from .mlp_sde import MLPSDEField
+from .scaled import Scaled
+from .second_order import AccelerationField, ForceField
+from .timed import BlendTime, ConcatSquashTime, ConcatTime, HyperTime, IgnoreTime, SquashTime, TimedLayer
 
 
 __all__ = [
+    "AccelerationField",
+    "Augment",
+    "BlendTime",
     "CDEField",
     "CTRNNField",
+    "ConcatSquashTime",
+    "ConcatTime",
     "DecayField",
+    "ForceField",
     "GRUODEField",
+    "GeometricSDEField",
+    "HamiltonianField",
+    "HyperTime",
+    "IgnoreTime",
     "LTCField",
+    "LagrangianField",
+    "LangevinSDEField",
     "LinearCDEField",
     "LinearField",
+    "LinearNoiseSDEField",
     "MLPCDEField",
     "MLPField",
+    "MLPSDEField",
     "SDEField",
+    "Scaled",
     "SecondOrderField",
+    "SeparableHamiltonianField",
+    "SquashTime",
+    "TimedLayer",
     "VectorField",
 ]

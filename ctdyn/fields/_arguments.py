@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from ..structure import VectorField
+from torch import Tensor, nn
 
 
 __all__ = ["check_arguments", "check_sizes"]
@@ -22,7 +20,7 @@ def check_sizes(state_size: int, input_size: int) -> None:
         raise ValueError(f"input_size must be at least 0 (0: nothing drives the field); got {input_size}.")
 
 
-def check_arguments(field: VectorField, state_size: int, input_size: int, y: Tensor, u: Tensor | None) -> None:
+def check_arguments(field: nn.Module, state_size: int, input_size: int, y: Tensor, u: Tensor | None) -> None:
     """Refuse a state or inputs that the field was not built for.
 
     Raises:

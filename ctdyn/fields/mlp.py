@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -9,9 +10,9 @@ from torch import nn
 
 from .._config import Configurable
 from .._types import Inputs, State, Time
-from ..nn import MLP
 from ._arguments import check_arguments, check_sizes
 from .base import VectorField
+from .timed import IgnoreTime, TimedLayer
 
 
 __all__ = ["MLPField"]
@@ -20,20 +21,21 @@ __all__ = ["MLPField"]
 class MLPField(VectorField, Configurable):
     r"""A perceptron as right-hand side: the neural ODE. Use it when nothing is known of the dynamics.
 
-    .. math:: \frac{dy}{dt} = \mathrm{MLP}([t, \, y, \, u(t)])
-
-    where time enters only if asked for, and the inputs only if there are some.
+    .. math:: h_0 = [y, u(t)], \qquad h_{k+1} = \sigma(L_k(t, h_k)), \qquad \frac{dy}{dt} = L_K(t, h_K)
 
     Args:
         state_size: size of the state.
         hidden: sizes of the hidden layers; empty for an affine field.
         activation: class of the activation. A smooth one (the default) keeps a solver's order; ReLU does not.
         input_size: size of the inputs that drive the field; 0 for none.
-        time_dependent: whether the clock itself is an argument. Without it the field is autonomous: shifting all times
-            changes nothing.
+        layer: class of the layers :math:`L_k`, which says how time enters. `IgnoreTime`, the default, makes the field
+            autonomous: shifting all times changes nothing.
+        zero_last: whether the last layer begins at zero, and with it the velocity: solutions begin as constants, and
+            training as if the field were not there.
 
     Raises:
         ValueError: a size does not fit.
+        TypeError: `activation` or `layer` is not a class of the kind asked for.
 
     Reference:
         Neural Ordinary Differential Equations, R. T. Q. Chen, Y. Rubanova, J. Bettencourt, D. Duvenaud, 2018,
@@ -52,21 +54,32 @@ class MLPField(VectorField, Configurable):
         activation: type[nn.Module] = nn.Tanh,
         *,
         input_size: int = 0,
-        time_dependent: bool = False,
+        layer: type[TimedLayer] = IgnoreTime,
+        zero_last: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(state_size, input_size)
+        sizes = (state_size + input_size, *hidden, state_size)
+        if any(size < 1 for size in sizes):
+            raise ValueError(f"every hidden size must be at least 1; got hidden={tuple(hidden)}.")
+        for name, value, kind in (("activation", activation, nn.Module), ("layer", layer, TimedLayer)):
+            if not (isinstance(value, type) and issubclass(value, kind)):
+                raise TypeError(f"{name} must be a class of {kind.__name__}s, not an instance or a name: {value!r}.")
         self.state_size = state_size
         self.input_size = input_size
-        self.time_dependent = time_dependent
-        self.mlp = MLP(state_size + input_size + time_dependent, state_size, hidden, activation)
+        self.layers = nn.ModuleList(layer(size, following) for size, following in itertools.pairwise(sizes))
+        self.activation = activation()
+        if zero_last:
+            for parameter in self.layers[-1].parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, t: Time, y: State, u: Inputs | None = None) -> State:
         """The velocity at `y`; `t`, `y` and `u` as in `VectorField`."""
         check_arguments(self, self.state_size, self.input_size, y, u)
-        arguments = [y]
-        if self.time_dependent:
-            arguments.insert(0, t[..., None].to(y.dtype))
-        if u is not None:
-            arguments.append(u)
-        return self.mlp(arguments[0] if len(arguments) == 1 else torch.cat(arguments, -1))
+        x = y if u is None else torch.cat([y, u], -1)
+        last = len(self.layers) - 1
+        for k, layer in enumerate(self.layers):
+            x = layer(t, x)
+            if k < last:
+                x = self.activation(x)
+        return x

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .. import cells, data, encoders, fields, integrate, likelihoods, linear, models, nn, processes, solvers
+from .. import cells, data, encoders, fields, integrate, likelihoods, linear, models, nn, processes, solvers, structure
 from .._checks import CheckpointWriteError, DataError, few
 from .._config import Configurable, from_config, to_config
 from .._storage import check_writable, read_folder, sync_folder, write_file, write_folder
@@ -129,6 +129,7 @@ def _classes() -> Mapping[str, type]:
             value = getattr(module, name)
             if inspect.isclass(value) and (issubclass(value, Configurable) or is_dataclass(value)):
                 found[name] = value
+    found.update({kind.__name__: kind for kind in (structure.Calculus, structure.Noise)})
     # Only the dynamics: other names of that package stand for other things here (`Gaussian` is a likelihood).
     dynamics = (getattr(linear, name) for name in linear.__all__)
     found.update({x.__name__: x for x in dynamics if inspect.isclass(x) and issubclass(x, linear.LinearDynamics)})

@@ -2,15 +2,15 @@
 
 `solve` and `evolve`; how long the steps are: `PIDController`, `ConstantStep`, `StepTo`; how gradients are computed:
 `Direct`, `Checkpoint`, `Reversible`, `Backsolve`, or all fixed steps at once, `ParallelInTime`; what ends a series or
-makes it jump: `Event`; what is integrated along the way: `Divergence`, `KineticEnergy`, `PathKL`; other libraries
-behind the same call: `TorchDiffEq`, `TorchSDE`, `TorchCDE`. A `Solution` is a path.
+makes it jump: `Event`; what is integrated along the way: `Divergence`, `JacobianNorm`, `KineticEnergy`, `PathKL`; other
+libraries behind the same call: `TorchDiffEq`, `TorchSDE`, `TorchCDE`. A `Solution` is a path.
 """
 
 from .adjoint import Adjoint, AdjointInstabilityWarning, Backsolve, Checkpoint, Direct, ParallelInTime, Reversible
 from .controllers import AdaptiveController, ConstantStep, GridController, PIDController, StepController, StepTo
 from .engines import Engine, TorchCDE, TorchDiffEq, TorchSDE
 from .events import Event, Events
-from .integrands import Divergence, KineticEnergy, PathKL
+from .integrands import Divergence, JacobianNorm, KineticEnergy, PathKL
 from .solution import Solution
 from .solve import evolve, solve
 from .status import Status
@@ -29,6 +29,7 @@ __all__ = [
     "Event",
     "Events",
     "GridController",
+    "JacobianNorm",
     "KineticEnergy",
     "PIDController",
     "ParallelInTime",

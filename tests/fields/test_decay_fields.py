@@ -149,11 +149,11 @@ class Stiff(DecayField):
 
 def test_a_solve_takes_the_exponential_step_by_itself_and_says_so():
     ts = torch.tensor([0.0, 1.0], dtype=F64)
-    solution = solve(Stiff(), torch.zeros(1, dtype=F64), ts)
+    solution = solve(Stiff(), torch.zeros(1, dtype=F64), ts, controller=PIDController(1e-3, 1e-3))
     assert "ExponentialMidpoint()" in solution.plan
-    assert abs(float(solution.ys[-1, 0]) - float(torch.cos(torch.tensor(1.0)))) < 1e-4
+    assert abs(float(solution.ys[-1, 0]) - float(torch.cos(torch.tensor(1.0)))) < 1e-3
     # Its order falls to 1 where levels move in fast decay; explicit methods need a step for every 1e-6.
-    assert int(solution.stats["steps"].max()) < 5000
+    assert int(solution.stats["steps"].max()) < 1000
     # Where that method cannot go, the usual one is taken.
     gentle = GRUODEField(2).double()
     y0 = torch.full((2,), 0.1, dtype=F64)

@@ -3,11 +3,11 @@ import torch
 from torch import nn
 
 from ctdyn._config import from_config, to_config
-from ctdyn.fields import LinearField, MLPField
+from ctdyn.fields import ConcatTime, LinearField, MLPField
 from ctdyn.nn import ACTIVATIONS
 
 
-CLASSES = {"MLPField": MLPField, "LinearField": LinearField, **ACTIVATIONS}
+CLASSES = {"MLPField": MLPField, "LinearField": LinearField, "ConcatTime": ConcatTime, **ACTIVATIONS}
 
 
 @pytest.mark.parametrize("kind", [MLPField, LinearField])
@@ -38,7 +38,7 @@ def test_bad_sizes_are_refused(kind):
     "field",
     [
         MLPField(3),
-        MLPField(2, hidden=[5], activation=nn.SiLU, input_size=1, time_dependent=True),
+        MLPField(2, hidden=[5], activation=nn.SiLU, input_size=1, layer=ConcatTime, zero_last=True),
         LinearField(2, matrix=[[0.0, 1.0], [-1.0, 0.0]]),
         LinearField(3, input_size=2),
     ],
@@ -55,7 +55,7 @@ def test_fields_survive_configuration(field):
 def test_an_mlp_field_is_autonomous_unless_told_otherwise():
     y = torch.randn(4, 3)
     early, late = torch.zeros(4), torch.full((4,), 5.0)
-    autonomous, timed = MLPField(3), MLPField(3, time_dependent=True)
+    autonomous, timed = MLPField(3), MLPField(3, layer=ConcatTime)
     assert torch.equal(autonomous(early, y), autonomous(late, y))
     assert not torch.equal(timed(early, y), timed(late, y))
 

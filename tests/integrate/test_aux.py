@@ -97,7 +97,7 @@ def test_the_divergence_gives_the_change_of_volume():
     volume = torch.autograd.functional.jacobian(lambda y: solve(field, y, ts, controller=FINE).ys[-1], y0)
     exact = solve(field, y0, ts, controller=FINE, aux=Divergence(field)).aux[-1, 0]
     torch.testing.assert_close(exact, torch.linalg.slogdet(volume).logabsdet, atol=1e-6, rtol=0)
-    gradient = torch.autograd.grad(exact, field.mlp.parameters())
+    gradient = torch.autograd.grad(exact, field.parameters())
     assert all(float(g.abs().sum()) > 0 for g in gradient[:2])
     probes = torch.tensor([[1.0, 1, 1], [1, -1, 1], [1, 1, -1], [-1, 1, 1]], dtype=F64)
     estimate = solve(field, y0, ts, controller=FINE, aux=Divergence(field, probes)).aux[-1, 0]

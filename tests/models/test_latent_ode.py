@@ -4,7 +4,7 @@ import torch
 from ctdyn import models
 from ctdyn.data import IrregularBatch, Window
 from ctdyn.data.channels import Channel
-from ctdyn.fields import MLPField
+from ctdyn.fields import ConcatTime, MLPField
 from ctdyn.integrate import ConstantStep, StepTo
 from ctdyn.likelihoods import Gaussian, HeteroscedasticScale, PerKind, StudentT
 from ctdyn.models import ELBO, IWAE, Anneal, LatentODE
@@ -39,7 +39,7 @@ def test_contract_with_binary_channels_inputs_and_static():
 
 
 def test_a_field_that_reads_the_clock_is_not_autonomous():
-    model = LatentODE(CHANNELS, **SMALL, field=MLPField(3, hidden=(8,), time_dependent=True))
+    model = LatentODE(CHANNELS, **SMALL, field=MLPField(3, hidden=(8,), layer=ConcatTime))
     check_model(model, example_window(2), autonomous=False)
     with pytest.raises(AssertionError, match="shift of all times"):
         check_model(model, example_window(2))
