@@ -105,7 +105,9 @@ class Systems:
 
     def __init__(self, matrix: Tensor, dt: Tensor) -> None:
         identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-        self.matrix = torch.addcmul(identity, dt.to(matrix.dtype).unsqueeze(-1), matrix, value=-1.0)
+        # The step has the type of the state, whose entries are pairs of real ones here.
+        length = dt.real if dt.is_complex() else dt
+        self.matrix = torch.addcmul(identity, length.to(matrix.dtype).unsqueeze(-1), matrix, value=-1.0)
         self.factors, self.pivots, _ = torch.linalg.lu_factor_ex(self.matrix.detach())
 
     def solve(self, x: State) -> State:

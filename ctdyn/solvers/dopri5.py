@@ -18,9 +18,9 @@ __all__ = ["Dopri5"]
 class Dopri5(RungeKutta):
     r"""Dormand and Prince's pair 5(4): six evaluations per step; what torchdiffeq, MATLAB's ode45 and SciPy's RK45 use.
 
-    The dense output is Shampine's quartic, order 4 inside the step. From rtol 1e-6 on it has order 5 and
+    The dense output is Shampine's quartic, order 4 inside the step. From rtol 1e-5 on it has order 5 and
     takes two further evaluations, made only in steps that hold an output: the free one would err more than the steps.
-
+    At looser tolerances it may err by a few times the tolerance where the equation damps the errors of the steps.
 
     Reference:
         J. R. Dormand, P. J. Prince, A family of embedded Runge-Kutta formulae, J. Comput. Appl. Math. 6(1), 1980;

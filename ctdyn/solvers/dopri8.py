@@ -17,8 +17,7 @@ class Dopri8(RungeKutta):
 
     The dense output has order 7 and costs seven further evaluations in a step that holds an output, and none elsewhere.
     Its stages are bootstrapped: each lies on an interpolant, of order 5 to 7, through the stages before it; their nodes
-    make the remaining error of order 8 small, so that an output between steps is as good as one at the end of a step.
-
+    make the remaining error of order 8 small, so that an output between steps is right to the tolerance as well.
 
     Reference:
         P. J. Prince, J. R. Dormand, High order embedded Runge-Kutta formulae, J. Comput. Appl. Math. 7(1), 1981; for

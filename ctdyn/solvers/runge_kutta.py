@@ -165,7 +165,7 @@ def is_fine(rtol: float | Tensor) -> bool:
         >>> is_fine(1e-3), is_fine(torch.tensor([1e-3, 1e-4]))
         (False, True)
     """
-    return True if isinstance(rtol, Tensor) else rtol <= 1e-6
+    return True if isinstance(rtol, Tensor) else rtol <= 1e-5
 
 
 def _velocities(term: Term, t: Time, y: State) -> State:

@@ -18,9 +18,9 @@ __all__ = ["Tsit5"]
 class Tsit5(RungeKutta):
     r"""Tsitouras' pair 5(4): six evaluations per step, a little more accurate than `Dopri5`; the default of `solve`.
 
-    The dense output is the free quartic of the paper, order 4 inside the step. From rtol 1e-6 on it has order 5 and
+    The dense output is the free quartic of the paper, order 4 inside the step. From rtol 1e-5 on it has order 5 and
     takes two further evaluations, made only in steps that hold an output: the free one would err more than the steps.
-
+    At looser tolerances it may err by a few times the tolerance where the equation damps the errors of the steps.
 
     Reference:
         Ch. Tsitouras, Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying assumption,

@@ -1,6 +1,7 @@
 """Implicit methods on stiff equations."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -126,7 +127,12 @@ def test_complex_states_and_samples_are_solved(solver):
     z = torch.tensor(-200.0 + 50.0j)
     y0 = torch.tensor([[[1.0 + 0j], [2j]]] * 2, dtype=torch.complex128)
     controller = PIDController(1e-4, 1e-4)
-    ys = solve(lambda t, y: z * y.real + 1j * z * y.imag, y0, ts.expand(2, 3), solver=solver, controller=controller).ys
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solution = solve(
+            lambda t, y: z * y.real + 1j * z * y.imag, y0, ts.expand(2, 3), solver=solver, controller=controller
+        )
+    ys = solution.ys
     torch.testing.assert_close(ys, y0[..., None, :] * torch.exp(z * ts)[:, None], rtol=0, atol=2e-2)
 
 
