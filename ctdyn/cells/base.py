@@ -37,6 +37,15 @@ class Cell(nn.Module, Configurable, ABC):
         self.num_channels = num_channels
         self.hidden_size = hidden_size
 
+    @property
+    def read_size(self) -> int:
+        """Size of what `read` gives."""
+        return self.hidden_size
+
+    def read(self, h: State) -> Tensor:
+        """What a decoder sees of hidden states `(*batch, hidden)`: all of them, unless a cell has something better."""
+        return h
+
     @abstractmethod
     def evolve(self, h: State, t0: Time, t1: Time, u: Inputs | None = None) -> State:
         """The state at `t1`, from the one at `t0`, where nothing was observed in between.

@@ -6,6 +6,7 @@
 | `MarkovianGPVAE` | Zhu et al. 2023 | per-point sites, Matern processes, perceptron decoder | fill, generate |
 | `KoopmanVAE` | Naiman et al. 2024 | per-point sites, oscillators, perceptron decoder | fill, forecast, generate |
 | `LatentVAE` | the composition behind it | any encoder, process, likelihood and objective | those of its parts |
+| `FilteringModel` | De Brouwer et al. 2019; Schirmer et al. 2022 | any cell, heteroscedastic decoder | forecast |
 | `LinearGaussianSSM` | Hartikainen, Sarkka 2010 | Matern processes that all channels read | fill, forecast, generate |
 | `HoldLast` | - | the last observation | baseline |
 | `LinearInterpolation` | - | a line between neighbours | baseline |
@@ -16,6 +17,7 @@
 
 from .base import Encodes, ExactlyFitted, Generative, Loss, Model, Predictive, Scorable
 from .baselines import Baseline, HoldLast, LinearInterpolation, MaternGP, OwnMean, PointBaseline
+from .filtering import FilteringModel
 from .koopman_vae import KoopmanVAE
 from .latent_ode import LatentODE
 from .latent_vae import LatentVAE
@@ -33,6 +35,7 @@ __all__ = [
     "Encodes",
     "ExactlyFitted",
     "ExpectationMaximisation",
+    "FilteringModel",
     "Fitting",
     "Generative",
     "HippoProphecy",

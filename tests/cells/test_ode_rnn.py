@@ -2,13 +2,16 @@ import pytest
 import torch
 
 from ctdyn import cells
-from ctdyn.cells import LEMCell, ODERNNCell
+from ctdyn.cells import CRUCell, GRUDCell, GRUODEBayesCell, LEMCell, ODERNNCell
 from ctdyn.fields import VectorField
 from ctdyn.solvers import RK4, Euler
 from ctdyn.testing import check_cell
 
 
 PARTS = {
+    "CRUCell": [lambda: CRUCell(2, 2, 3, (4,)), lambda: CRUCell(1, 1, 2, ())],
+    "GRUDCell": [lambda: GRUDCell(2, 3)],
+    "GRUODEBayesCell": [lambda: GRUODEBayesCell(2, 3), lambda: GRUODEBayesCell(1, 4, 16, solver=RK4(), num_steps=3)],
     "LEMCell": [lambda: LEMCell(2, 3), lambda: LEMCell(1, 4, step=0.3)],
     "ODERNNCell": [
         lambda: ODERNNCell(num_channels=2, hidden_size=3),

@@ -5,12 +5,14 @@ import inspect
 import pytest
 
 from ctdyn import models
+from ctdyn.cells import GRUODEBayesCell
 from ctdyn.data.channels import Channel
 from ctdyn.encoders import GRUEncoder
 from ctdyn.fields import MLPField
 from ctdyn.integrate import ConstantStep
 from ctdyn.likelihoods import Gaussian
 from ctdyn.models import (
+    FilteringModel,
     HippoProphecy,
     HoldLast,
     KoopmanVAE,
@@ -38,6 +40,7 @@ def _latent_vae() -> LatentVAE:
 
 
 MODELS = {
+    "FilteringModel": lambda: FilteringModel(CHANNELS, GRUODEBayesCell(2, 6)),
     "HippoProphecy": lambda: HippoProphecy(CHANNELS),
     "HoldLast": lambda: HoldLast(CHANNELS),
     "KoopmanVAE": lambda: KoopmanVAE(CHANNELS, 2, encoder_hidden=(8,), decoder_hidden=(8,)),

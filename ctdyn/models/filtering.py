@@ -1,0 +1,168 @@
+"""Filters: a hidden state that reads a series forwards in time and predicts what comes next."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor, nn
+
+from .._types import Times
+from ..cells import Cell
+from ..data import IrregularBatch, Window
+from ..data.channels import Channel
+from ..likelihoods import Gaussian, HeteroscedasticScale, Likelihood, PerKind, masked_log_prob
+from ..paths import Path
+from .base import Encodes, Loss, Model, Predictive, input_path
+
+
+__all__ = ["FilteringModel"]
+
+
+class FilteringModel(Model, Encodes):
+    r"""A cell between observations and a likelihood at any time: forecasts from what was seen before, and from no more.
+
+    .. math:: p(x_t \mid x_{t_1}, \dots, x_{t_k}) = p\big(x_t \mid h(t)\big), \qquad t \ge t_k
+
+    The hidden state flows from one observation to the next and jumps at each; every series has its own clock. A query
+    between two observations is answered from the earlier one: a filter does not look ahead, so that for filling gaps a
+    smoother such as `LatentODE` or `LinearGaussianSSM` knows more. Every query is reached from the last observation
+    before it in one piece, never by way of other queries.
+
+    The loss is the negative log density of the target, where each entry is predicted from the context strictly before
+    it. With `Reconstruct` that is the exact log-likelihood of the series, one step ahead at a time. Predictive
+    distributions are marginal: all components are the same one.
+
+    Args:
+        channels: what is observed.
+        cell: the hidden state, for as many channels.
+        likelihood: decodes `cell.read(h)`; default: the usual family of each kind of channel, with a spread that
+            depends on the state where all channels are real, so that forecasts widen with the gap.
+        static_size: how many static covariates set the initial state.
+
+    Raises:
+        ValueError: cell or likelihood are for another number of channels.
+
+    References:
+        Latent ODEs for Irregularly-Sampled Time Series (the ODE-RNN as an autoregressive model), Y. Rubanova,
+        R. T. Q. Chen, D. Duvenaud, 2019, https://arxiv.org/abs/1907.03907
+        GRU-ODE-Bayes: Continuous modeling of sporadically-observed time series, E. De Brouwer, J. Simm, A. Arany,
+        Y. Moreau, 2019, https://arxiv.org/abs/1905.12374
+
+    Example:
+        >>> from ctdyn.cells import GRUDCell
+        >>> model = FilteringModel([Channel("level")], GRUDCell(1, 8))
+        >>> times = torch.tensor([[0.0, 0.5, 1.0]])
+        >>> batch = IrregularBatch(times, torch.ones(1, 3, 1), torch.ones(1, 3, 1, dtype=torch.bool))
+        >>> model.predict(batch, torch.tensor([[1.5, 2.0]]), num_samples=1).mean.shape
+        torch.Size([1, 2, 1])
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[Channel],
+        cell: Cell,
+        likelihood: Likelihood | None = None,
+        *,
+        static_size: int = 0,
+    ) -> None:
+        super().__init__(channels)
+        likelihood = _usual(cell.read_size, self.channels) if likelihood is None else likelihood
+        for name, found in (("cell reads", cell.num_channels), ("likelihood decodes", likelihood.num_channels)):
+            if found != len(self.channels):
+                raise ValueError(
+                    f"the {name} {found} channels, and the model has {len(self.channels)}: "
+                    f"{[channel.name for channel in self.channels]}."
+                )
+        self.cell = cell
+        self.likelihood = likelihood
+        self.static_size = static_size
+        self.h0 = nn.Parameter(torch.zeros(cell.hidden_size))
+        self.from_static = nn.Linear(static_size, cell.hidden_size, bias=False) if static_size else None
+
+    def loss(self, window: Window, *, generator: Generator | None = None, step: int | None = None) -> Loss:
+        """See `Model.loss`: nothing is random."""
+        target = window.target
+        path = input_path(window.context, target)
+        states = self._states(window.context, target.times, path, before=True)
+        distribution = self.likelihood(states, target.times, target.noise)
+        nats = -masked_log_prob(distribution, target.values, target.mask)
+        count = target.mask.sum().clamp(min=1)
+        return Loss(nats.mean(), {"nats_per_observation": (nats.sum() / count).detach()})
+
+    def predict(
+        self,
+        context: IrregularBatch,
+        ts: Times,
+        inputs: Path | None = None,
+        *,
+        num_samples: int = 100,
+        generator: Generator | None = None,
+    ) -> Predictive:
+        """See `Model.predict`: from all observations up to and at each time, `num_samples` times the same answer."""
+        states = self._states(context, ts, input_path(context) if inputs is None else inputs, before=False)
+        return Predictive(self.likelihood(states.expand(num_samples, *states.shape), ts))
+
+    def encode(self, context: IrregularBatch) -> Tensor:
+        """What is read of the hidden state after the last observation, `(*batch, feature)`."""
+        return self._states(context, context.times[..., -1:], input_path(context), before=False).squeeze(-2)
+
+    def _states(self, context: IrregularBatch, ts: Times, path: Path | None, *, before: bool) -> Tensor:
+        """What is read of the hidden state at each time, before or after the observations made at it."""
+        times, states = self._filter(context, path)
+        # The number of observations that a time has seen; what is padding lies beyond every time.
+        count = torch.searchsorted(times, ts.to(times.dtype).contiguous(), right=not before)
+        h = states.gather(-2, count[..., None].expand(*count.shape, states.shape[-1]))
+        # Before the first observation nothing flows.
+        since = torch.where(count > 0, times.gather(-1, (count - 1).clamp(min=0)), ts.to(times.dtype))
+        h, since, at = (torch.movedim(h, -2, 0), torch.movedim(since, -1, 0), torch.movedim(ts.to(times.dtype), -1, 0))
+        u = None if path is None else path.evaluate(since)
+        return torch.movedim(self.cell.read(self.cell.evolve(h, since, at, u)), 0, -2)
+
+    def _filter(self, context: IrregularBatch, path: Path | None) -> tuple[Tensor, Tensor]:
+        """Times of the observed rows, infinite behind the last, `(*batch, row)`; states after 0, 1, ... of them."""
+        given = context.values.shape[-1]
+        if given != len(self.channels):
+            raise ValueError(
+                f"the model was built for {len(self.channels)} channels {[c.name for c in self.channels]}; the batch "
+                f"has {given}."
+            )
+        times, values, mask, real = _observed_rows(context)
+        h = self._start(context)
+        states = [h]
+        at = times[..., 0]
+        for t, x, m in zip(times.unbind(-1), values.unbind(-2), mask.unbind(-2), strict=True):
+            h = self.cell.evolve(h, at, t, None if path is None else path.evaluate(at))
+            h = self.cell.update(h, x, m)
+            states.append(h)
+            at = t
+        return torch.where(real, times, torch.inf), torch.stack(states, -2)
+
+    def _start(self, context: IrregularBatch) -> Tensor:
+        h = self.h0.expand(*context.batch_shape, -1)
+        if self.from_static is None:
+            return h
+        given = 0 if context.static is None else context.static.shape[-1]
+        if context.static is None or given != self.static_size:
+            raise ValueError(f"the model was built for {self.static_size} static covariates; the batch has {given}.")
+        return h + self.from_static(context.static)
+
+
+def _observed_rows(batch: IrregularBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Times, values and mask of the rows that hold an observation, first to last, and which of them are real."""
+    observed = batch.observed
+    count = observed.sum(-1, keepdim=True)
+    if not observed.shape[-1]:
+        raise ValueError("the batch has no times to read; pass at least one (unobserved) row.")
+    width = max(int(count.max()) if count.numel() else 0, 1)
+    order = observed.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[..., :width]
+    real = torch.arange(width, device=observed.device) < count
+    # A series that has been read to its end waits there.
+    order = torch.where(real, order, order.gather(-1, (count - 1).clamp(min=0)))
+    rows = order[..., None].expand(*order.shape, batch.values.shape[-1])
+    mask = batch.mask.gather(-2, rows) & real[..., None]
+    return batch.times.gather(-1, order), torch.where(mask, batch.values.gather(-2, rows), 0.0), mask, real
+
+
+def _usual(size: int, channels: Sequence[Channel]) -> Likelihood:
+    if all(channel.kind == "real" for channel in channels):
+        return Gaussian(size, len(channels), (size,), HeteroscedasticScale((size,)))
+    return PerKind.default(size, channels, (size,))
