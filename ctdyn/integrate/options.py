@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import ParamSpec, TypeVar
 
 
-__all__ = ["suggesting"]
+__all__ = ["check_options", "suggesting"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,6 +59,30 @@ def suggesting(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return checked
+
+
+def check_options(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse options that the library behind an engine would drop without a word.
+
+    Args:
+        owner: what takes the options, for the message.
+        given: their names.
+        known: the names that it has.
+
+    Raises:
+        TypeError: one of them is unknown.
+
+    Example:
+        >>> check_options("TorchDiffEq('rk4')", ["step_sise"], ["interp", "step_size"])
+        Traceback (most recent call last):
+        TypeError: TorchDiffEq('rk4') has no option 'step_sise'; did you mean step_size?
+    """
+    known = sorted(known)
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            meant = f"did you mean {close[0]}?" if close else f"its options are {', '.join(known) or 'none'}."
+            raise TypeError(f"{owner} has no option {name!r}; {meant}")
 
 
 def _meant(name: str, known: list[str]) -> str:

@@ -19,7 +19,7 @@ from ctdyn.integrate import (
     solve,
 )
 from ctdyn.paths import VirtualBrownianTree
-from ctdyn.solvers import RK4, EulerMaruyama, Heun, ReversibleHeun, ReversibleMethod, Tsit5
+from ctdyn.solvers import RK4, EulerMaruyama, Heun, Kvaerno5, ReversibleHeun, ReversibleMethod, Rodas5P, Tsit5
 from ctdyn.structure import Calculus, Noise, SDEField
 from ctdyn.terms import SDETerm
 
@@ -249,3 +249,42 @@ def test_gradients_pass_through_events(adjoint, solver):
         ).ys
         found += torch.autograd.grad(ys.sum(), y0)
     torch.testing.assert_close(*found, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("adjoint", "solver"),
+    [(Checkpoint(), Tsit5()), (Checkpoint(), Rodas5P()), (Reversible(), ReversibleMethod(Tsit5()))],
+    ids=repr,
+)
+def test_starts_and_events_that_hang_on_what_the_field_holds_have_exact_gradients(adjoint, solver):
+    gravity = torch.tensor(9.81, dtype=F64, requires_grad=True)
+    weight = 1.01 * gravity  # computed before, by something else
+    ball = Event(
+        lambda t, y: y[..., 0] - 0.01 * weight,
+        direction=-1,
+        jump=lambda t, y: torch.stack([y[..., 0], -y[..., 1] * weight / 12.0], -1),
+    )
+    found = []
+    for way in (Direct(), adjoint):
+        solution = solve(
+            lambda t, y: torch.stack([y[..., 1], -weight + 0.0 * y[..., 1]], -1),
+            torch.tensor([[10.0, 0.0], [7.0, 1.0]], dtype=F64),
+            torch.tensor([0.5, 1.5, 4.0], dtype=F64),
+            t0=0.01 * weight,
+            solver=solver,
+            adjoint=way,
+            event=ball,
+        )
+        loss = solution.ys.square().sum() + solution.events.times.nan_to_num().sum()
+        found += torch.autograd.grad(loss, gravity, retain_graph=True)
+    torch.testing.assert_close(*found, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("solver", [Rodas5P(), Kvaerno5()], ids=repr)
+def test_checkpoint_recomputes_implicit_steps_from_a_start_without_gradients(solver):
+    rate = torch.tensor(2.0, dtype=F64, requires_grad=True)
+    found = []
+    for way in (Direct(), Checkpoint(), Checkpoint(segments=2, levels=2)):
+        ys = run(lambda t, y: -rate * t[..., None] * y.square(), start().detach(), way, solver)
+        found += torch.autograd.grad(ys.sum(), rate)
+    torch.testing.assert_close(found[1:], found[:1] * 2, rtol=1e-12, atol=0)

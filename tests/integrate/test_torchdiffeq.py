@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ctdyn._checks import MaxStepsError, NonFiniteError, StepSizeError
-from ctdyn.integrate import ConstantStep, Direct, PIDController, TorchDiffEq, solve
+from ctdyn.integrate import ConstantStep, Direct, PIDController, TorchCDE, TorchDiffEq, solve
 from ctdyn.paths import LinearPath
 from ctdyn.solvers import Tsit5
 from ctdyn.terms import ODETerm
@@ -286,3 +286,19 @@ def test_no_warnings():
         warnings.simplefilter("error")
         for method in ("dopri5", "rk4"):
             solve(swing, y0.clone().requires_grad_(), ts, t0=t0, solver=TorchDiffEq(method))
+
+
+@pytest.mark.parametrize(
+    ("engine", "method", "option", "meant"),
+    [
+        (TorchDiffEq, "dopri5", "max_stepp", "max_step"),
+        (TorchDiffEq, "rk4", "stepsize", "step_size"),
+        (TorchDiffEq, "rk4", "first_step", "options are interp"),
+        (TorchDiffEq, "fixed_adams", "max_ordr", "max_order"),
+        (TorchDiffEq, "scipy_solver", "solvr", "solver"),
+        (TorchCDE, "dopri5", "safty", "safety"),
+    ],
+)
+def test_options_that_torchdiffeq_would_drop_are_refused_with_the_close_name(engine, method, option, meant):
+    with pytest.raises(TypeError, match=f"no option '{option}'.*{meant}"):
+        engine(method, **{option: 0.1})

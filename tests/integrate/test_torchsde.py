@@ -179,6 +179,8 @@ def test_misuse_is_refused_with_the_cure():
         TorchSDE("euler", dt=0.0)
     with pytest.raises(ValueError, match="adaptive"):
         TorchSDE("euler", dt=0.1, adaptive=True)
+    with pytest.raises(TypeError, match="no option 'gradfree'; did you mean grad_free"):
+        TorchSDE("milstein", dt=0.1, gradfree=True)
     term, y0, ts, t0 = problem(Swirl())
     with pytest.raises(ValueError, match=r"choose from .*euler"):
         solve(term, y0, ts, t0=t0, solver=TorchSDE("heun", dt=0.1))

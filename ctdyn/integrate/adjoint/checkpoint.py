@@ -107,6 +107,8 @@ class _Program:
         """The segment once more with gradients: the tensors that stood in for its own, and their gradients."""
         own = len(tensors) - len(self.held.tensors)
         local = [apart(x) for x in tensors[:own]]
+        # An implicit method differentiates by the state, and makes one that it can where this one wants no gradient.
+        local[0].requires_grad_()
         outputs = self(local)
         self.held.check(outputs, local)
         inputs = [*local, *self.held.tensors]

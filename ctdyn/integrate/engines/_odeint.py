@@ -9,12 +9,25 @@ from ..._checks import MaxStepsError, NonFiniteError, SolveError, StepSizeError
 from .base import Engine
 
 
-__all__ = ["ADAPTIVE", "FIXED", "MULTISTEP", "SCIPY", "chosen", "explained", "subdivided"]
+__all__ = ["ADAPTIVE", "FIXED", "MULTISTEP", "SCIPY", "chosen", "explained", "options_of", "subdivided"]
 
 ADAPTIVE = ("dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun")
 FIXED = ("euler", "midpoint", "heun2", "heun3", "rk4")
 MULTISTEP = ("explicit_adams", "implicit_adams", "fixed_adams")
 SCIPY = ("scipy_solver",)
+
+_STEPS = ("first_step", "min_step", "max_step", "max_num_steps", "step_t", "jump_t")
+_CONTROL = ("safety", "ifactor", "dfactor", "norm", "dtype")
+_GRID = ("step_size", "interp", "perturb")
+
+
+def options_of(method: str) -> tuple[str, ...]:
+    """The names of the options of a method; torchdiffeq itself drops others with no more than a warning."""
+    if method in ADAPTIVE:
+        return (*_STEPS, *_CONTROL)
+    if method in SCIPY:
+        return ("solver", "min_step", "max_step")
+    return (*_GRID, "max_order", "max_iters") if method in MULTISTEP else _GRID
 
 
 def chosen(ys: Tensor, place: Tensor, marks: Tensor) -> Tensor:

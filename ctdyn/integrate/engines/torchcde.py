@@ -12,8 +12,9 @@ from torch import Tensor
 from ..._types import State, States, Time, Times
 from ...terms import CDETerm, ODETerm, Term
 from ..clock import Clock, landing_times
+from ..options import check_options
 from ._clocks import OwnClocks
-from ._odeint import ADAPTIVE, FIXED, chosen, explained, subdivided
+from ._odeint import ADAPTIVE, FIXED, chosen, explained, options_of, subdivided
 from .base import Engine
 
 
@@ -39,6 +40,7 @@ class TorchCDE(Engine):
     Raises:
         ValueError: torchcde has no such method, an option does not fit, or, when solving, the equation is no controlled
             or ordinary one.
+        TypeError: the method has no such option.
 
     Reference:
         Neural Controlled Differential Equations for Irregular Time Series, P. Kidger, J. Morrill, J. Foster, T. Lyons,
@@ -63,6 +65,7 @@ class TorchCDE(Engine):
             raise ValueError(f"TorchCDE sets {sorted(reserved)} itself, from the knots of the control; leave them out.")
         if "step_size" in options and method in ADAPTIVE:
             raise ValueError(f"{method!r} chooses its own steps; pass rtol= and atol=, not step_size=.")
+        check_options(f"TorchCDE({method!r})", options, options_of(method))
         self.method = method
         self.rtol = rtol
         self.atol = atol

@@ -14,8 +14,9 @@ from ..._types import State, States, Time, Times
 from ...solvers import Dopri5, Dopri8, RungeKutta
 from ...terms import Term
 from ..clock import Clock, landing_times
+from ..options import check_options
 from ._clocks import OwnClocks
-from ._odeint import ADAPTIVE, FIXED, MULTISTEP, SCIPY, chosen, explained, subdivided
+from ._odeint import ADAPTIVE, FIXED, MULTISTEP, SCIPY, chosen, explained, options_of, subdivided
 from ._recording import Counted, Recorded
 from .base import Engine
 
@@ -59,6 +60,7 @@ class TorchDiffEq(Engine):
 
     Raises:
         ValueError: torchdiffeq has no such method, or, when solving, the method or an option does not fit the clocks.
+        TypeError: the method has no such option.
 
     Reference:
         torchdiffeq, R. T. Q. Chen, 2018, https://github.com/rtqichen/torchdiffeq
@@ -79,6 +81,7 @@ class TorchDiffEq(Engine):
             raise ValueError("grid_constructor is how this engine lays its own grids; pass step_size= instead.")
         if "step_size" in options and method not in (*FIXED, *MULTISTEP):
             raise ValueError(f"{method!r} chooses its own steps; pass rtol= and atol=, or max_step=, not step_size=.")
+        check_options(f"TorchDiffEq({method!r})", options, options_of(method))
         self.method = method
         self.rtol = rtol
         self.atol = atol

@@ -16,6 +16,7 @@ from ..._types import State, States, Time, Times
 from ...structure import Calculus, Noise
 from ...terms import ODETerm, SDETerm, Term
 from ..clock import Clock, landing_times
+from ..options import check_options
 from .base import Engine
 
 
@@ -72,6 +73,7 @@ class TorchSDE(Engine):
     Raises:
         ValueError: torchsde has no such method, `dt` is not positive, or, when solving, the method does not suit the
             calculus or the noise of the equation, or time runs backward in a stochastic one.
+        TypeError: the method has no such option.
 
     Reference:
         Scalable Gradients for Stochastic Differential Equations, X. Li, T.-K. L. Wong, R. T. Q. Chen, D. Duvenaud,
@@ -97,6 +99,7 @@ class TorchSDE(Engine):
                 f"TorchSDE takes fixed steps along the motion of the term, and no {sorted(refused)}; for adaptive "
                 "steps use SRA1() or SRI1() of ctdyn."
             )
+        check_options(f"TorchSDE({method!r})", options, ("grad_free",) if method == "milstein" else ())
         self.method = method
         self.dt = dt
         self.seed = seed
