@@ -394,7 +394,7 @@ def _check_tolerance(name: str, value: float | Tensor) -> bool:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number or a tensor (*batch,); got {type(value).__name__}.")
     if not 0.0 <= value < float("inf"):
-        raise ValueError(f"{name} must be a non-negative number; got {value}.")
+        raise ValueError(f"{name} must be a finite, non-negative number; got {value}.")
     return value == 0.0
 
 

@@ -75,6 +75,11 @@ class Event:
                 f"the condition of an event must return one number per series, {tuple(y.shape[:-1])} for a state "
                 f"(*batch, state) of {tuple(y.shape)}; got {got}."
             )
+        if not value.is_floating_point():
+            raise TypeError(
+                "the condition of an event must be a real number that changes its sign where the event is, such as "
+                f"y[..., 0] - 1.0; got {value.dtype}."
+            )
         wrong = ~torch.isfinite(value.detach()) & torch.isfinite(y.detach()).all(-1)
         if bool(wrong.any()):
             time = float(t.expand(wrong.shape)[wrong][0])

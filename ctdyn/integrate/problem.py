@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .._types import State, States
+from .._checks import SolveError
+from .._types import State, States, Time
 from ..paths.base import Path
 from ..solvers.base import Solver
 from ..terms import SDETerm, Term
@@ -98,10 +99,21 @@ class Problem:
 
         Args:
             watch: what may end the solve of a series before its last time.
+
+        Raises:
+            ValueError: the field changes the state that it is given.
         """
+        # Tensors of inference mode do not count their changes.
+        before = None if self.y0.is_inference() else self.y0._version
         planned = self._search(watch)
         problem, planned = self._settled(planned, watch)
-        return problem._answer(planned, watch)
+        answer = problem._answer(planned, watch)
+        if before is not None and self.y0._version != before:
+            raise ValueError(
+                "the field changed the state that it was given in place, y0 itself among the states, and the answer is "
+                "wrong. Return a new tensor: -y in place of y.neg_(), y = y + u in place of y += u."
+            )
+        return answer
 
     def _answer(self, planned: StepPlan, watch: Watch | None) -> Answer:
         if self.throw and isinstance(self.controller, AdaptiveController):
@@ -218,7 +230,23 @@ class Problem:
 
     def fail(self, status: Tensor, steps: Tensor, reached: Tensor, y: Tensor, stiff: Tensor | None = None) -> None:
         """Raise the error of the first series that failed; return where none did."""
-        raise_failure(status, steps, reached, self.clock.t0, self.clock.end, y, self.max_steps, stiff)
+        try:
+            raise_failure(status, steps, reached, self.clock.t0, self.clock.end, y, self.max_steps, stiff)
+        except SolveError as error:
+            if isinstance(self.controller, AdaptiveController) and self._is_random(reached, y):
+                raise type(error)(
+                    f"{error} The field is random: evaluated twice in one place it gave two velocities (dropout in "
+                    "training mode?), which no step_size makes agree. Call field.eval()."
+                ) from error
+            raise
+
+    @torch.no_grad()
+    def _is_random(self, t: Time, y: State) -> bool:
+        if isinstance(self.term, SDETerm):
+            return False
+        piece = self.term.restrict(t, self.clock.end.detach())
+        first, second = (torch.nan_to_num(piece.derivative(t, y.detach())) for _ in range(2))
+        return not torch.equal(first, second)
 
     def _inspect(self, planned: StepPlan, replay: Replay, ys: States, nodes: list[Tensor]) -> StepPlan:
         """What fixed steps cannot know beforehand: whether the answer is finite, and whether it is nonsense."""
@@ -227,15 +255,25 @@ class Problem:
             status = torch.where(finite.all(-1), planned.status, int(Status.NON_FINITE))
             planned = replace(planned, status=status)
             if self.throw:
-                output, reached = last_finite(finite, self.clock)
-                steps = replay.node.gather(-1, output[..., None])[..., 0]
-                state = ys.detach().gather(-2, output[..., None, None].expand(*output.shape, 1, ys.shape[-1]))
-                self.fail(status, steps, reached, state[..., 0, :])
+                self._fail_after(status, finite, replay, ys, nodes)
         elif self.throw:
             self.fail(planned.status, planned.steps, planned.reached, nodes[-1])
         if not isinstance(self.term, SDETerm):
             _warn_of_growth(nodes, replay.grid.detach(), replay.solver)
         return planned
+
+    def _fail_after(self, status: Tensor, finite: Tensor, replay: Replay, ys: States, nodes: list[Tensor]) -> None:
+        """Raise the error of fixed steps that came to no number, with the last step that did where all are known."""
+        if len(nodes) == len(replay.grid):
+            path, grid = torch.stack([node.detach() for node in nodes]), replay.grid.detach()
+            last = (torch.isfinite(path).all(-1).to(torch.int64).cumprod(0).sum(0) - 1).clamp(min=0)
+            reached = grid.gather(0, last[None])[0]
+            state = path.gather(0, last[None, ..., None].expand(1, *path.shape[1:]))[0]
+            self.fail(status, last, reached, state)
+        output, reached = last_finite(finite, self.clock)
+        steps = replay.node.gather(-1, output[..., None])[..., 0]
+        state = ys.detach().gather(-2, output[..., None, None].expand(*output.shape, 1, ys.shape[-1]))
+        self.fail(status, steps, reached, state[..., 0, :])
 
     def _describe(self, planned: StepPlan) -> str:
         reading = "outputs are ends of steps" if self.controller.lands else "outputs read from the dense output"
@@ -291,6 +329,12 @@ def _name(where: Tensor) -> str:
 def _warn_of_growth(nodes: list[Tensor], grid: Tensor, solver: Solver) -> None:
     """Velocities that grow a hundredfold in each of two steps running are an unstable method, not a solution."""
     # The last state need not follow the one before it in the list: some ways to replay keep the first few alone.
+    if len(nodes) == 4 or len(nodes) == len(grid) == 3:
+        # Of two steps there are two velocities: there the sizes of all three states must tell.
+        start, middle, end = (torch.linalg.vector_norm(node, dim=-1) for node in nodes[:3])
+        if bool(((middle > 100.0 * start) & (end > 100.0 * middle) & (start > 0)).any()):
+            _say_unstable(solver)
+        return
     nodes = nodes[: min(8, len(nodes) - 1)]
     if len(nodes) < 4:
         return
@@ -301,12 +345,16 @@ def _warn_of_growth(nodes: list[Tensor], grid: Tensor, solver: Solver) -> None:
     changes = torch.linalg.vector_norm(path.diff(dim=0), dim=-1) / spans
     growing = changes[1:] > 100.0 * changes[:-1]
     if bool((growing[1:] & growing[:-1] & (changes[:-2] > 0)).any()):
-        warnings.warn(
-            f"the state grows more than a hundredfold per step: the step_size is too large for {type(solver).__name__} "
-            "on this field, and the answer is probably wrong. Take smaller steps (ConstantStep(dt=...), "
-            "StepTo(num_steps=...)) or an adaptive method.",
-            stacklevel=5,
-        )
+        _say_unstable(solver)
+
+
+def _say_unstable(solver: Solver) -> None:
+    warnings.warn(
+        f"the state grows more than a hundredfold per step: the step_size is too large for {type(solver).__name__} on "
+        "this field, and the answer is probably wrong. Take smaller steps (ConstantStep(dt=...), "
+        "StepTo(num_steps=...)) or an adaptive method.",
+        stacklevel=6,
+    )
 
 
 def _warn_of_stiffness(record: Record | None, planned: StepPlan) -> None:

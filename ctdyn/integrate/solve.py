@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -103,12 +104,13 @@ def solve(
     """
     _check_state(y0)
     ts = _check_times(ts, y0)
+    if t0 is not None and not isinstance(t0, Tensor | int | float):
+        raise TypeError(f"t0 must be a number or a tensor (*batch,); got {type(t0).__name__}.")
     shape = _batch_shape(y0, ts, t0)
     clock = Clock.create(ts, t0, shape, y0.dtype)
     y0 = y0.expand(*shape, y0.shape[-1])
+    _check_max_steps(max_steps)
     term = equation_of(term, y0, clock, controller, inputs, generator, max_steps)
-    if max_steps < 1:
-        raise ValueError(f"max_steps must be at least 1; got {max_steps}.")
     events, integrands = _several(event, "event"), _several(aux, "aux")
     if isinstance(solver, Engine):
         _refuse(solver, controller=controller, adjoint=adjoint, event=event, aux=integrands or None)
@@ -207,6 +209,13 @@ def _check_state(y0: Tensor) -> None:
             f"y0 is {float(y0[index].abs()) if not y0.is_complex() else 'not finite'} at index {index}; "
             "every initial state must be finite."
         )
+
+
+def _check_max_steps(max_steps: int) -> None:
+    if isinstance(max_steps, bool) or not isinstance(max_steps, Integral):
+        raise TypeError(f"max_steps must be a whole number; got {max_steps!r}.")
+    if max_steps < 1:
+        raise ValueError(f"max_steps must be at least 1; got {max_steps}.")
 
 
 def _check_times(ts: Tensor, y0: Tensor) -> Tensor:

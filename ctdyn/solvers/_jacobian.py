@@ -59,7 +59,7 @@ def _differentiate(term: Term, t: Time, y: State, timed: bool, graph: bool) -> L
     velocity = term.derivative(time, like(state, y))
     flat = real(velocity)
     size = flat.shape[-1]
-    if not flat.requires_grad:
+    if not flat.requires_grad or not size:
         return Linearisation(velocity, flat.new_zeros(*flat.shape, size), None)
     rows = torch.eye(size, dtype=flat.dtype, device=flat.device)
     rows = rows.reshape(size, *[1] * (flat.dim() - 1), size).expand(size, *flat.shape)
@@ -125,6 +125,8 @@ class Systems:
         truth grows; no error estimate sees that. Each one turns the sign of the determinant, which the factors know.
         """
         pivots = torch.diagonal(self.factors, dim1=-2, dim2=-1)
+        if not pivots.shape[-1]:
+            return torch.zeros(pivots.shape[:-1], dtype=torch.bool, device=pivots.device)
         order = torch.arange(1, pivots.shape[-1] + 1, dtype=self.pivots.dtype, device=pivots.device)
         negative = ((pivots < 0) ^ (self.pivots != order)).sum(-1) % 2 == 1
         # A sign that rounding may have made says nothing.

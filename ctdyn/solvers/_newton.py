@@ -38,7 +38,7 @@ class Tolerance(NamedTuple):
         """What one unit of error is in each entry, never less than rounding leaves of it."""
         size = real(y).abs()
         rtol, atol = (_per_series(x, y) for x in (self.rtol, self.atol))
-        if not isinstance(atol, Tensor) and not atol:
+        if not isinstance(atol, Tensor) and not atol and size.shape[-1]:
             size = torch.maximum(size, 1e-3 * size.amax(-1, keepdim=True))
         floor = 20.0 * torch.finfo(size.dtype).eps / self.share
         rtol = rtol.clamp(min=floor) if isinstance(rtol, Tensor) else max(rtol, floor)

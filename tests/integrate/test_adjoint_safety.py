@@ -19,7 +19,7 @@ from ctdyn.integrate import (
     solve,
 )
 from ctdyn.paths import VirtualBrownianTree
-from ctdyn.solvers import RK4, EulerMaruyama, Heun, Kvaerno5, ReversibleHeun, ReversibleMethod, Rodas5P, Tsit5
+from ctdyn.solvers import RK4, EulerMaruyama, Heun, ReversibleHeun, ReversibleMethod, Rodas5P, Tsit5
 from ctdyn.structure import Calculus, Noise, SDEField
 from ctdyn.terms import SDETerm
 
@@ -280,11 +280,10 @@ def test_starts_and_events_that_hang_on_what_the_field_holds_have_exact_gradient
     torch.testing.assert_close(*found, rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize("solver", [Rodas5P(), Kvaerno5()], ids=repr)
-def test_checkpoint_recomputes_implicit_steps_from_a_start_without_gradients(solver):
+def test_checkpoint_recomputes_implicit_steps_from_a_start_without_gradients():
     rate = torch.tensor(2.0, dtype=F64, requires_grad=True)
     found = []
     for way in (Direct(), Checkpoint(), Checkpoint(segments=2, levels=2)):
-        ys = run(lambda t, y: -rate * t[..., None] * y.square(), start().detach(), way, solver)
+        ys = run(lambda t, y: -rate * t[..., None] * y.square(), start().detach(), way, Rodas5P())
         found += torch.autograd.grad(ys.sum(), rate)
     torch.testing.assert_close(found[1:], found[:1] * 2, rtol=1e-12, atol=0)

@@ -5,8 +5,18 @@ import torch
 from torch.autograd import gradgradcheck
 
 from ctdyn._checks import MaxStepsError, NonFiniteError, StepSizeError
-from ctdyn.integrate import ConstantStep, PIDController, Status, StepTo, solve
-from ctdyn.solvers import RK4, Euler
+from ctdyn.integrate import (
+    AdjointInstabilityWarning,
+    Backsolve,
+    ConstantStep,
+    Event,
+    PIDController,
+    Status,
+    StepTo,
+    TorchDiffEq,
+    solve,
+)
+from ctdyn.solvers import RK4, Euler, Kvaerno5, Rodas5P
 
 
 F64 = torch.float64
@@ -43,6 +53,27 @@ CASES = {
     "solver-33": (lambda: ask(max_num_step=10), TypeError, ["max_num_steps", "max_steps="]),
     "solver-33, of the controller": (lambda: PIDController(rtoll=1e-3), TypeError, ["rtoll", "did you mean rtol?"]),
     "solver-33, of another library": (lambda: ask(method="dopri5"), TypeError, ["method", "solver=Dopri5()"]),
+    "solver-33, of an engine": (lambda: TorchDiffEq("dopri5", max_num_step=9), TypeError, ["mean max_num_steps?"]),
+    "solver-39": (
+        lambda: ask(event=Event(lambda t, y: torch.nan * y[..., 0])),
+        NonFiniteError,
+        ["event", "t=0"],
+    ),
+    "NaN with fixed steps": (
+        lambda: ask(lambda t, y: torch.where(t > 0.5, torch.nan, 1.0) * -y, solver=RK4(), controller=ConstantStep(0.1)),
+        NonFiniteError,
+        ["t=0.5", "after 5 steps"],
+    ),
+    "a field that changes its state": (lambda: ask(lambda t, y: y.neg_(), y0=ONES.clone()), ValueError, ["in place"]),
+    "a random field": (
+        lambda: ask(lambda t, y: -y * torch.rand(()), max_steps=50),
+        MaxStepsError,
+        ["random", "field.eval()"],
+    ),
+    "a boolean condition": (lambda: ask(event=Event(lambda t, y: y[..., 0] < 0.5)), TypeError, ["real", "torch.bool"]),
+    "steps that are no count": (lambda: ask(max_steps=1e4), TypeError, ["max_steps", "10000.0"]),
+    "a start that is no time": (lambda: ask(t0="0"), TypeError, ["t0", "str"]),
+    "an infinite tolerance": (lambda: PIDController(rtol=float("inf")), ValueError, ["rtol", "finite"]),
     "solver-35": (
         lambda: ask(lambda t, y: -1e4 * (y - torch.cos(t)), max_steps=10),
         MaxStepsError,
@@ -71,9 +102,24 @@ def test_every_series_has_its_own_times():  # solver-09
     torch.testing.assert_close(ys[..., 0], torch.exp(ts[:, :1] - ts), rtol=1e-6, atol=0)
 
 
-def test_an_unstable_fixed_step_is_told():  # solver-25
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("solver", [Euler(), RK4()], ids=repr)
+def test_an_unstable_fixed_step_is_told(solver, count):  # solver-25
     with pytest.warns(UserWarning, match="step_size"):
-        ask(lambda t, y: -1e6 * y, ts=torch.arange(5), solver=Euler(), controller=StepTo())
+        ask(lambda t, y: -1e6 * y, ts=torch.arange(count + 1), solver=solver, controller=StepTo())
+
+
+def test_an_event_at_the_start_is_armed_once_it_has_left_zero():  # solver-37
+    reach = Event(lambda t, y: y[..., 0])
+    arc = ask(lambda t, y: (1.0 - 2.0 * t) + 0.0 * y, y0=torch.zeros(1, dtype=F64), ts=[0.0, 2.0], event=reach)
+    torch.testing.assert_close(arc.events.times, torch.ones(1, dtype=F64), rtol=0, atol=1e-9)
+
+
+def test_an_unstable_way_back_is_told():  # solver-41
+    y0 = ONES.clone().requires_grad_()
+    ys = ask(lambda t, y: -50 * y, y0=y0, adjoint=Backsolve()).ys
+    with pytest.warns(AdjointInstabilityWarning, match="checkpoint"):
+        ys.sum().backward()
 
 
 def test_a_series_that_ran_out_of_steps_is_in_the_status():  # solver-35, throw=False
@@ -91,5 +137,8 @@ def test_second_derivatives_are_right():  # solver-43
 
 
 @pytest.mark.parametrize("controller", [None, ConstantStep(0.1)])
-def test_an_empty_batch_has_an_empty_answer(controller):  # solver-45
-    assert ask(y0=torch.ones(0, 2, dtype=F64), controller=controller).ys.shape == (0, 2, 2)
+@pytest.mark.parametrize("solver", [None, Rodas5P(), Kvaerno5()], ids=repr)
+@pytest.mark.parametrize("shape", [(0, 2), (3, 0)])
+def test_an_empty_batch_or_state_has_an_empty_answer(solver, controller, shape):  # solver-45
+    y0 = torch.ones(shape, dtype=F64)
+    assert ask(y0=y0, controller=controller, solver=solver).ys.shape == (shape[0], 2, shape[1])

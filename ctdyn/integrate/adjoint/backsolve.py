@@ -183,6 +183,6 @@ def _check(sweep: Sweep) -> None:
     _say(
         f"Backsolve: solved backwards, {name}{more} came to t={float(sweep.worst_at[place]):.6g} with a state that is "
         f"{float(sweep.worst[place]):.3g} tolerances from the true one: the gradient is not to be trusted. Backwards "
-        "this equation is unstable, or the steps of the solve were too coarse. Use adjoint=Checkpoint(), which is "
-        "exact, or smaller tolerances."
+        "this equation is unstable, or the steps of the solve were too coarse. Use adjoint=Checkpoint(), which "
+        "recomputes from checkpoints and is exact, or smaller tolerances."
     )
