@@ -1,9 +1,23 @@
 """From a batch of irregular series to what a latent process needs to know about each of them."""
 
 from .base import Encoder, Encoding, Sites, start_time
+from .bidirectional_gru import BidirectionalGRUEncoder
+from .convolution import ConvolutionEncoder
 from .gru import GRUEncoder
 from .ode_rnn import ODERNNEncoder
+from .reverse_gru import ReverseGRUEncoder
 from .sites import SiteEncoder
 
 
-__all__ = ["Encoder", "Encoding", "GRUEncoder", "ODERNNEncoder", "SiteEncoder", "Sites", "start_time"]
+__all__ = [
+    "BidirectionalGRUEncoder",
+    "ConvolutionEncoder",
+    "Encoder",
+    "Encoding",
+    "GRUEncoder",
+    "ODERNNEncoder",
+    "ReverseGRUEncoder",
+    "SiteEncoder",
+    "Sites",
+    "start_time",
+]

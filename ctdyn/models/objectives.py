@@ -162,13 +162,19 @@ class IWAE(Objective):
 
     def bound(self, log_prob: Tensor, latent: LatentSample, step: int | None = None) -> Tensor:
         """See `Objective.bound`; nothing depends on the step."""
+        unknown = sorted(set(latent.kl) - set(latent.log_terms))
+        if unknown:
+            raise ValueError(
+                f"IWAE weighs samples by their density ratio prior / posterior, and this posterior has none for "
+                f"{unknown}: it knows its divergence alone, which is what ELBO() needs."
+            )
         log_weights = _total(latent.log_terms, log_prob) + log_prob
         return log_weights.logsumexp(0) - log(len(log_weights))
 
 
 def _divergences(latent: LatentSample) -> dict[str, Tensor]:
     """By source, the divergence of each series: in closed form, or estimated from the samples where there is none."""
-    return {name: latent.kl.get(name, -ratio.mean(0)) for name, ratio in latent.log_terms.items()}
+    return {**{name: -ratio.mean(0) for name, ratio in latent.log_terms.items()}, **latent.kl}
 
 
 def _total(terms: Mapping[str, Tensor], like: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 from .base import LatentProcess, LatentSample
 from .gaussian_sites import LinearGaussianProcess
 from .ode import ODEProcess
+from .sde import SDEProcess
+from .sde_matching import MatchedSDEProcess
 
 
-__all__ = ["LatentProcess", "LatentSample", "LinearGaussianProcess", "ODEProcess"]
+__all__ = ["LatentProcess", "LatentSample", "LinearGaussianProcess", "MatchedSDEProcess", "ODEProcess", "SDEProcess"]

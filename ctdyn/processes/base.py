@@ -26,7 +26,8 @@ class LatentSample:
         zs: latent states, `(sample, *batch, time, latent)`.
         log_terms: by source, the log density ratio prior / posterior of what was sampled, `(sample, *batch)`; empty
             for samples from the prior.
-        kl: by the same names, the Kullback-Leibler divergence in closed form, `(*batch,)`, where there is one.
+        kl: by the same names, the Kullback-Leibler divergence, `(*batch,)`, in closed form or by a better estimate than
+            the mean of the ratio. A name that `log_terms` lacks is a divergence without a density ratio.
         kl_by_dimension: the divergence of the initial state by latent dimension, `(*batch, latent)`, where the
             dimensions are independent; free bits need it.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
+from torch.distributions import Distribution, Independent, Normal
 
 from .._types import Time, Times
 from ..encoders import Encoding
@@ -14,6 +14,7 @@ from ..paths import Path
 from ..solvers import Solver
 from ..structure import VectorField
 from ._grid import own_grid, take_rows
+from ._initial import closed_form_kl, kl_by_dimension
 from .base import LatentProcess, LatentSample
 
 
@@ -87,12 +88,12 @@ class ODEProcess(LatentProcess):
             )
         q0, p0 = encoding.q0, self.p0
         z0 = rsample(q0, (num_samples,), generator=generator)
-        kl = _closed_form_kl(q0, p0)
+        kl = closed_form_kl(q0, p0)
         return LatentSample(
             zs=self._trajectories(z0, t0, ts, inputs),
             log_terms={"z0": p0.log_prob(z0) - q0.log_prob(z0)},
             kl={} if kl is None else {"z0": kl},
-            kl_by_dimension=_kl_by_dimension(q0, p0),
+            kl_by_dimension=kl_by_dimension(q0, p0),
         )
 
     def prior(
@@ -124,18 +125,3 @@ class ODEProcess(LatentProcess):
         return solve(
             self.field, z0, ts, inputs=inputs, solver=self.solver, controller=self.controller, adjoint=self.adjoint
         ).ys
-
-
-def _closed_form_kl(q: Distribution, p: Distribution) -> Tensor | None:
-    if isinstance(q, MultivariateNormal):
-        p = MultivariateNormal(p.mean, scale_tril=torch.diag_embed(p.stddev), validate_args=False)
-    try:
-        return kl_divergence(q, p)
-    except NotImplementedError:
-        return None
-
-
-def _kl_by_dimension(q: Distribution, p: Distribution) -> Tensor | None:
-    if isinstance(q, Independent) and isinstance(p, Independent) and len(q.base_dist.event_shape) == 0:
-        return kl_divergence(q.base_dist, p.base_dist)
-    return None

@@ -1,0 +1,136 @@
+"""Walks along a stochastic equation on a grid of whole steps, whatever times are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Generator, Tensor
+
+from .._types import State, States, Time, Times
+from ..integrate import Adjoint, ConstantStep, solve
+from ..paths import ConstantPath, Path, StoredBrownian
+from ..solvers import EulerMaruyama, Solver
+from ..structure import SDEField
+from ..terms import SDETerm, brownian_size
+
+
+__all__ = ["Walk", "between", "nodes_until"]
+
+
+def nodes_until(t0: Time, end: Time, dt: float) -> Times:
+    """The times `t0 + k dt` of each series, up to the first at or behind `end` in all of them, `(*batch, step + 1)`."""
+    start = t0.detach().to(torch.float64)
+    longest = float((end.detach() - start).max()) if start.numel() else 0.0
+    # A time that is a node but for rounding needs no further step.
+    count = max(0, ceil(longest / dt - 1e-9))
+    ticks = torch.arange(count + 1, dtype=torch.float64, device=start.device)
+    return start.unsqueeze(-1) + ticks * dt
+
+
+def between(nodes: Times, ys: States, ts: Times, dt: float) -> States:
+    """States at `ts` on the straight lines between the nodes; before the first of them the state there.
+
+    Args:
+        nodes: `(*batch, step + 1)`.
+        ys: states at the nodes, `(*lead, *batch, step + 1, state)`.
+        ts: `(*batch, time)`.
+        dt: from node to node.
+    """
+    if nodes.shape[-1] == 1:
+        return ys.expand(*ys.shape[:-2], ts.shape[-1], ys.shape[-1])
+    last = nodes.shape[-1] - 1
+    place = ((ts - nodes[..., :1]) / dt).clamp(0.0, float(last))
+    left = place.detach().floor().long().clamp(max=last - 1)
+    weight = (place - left).to(ys.dtype).unsqueeze(-1)
+    index = left.unsqueeze(-1).expand(*ys.shape[:-2], left.shape[-1], ys.shape[-1])
+    return torch.lerp(ys.gather(-2, index), ys.gather(-2, index + 1), weight.expand(index.shape))
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How an equation is walked along.
+
+    Args:
+        dt: length of the steps.
+        solver: the method; None for Euler-Maruyama.
+        adjoint: how gradients are computed; None for the default of `solve`.
+    """
+
+    dt: float
+    solver: Solver | None = None
+    adjoint: Adjoint | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.dt < float("inf"):
+            raise ValueError(f"dt, the length of a step on the clock of the series, must be positive; got {self.dt}.")
+
+    def run(
+        self, field: SDEField, z0: State, nodes: Times, held: Tensor | None, generator: Generator | None
+    ) -> tuple[States, Tensor]:
+        """States at the nodes, `(sample, *batch, step + 1, state)`, and the Brownian increments between them.
+
+        Args:
+            field: drift and diffusion.
+            z0: states at the first node, `(sample, *batch, state)`.
+            nodes: `(*batch, step + 1)`, from `nodes_until`.
+            held: inputs of the field, each for one step, `(*batch, step, input)`; None where there are none.
+            generator: the source of randomness.
+        """
+        count = nodes.shape[-1] - 1
+        if count == 0:
+            return z0.unsqueeze(-2), z0.new_zeros(*z0.shape[:-1], 0, z0.shape[-1])
+        grid = torch.movedim(nodes, -1, 0).unsqueeze(1).expand(count + 1, *z0.shape[:-1])
+        first = None if held is None else held[..., 0, :].expand(*z0.shape[:-1], held.shape[-1])
+        size = brownian_size(field, grid[0].to(z0.dtype), z0.detach(), first)
+        motion = StoredBrownian.draw(grid, size, generator=generator, dtype=z0.dtype)
+        path = None if held is None else _Held(nodes[..., 0], self.dt, held)
+        solution = solve(
+            SDETerm(field, motion, path),
+            z0,
+            nodes,
+            solver=EulerMaruyama() if self.solver is None else self.solver,
+            controller=ConstantStep(self.dt),
+            adjoint=self.adjoint,
+            max_steps=count + 1,
+        )
+        return solution.ys, torch.movedim(motion.dW, 0, -2)
+
+
+class _Held(Path):
+    """Inputs that stand still during each step: unlike a path with knots they cut no step, and cost no search."""
+
+    def __init__(self, t0: Time, dt: float, values: Tensor) -> None:
+        self.t0, self.dt, self.values = t0, dt, values
+        self._steps = values.unbind(-2)
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.values.shape[:-2]
+
+    def _number(self, t: Time) -> Tensor:
+        return ((t.detach() - self.t0) / self.dt + 1e-6).floor().long().clamp(0, len(self._steps) - 1)
+
+    def evaluate(self, t: Time) -> State:
+        number = self._number(t)[..., None, None].expand(*t.shape, 1, self.values.shape[-1])
+        return self.values.expand(*t.shape, *self.values.shape[-2:]).gather(-2, number).squeeze(-2)
+
+    def derivative(self, t: Time) -> State:
+        return torch.zeros_like(self.evaluate(t))
+
+    def restrict(self, t0: Time, t1: Time) -> Path:
+        number = self._number(torch.minimum(t0, t1))
+        first = int(number.min())
+        # All series take their steps together.
+        return ConstantPath(self._steps[first]) if first == int(number.max()) else self
+
+    def knots(self) -> Times | None:
+        return None
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.values,)
+
+    def replace(self, tensors: tuple[Tensor, ...]) -> Path:
+        (values,) = tensors
+        return _Held(self.t0, self.dt, values)

@@ -1,0 +1,198 @@
+"""The process of the latent SDE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+
+from .._types import Inputs, State, States, Time, Times
+from ..encoders import Encoding
+from ..integrate import Adjoint
+from ..nn import MLP, rsample
+from ..paths import Path
+from ..solvers import Solver
+from ..structure import SDEField
+from ..terms import brownian_size
+from ._initial import closed_form_kl, kl_by_dimension
+from ._walk import Walk, between, nodes_until
+from .base import LatentProcess, LatentSample
+
+
+__all__ = ["SDEProcess"]
+
+
+class SDEProcess(LatentProcess):
+    r"""A stochastic differential equation as a prior; as a posterior, the same with a drift that is told what comes.
+
+    .. math::
+        \text{prior:}\quad & dz = f(t, z)\,dt + g(t, z)\,dW, \qquad z_{t_0} \sim \mathcal{N}(\mu, \sigma^2) \\
+        \text{posterior:}\quad & dz = \big(f(t, z) + g(t, z)\,v(z, c(t))\big)\,dt + g(t, z)\,dW, \qquad
+        z_{t_0} \sim q_0 \\
+        \operatorname{KL} &= \operatorname{KL}(q_0 \,\|\, p_0) + \mathrm{E} \int \tfrac12 \lVert v \rVert^2\,dt
+
+    Both have one diffusion by construction. The correction is measured in units of the noise, so that its cost
+    (Girsanov) has no division that could blow up where the noise is small; it is zero at the start of training. The
+    network :math:`v` sees the latent state, the context and how far the next observation is. From the last knot of the
+    context on the posterior follows the prior, and nothing more is paid.
+
+    The steps are :math:`t_0 + k\,dt`, whatever is asked for, and trajectories are straight lines within a step. With
+    Euler-Maruyama the divergence and the density ratio are exactly those of the two chains of steps. Before `t0` the
+    state is that at `t0`.
+
+    Args:
+        field: drift and diffusion of the prior, of any noise, such as `MLPSDEField(latent_size)`.
+        latent_size: size of the latent state.
+        context_size: size of the encoder's context.
+        hidden: hidden layers of the correction.
+        activation: class of its activation.
+        dt: length of a step on the clock of the model; not longer than observations are apart.
+        solver: the method; default: `EulerMaruyama()`.
+        adjoint: how gradients are computed; default: that of `solve`.
+
+    Raises:
+        ValueError: `dt` is not positive; or, when sampling, the encoding has no `q0` or no context with knots.
+
+    References:
+        Scalable Gradients for Stochastic Differential Equations, Li, Wong, Chen, Duvenaud, 2020.
+        https://arxiv.org/abs/2001.01328
+
+    Example:
+        >>> from ctdyn.fields import MLPSDEField
+        >>> process = SDEProcess(MLPSDEField(4), latent_size=4, context_size=8)
+        >>> process.prior(torch.zeros(3), torch.rand(3, 5), num_samples=2).zs.shape
+        torch.Size([2, 3, 5, 4])
+    """
+
+    requires = frozenset({"q0", "context"})
+
+    def __init__(
+        self,
+        field: SDEField,
+        latent_size: int,
+        context_size: int,
+        *,
+        hidden: Sequence[int] = (64,),
+        activation: type[nn.Module] = nn.Tanh,
+        dt: float = 0.05,
+        solver: Solver | None = None,
+        adjoint: Adjoint | None = None,
+    ) -> None:
+        super().__init__(latent_size)
+        self.field = field
+        self.walk = Walk(dt, solver, adjoint)
+        motions = brownian_size(field, torch.zeros(()), torch.zeros(latent_size))
+        self.correction = MLP(latent_size + context_size + 1, motions, hidden, activation)
+        last = self.correction.layers[-1]
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+        self.prior_mean = nn.Parameter(torch.zeros(latent_size))
+        self.prior_log_std = nn.Parameter(torch.zeros(latent_size))
+
+    @property
+    def p0(self) -> Distribution:
+        """The prior of the initial state, of event shape `(latent,)`."""
+        return Independent(Normal(self.prior_mean, self.prior_log_std.exp(), validate_args=False), 1)
+
+    def posterior(
+        self,
+        encoding: Encoding,
+        t0: Time,
+        ts: Times,
+        num_samples: int = 1,
+        generator: Generator | None = None,
+        inputs: Path | None = None,
+    ) -> LatentSample:
+        """See `LatentProcess.posterior`; one Brownian motion per sample and series."""
+        q0, context = encoding.q0, encoding.context
+        knots = None if context is None else context.knots()
+        if q0 is None or context is None or knots is None:
+            raise ValueError(
+                "SDEProcess needs an encoding with q0 and a context that has knots, the last of which is where the "
+                "posterior ends; use an encoder that provides them, such as ReverseGRUEncoder."
+            )
+        p0 = self.p0
+        z0 = rsample(q0, (num_samples,), generator=generator)
+        end = torch.maximum(knots[..., -1].to(torch.float64), t0)
+        nodes = nodes_until(t0, torch.cat([ts, end.unsqueeze(-1)], -1).amax(-1), self.walk.dt)
+        guide = _guide(context, knots, nodes[..., :-1], end).to(z0.dtype)
+        driven = guide if inputs is None else torch.cat([inputs(nodes[..., :-1]).to(z0.dtype), guide], -1)
+        equation = _Posterior(self.field, self.correction, guide.shape[-1])
+        path, dW = self.walk.run(equation, z0, nodes, driven, generator)
+        energy, ratio = self._cost(path, dW, guide)
+        kl = closed_form_kl(q0, p0)
+        return LatentSample(
+            zs=between(nodes, path, ts, self.walk.dt),
+            log_terms={"z0": p0.log_prob(z0) - q0.log_prob(z0), "path": ratio},
+            kl={"path": energy.mean(0), **({} if kl is None else {"z0": kl})},
+            kl_by_dimension=kl_by_dimension(q0, p0),
+        )
+
+    def prior(
+        self,
+        t0: Time,
+        ts: Times,
+        num_samples: int = 1,
+        generator: Generator | None = None,
+        inputs: Path | None = None,
+    ) -> LatentSample:
+        """See `LatentProcess.prior`."""
+        z0 = rsample(self.p0, (num_samples, *t0.shape), generator=generator)
+        nodes = nodes_until(t0, torch.cat([ts, t0.unsqueeze(-1)], -1).amax(-1), self.walk.dt)
+        driven = None if inputs is None else inputs(nodes[..., :-1]).to(z0.dtype)
+        path, _ = self.walk.run(self.field, z0, nodes, driven, generator)
+        return LatentSample(zs=between(nodes, path, ts, self.walk.dt))
+
+    def _cost(self, path: States, dW: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
+        """Half the squared correction, and the log density ratio prior / posterior, `(sample, *batch)` each."""
+        active = guide[..., -1] > 0
+        count = int(active.sum(-1).max()) if active.numel() else 0
+        if count == 0:
+            zero = path[..., 0, 0] * 0.0
+            return zero, zero
+        v = _corrected(self.correction, path[..., :count, :], guide[..., :count, :])
+        energy = 0.5 * self.walk.dt * v.square().sum((-1, -2))
+        return energy, -energy - (v * dW[..., :count, :]).sum((-1, -2))
+
+
+class _Posterior(SDEField):
+    """The prior with its noise pushed; the last inputs are the guide of the correction."""
+
+    def __init__(self, base: SDEField, correction: nn.Module, guide_size: int) -> None:
+        super().__init__()
+        self.base, self.correction, self.guide_size = base, correction, guide_size
+        self.noise, self.calculus = base.noise, base.calculus
+
+    def drift(self, t: Time, y: State, u: Inputs | None = None) -> State:
+        assert u is not None
+        given, guide = self._split(u)
+        f = self.base.drift(t, y, given)
+        if not bool((guide[..., -1] > 0).any()):
+            return f
+        g = self.base.diffusion(t, y, given)
+        v = _corrected(self.correction, y, guide)
+        return f + (g * v if g.dim() == y.dim() else (g @ v.unsqueeze(-1)).squeeze(-1))
+
+    def diffusion(self, t: Time, y: State, u: Inputs | None = None) -> Tensor:
+        assert u is not None
+        return self.base.diffusion(t, y, self._split(u)[0])
+
+    def _split(self, u: Inputs) -> tuple[Inputs | None, Tensor]:
+        given = u.shape[-1] - self.guide_size
+        return (u[..., :given] if given else None), u[..., given:]
+
+
+def _corrected(correction: nn.Module, y: Tensor, guide: Tensor) -> Tensor:
+    guide = guide.expand(*y.shape[:-1], guide.shape[-1])
+    return correction(torch.cat([y, guide[..., :-1]], -1)) * guide[..., -1:]
+
+
+def _guide(context: Path, knots: Times, nodes: Times, end: Time) -> Tensor:
+    """For each step the context, how far the next knot is, and 1 before the last of them, `(*batch, step, ...)`."""
+    following = torch.searchsorted(knots.contiguous(), nodes.contiguous(), right=True).clamp(max=knots.shape[-1] - 1)
+    remaining = (knots.gather(-1, following) - nodes).clamp(min=0.0)
+    active = nodes < end.unsqueeze(-1)
+    seen = context(nodes)
+    return torch.cat([seen, torch.stack([remaining, active], -1).to(seen.dtype)], -1)
