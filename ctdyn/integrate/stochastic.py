@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -23,6 +24,12 @@ from .controllers import AdaptiveController, ConstantStep, GridController, PIDCo
 
 
 __all__ = ["check_steps", "equation_of", "method_for", "stochastic_term"]
+
+_TOL = 2.0**-26
+#: Steps on shorter spans than this would come near the pieces of a motion that is made for a unit of time.
+_SHORT = 2.0**-8
+#: A step across fewer pieces than this sees how smooth they are.
+_PIECES = 16
 
 
 def equation_of(
@@ -108,8 +115,15 @@ def stochastic_term(
             grid = controller.grid(clock, None).detach()
         motion = StoredBrownian.draw(grid, size, generator=generator, dtype=y0.dtype.to_real())
     else:
-        motion = VirtualBrownianTree.draw(tuple(start.shape), size, generator=generator, t0=start)
+        motion = VirtualBrownianTree.draw(tuple(start.shape), size, generator=generator, t0=start, tol=_fineness(clock))
     return SDETerm(equation, motion, inputs)
+
+
+def _fineness(clock: Clock) -> float:
+    """Length of the pieces below which a motion may be smooth; one for most spans: so it is the same motion for all."""
+    spans = (clock.end - clock.t0).detach().abs()
+    shortest = float(torch.where(spans > 0, spans, 1.0).amin()) if spans.numel() else 1.0
+    return _TOL if shortest >= _SHORT else _TOL * 2.0 ** math.floor(math.log2(shortest))
 
 
 def method_for(term: Term, solver: Solver | None) -> Solver:
@@ -165,7 +179,8 @@ def check_steps(term: Term, solver: Solver, controller: StepController, clock: C
     """Whether these steps are valid for a stochastic equation.
 
     Raises:
-        ValueError: an Ito equation runs backward, or adaptive steps lack what makes them valid.
+        ValueError: an Ito equation runs backward, adaptive steps lack what makes them valid, or steps are so short
+            that the Brownian motion is smooth within them.
 
     Example:
         >>> from ctdyn.terms import ODETerm
@@ -181,6 +196,7 @@ def check_steps(term: Term, solver: Solver, controller: StepController, clock: C
             "ts runs backward, where an Ito integral is another integral. Solve forward in time (dt > 0), or declare "
             "the field in the Stratonovich sense, f_Stratonovich = f_Ito - (dg/dy) g / 2."
         )
+    _check_fineness(term.brownian, controller)
     if not isinstance(controller, AdaptiveController):
         return
     if term.noise is Noise.GENERAL:
@@ -202,4 +218,18 @@ def check_steps(term: Term, solver: Solver, controller: StepController, clock: C
         raise ValueError(
             "the first step of a stochastic equation cannot be read from its field: give it, PIDController(dt0=...), "
             f"or pass {fixed}."
+        )
+
+
+def _check_fineness(motion: Brownian, controller: StepController) -> None:
+    """Below its pieces a virtual tree is smooth: increments there are far too small."""
+    if not isinstance(motion, VirtualBrownianTree):
+        return
+    length = controller.dt if isinstance(controller, ConstantStep) else None
+    length = controller.dt0 if isinstance(controller, PIDController) else length
+    if length is not None and length < _PIECES * motion.tol:
+        raise ValueError(
+            f"steps of {length:.3g} are too short for this Brownian motion, which is smooth on pieces of "
+            f"{motion.tol:.3g}: give it a finer tol, VirtualBrownianTree.draw(..., tol={length / 1024:.1e}), or scale "
+            "the time."
         )

@@ -348,6 +348,24 @@ def test_steps_that_would_bias_the_answer_are_refused():
         evolve(diagonal, torch.ones(1, 2), torch.zeros(1), torch.ones(1), solver=Heun())
 
 
+@pytest.mark.parametrize("span", [1e-9, 1e-3, 1.0])
+def test_adaptive_steps_see_noise_of_the_right_size_on_any_scale_of_time(span):
+    walk, ts = OrnsteinUhlenbeck(theta=1e-6, mean=0.0, sigma=1.0), torch.tensor([0.0, span], dtype=F64)
+    control = PIDController(1e-2, 1e-2 * span**0.5, dt0=span / 10)
+    ends = solve(walk, torch.zeros(2000, 1, dtype=F64), ts, controller=control, generator=seeded()).ys[:, -1]
+    assert abs(float(ends.var()) / span - 1) < 4 * (2 / 2000) ** 0.5
+
+
+@pytest.mark.parametrize("controller", [ConstantStep(1e-8), PIDController(dt0=1e-8)])
+def test_steps_below_the_pieces_of_a_motion_are_refused(controller):
+    term = SDETerm(OrnsteinUhlenbeck(), VirtualBrownianTree(torch.tensor(1), size=1))
+    with pytest.raises(ValueError, match=r"too short.*tol=") as said:
+        solve(term, torch.zeros(1, dtype=F64), 1e-6 * SPAN, solver=SRA1(), controller=controller)
+    tol = float(str(said.value).split("tol=")[1].split(")")[0])
+    finer = SDETerm(OrnsteinUhlenbeck(), VirtualBrownianTree(torch.tensor(1), size=1, tol=tol))
+    solve(finer, torch.zeros(1, dtype=F64), 1e-6 * SPAN, solver=SRA1(), controller=controller)
+
+
 def test_a_clock_of_epoch_seconds_is_solved_or_refused_and_never_hangs():
     ts = torch.tensor([1.7e9, 1.7e9 + 1.0], dtype=F64)
     field = OrnsteinUhlenbeck()
