@@ -1,5 +1,6 @@
 """From a batch of irregular series to what a latent process needs to know about each of them."""
 
+from .attention import AttentionEncoder
 from .base import Encoder, Encoding, Sites, start_time
 from .bidirectional_gru import BidirectionalGRUEncoder
 from .convolution import ConvolutionEncoder
@@ -7,9 +8,11 @@ from .gru import GRUEncoder
 from .ode_rnn import ODERNNEncoder
 from .reverse_gru import ReverseGRUEncoder
 from .sites import SiteEncoder
+from .state_space import StateSpaceEncoder
 
 
 __all__ = [
+    "AttentionEncoder",
     "BidirectionalGRUEncoder",
     "ConvolutionEncoder",
     "Encoder",
@@ -19,5 +22,6 @@ __all__ = [
     "ReverseGRUEncoder",
     "SiteEncoder",
     "Sites",
+    "StateSpaceEncoder",
     "start_time",
 ]

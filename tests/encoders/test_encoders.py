@@ -4,11 +4,16 @@ import torch
 from ctdyn import encoders
 from ctdyn.cells import Cell
 from ctdyn.data import IrregularBatch
-from ctdyn.encoders import GRUEncoder, ODERNNEncoder, SiteEncoder, start_time
+from ctdyn.encoders import AttentionEncoder, GRUEncoder, ODERNNEncoder, SiteEncoder, StateSpaceEncoder, start_time
 from ctdyn.testing import check_encoder, example_window
 
 
 PARTS = {
+    "AttentionEncoder": [
+        lambda: AttentionEncoder(2, 3, 5, (4,), points=4, time_size=6),
+        lambda: AttentionEncoder(2, 3, 5, (4,), static_size=3),
+    ],
+    "StateSpaceEncoder": [lambda: StateSpaceEncoder(2, 3, 6, (4,)), lambda: StateSpaceEncoder(2, 3, 6, static_size=3)],
     "GRUEncoder": [
         lambda: GRUEncoder(2, 3, hidden_size=5, head_hidden=(4,)),
         lambda: GRUEncoder(2, 3, hidden_size=5, input_size=2, static_size=3, reads_noise=True, reads_rates=True),
