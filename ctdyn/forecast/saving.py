@@ -133,7 +133,7 @@ def _classes() -> Mapping[str, type]:
     layers = (getattr(linear.layers, name) for name in linear.layers.__all__)
     found.update({x.__name__: x for x in layers if inspect.isclass(x) and issubclass(x, Configurable)})
     holds = (getattr(linear.holds, name) for name in linear.holds.__all__)
-    found.update({x.__name__: x for x in holds if is_dataclass(x)})
+    found.update({x.__name__: x for x in holds if inspect.isclass(x) and is_dataclass(x)})
     # Only the dynamics: other names of that package stand for other things here (`Gaussian` is a likelihood).
     dynamics = (getattr(linear, name) for name in linear.__all__)
     found.update({x.__name__: x for x in dynamics if inspect.isclass(x) and issubclass(x, linear.LinearDynamics)})
