@@ -27,8 +27,10 @@ TS = torch.rand(3, 5, generator=GENERATOR, dtype=torch.float64).cumsum(-1)
 XS = torch.randn(3, 5, 2, generator=GENERATOR, dtype=torch.float64)
 PADDED_TS = torch.cat([TS, TS[:, -1:].expand(-1, 2)], -1)
 PADDED_XS = torch.cat([XS, XS[:, -1:].expand(-1, 2, -1)], -2)
-ARGUMENTS = {"ts": PADDED_TS, "xs": PADDED_XS, "value": XS[:, 0], "windows": TS[:, [0, 2, 4, 4]], "state_size": 3}
+ARGUMENTS = {"ts": PADDED_TS, "xs": PADDED_XS, "value": XS[:, 0], "windows": TS[:, [0, 2, 4, 4]]}
 ARGUMENTS |= {"method": "heun", "dt": 0.002, "base": RK4()}
+# An even state can be positions and velocities too.
+ARGUMENTS |= {"state_size": 4, "field": ctdyn.fields.MLPField(4, (8,)), "span": 2.0}
 ADJOINTS = {
     "Reversible": {"solver": ReversibleMethod(Tsit5())},
     "ParallelInTime": {"adaptive": False},
@@ -59,16 +61,14 @@ def test_paths(cls):
 
 @pytest.mark.parametrize("cls", exported(ctdyn.fields, VectorField))
 def test_fields(cls):
-    field = build(cls)
-    check_field(field, field.state_size)
+    check_field(build(cls), ARGUMENTS["state_size"])
 
 
 @pytest.mark.parametrize("cls", exported(ctdyn.fields, VectorField))
 def test_driven_fields(cls):
     if "input_size" not in inspect.signature(cls).parameters:
         pytest.skip("takes no inputs")
-    field = build(cls, input_size=2)
-    check_field(field, field.state_size, input_size=2)
+    check_field(build(cls, input_size=2), ARGUMENTS["state_size"], input_size=2)
 
 
 @pytest.mark.parametrize("cls", exported(ctdyn.systems, VectorField))
