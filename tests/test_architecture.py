@@ -31,6 +31,7 @@ ENTRY_POINTS = {
     "ctdyn/data/frames.py from_pandas",
     "ctdyn/integrate/solve.py solve",
     "ctdyn/models/latent_ode.py __init__",
+    "ctdyn/models/latent_sde.py __init__",
     "ctdyn/train/_loop.py fit",
 }
 

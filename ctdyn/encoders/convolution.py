@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from ..data import IrregularBatch
-from ..nn import MLP
 from ..paths import LinearPath
-from ._reading import NormalHead, backwards, read_inputs, read_noise, read_values
+from ._reading import NormalHead, backwards, read_inputs, read_values
 from .base import Encoder, Encoding, start_time
 
 
@@ -25,7 +22,7 @@ class ConvolutionEncoder(Encoder):
         c(t_i) = W \sum_{|j| \le r} K_j\, h_{i+j}, \qquad q(z_{t_1}) = \mathcal{N}(\mu(c(t_1)), \sigma(c(t_1))^2)
 
     No step waits for another, so it is much faster than a recurrent encoder, and it sees `kernel_size // 2` rows to
-    each side per layer: enough where series are dense and most channels are observed together. Rows without an
+    each side: enough where series are dense and most channels are observed together. Rows without an
     observation are skipped. Between observations the context is a straight line, so that it has a rate of change.
 
     Args:
@@ -34,14 +31,13 @@ class ConvolutionEncoder(Encoder):
         context_size: size of the context.
         hidden_size: channels of the convolutions.
         kernel_size: rows that a convolution sees, an odd number.
-        num_layers: convolutions one after another.
-        head_hidden: hidden layers of the head that maps the context at the first observation to `q0`.
+        stride: rows from knot to knot of the context; the first and the last row are knots always. With more than one
+            the context, and with it a posterior, moves more smoothly than the noise of single observations.
         input_size: how many inputs are read beside the values.
         static_size: how many static covariates the head sees.
-        reads_noise: whether the known standard errors of the observations are read as well.
 
     Raises:
-        ValueError: `kernel_size` is not odd, or there is no layer.
+        ValueError: `kernel_size` is not odd, or `stride` is below 1.
 
     References:
         An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence Modeling, Bai, Kolter,
@@ -65,27 +61,22 @@ class ConvolutionEncoder(Encoder):
         hidden_size: int = 64,
         *,
         kernel_size: int = 5,
-        num_layers: int = 1,
-        head_hidden: Sequence[int] = (64,),
+        stride: int = 1,
         input_size: int = 0,
         static_size: int = 0,
-        reads_noise: bool = False,
     ) -> None:
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0 or num_layers < 1:
+        if kernel_size < 1 or kernel_size % 2 == 0 or stride < 1:
             raise ValueError(
-                "a ConvolutionEncoder needs an odd kernel_size and num_layers of at least 1; got "
-                f"kernel_size={kernel_size}, num_layers={num_layers}."
+                "a ConvolutionEncoder needs an odd kernel_size and a stride of at least 1; got "
+                f"kernel_size={kernel_size}, stride={stride}."
             )
-        self.reads_noise = reads_noise
+        self.stride = stride
         self.input_size = input_size
-        feature_size = 1 + (2 + reads_noise) * num_channels + input_size
-        self.point = MLP(feature_size, hidden_size, ())
-        self.convolutions = nn.ModuleList(
-            nn.Conv1d(hidden_size, hidden_size, kernel_size, padding="same") for _ in range(num_layers)
-        )
+        self.point = nn.Linear(1 + 2 * num_channels + input_size, hidden_size)
+        self.convolution = nn.Conv1d(hidden_size, hidden_size, kernel_size, padding="same")
         self.context = nn.Linear(hidden_size, context_size)
-        self.head = NormalHead(context_size, latent_size, head_hidden, static_size)
+        self.head = NormalHead(context_size, latent_size, (hidden_size,), static_size)
 
     def forward(self, batch: IrregularBatch) -> Encoding:
         """See `Encoder.forward`."""
@@ -96,20 +87,17 @@ class ConvolutionEncoder(Encoder):
         rows = rows.gather(-1, (count - 1 - number).clamp(min=0))
         times = torch.where(count > 0, batch.times.gather(-1, rows), start_time(batch).unsqueeze(-1))
         features = [times.diff(dim=-1, prepend=times[..., :1]).unsqueeze(-1), *read_values(batch, rows)]
-        if self.reads_noise:
-            features.append(read_noise(batch, rows))
         if self.input_size:
             features.append(read_inputs(batch, rows, self.input_size))
         hidden = self._convolved(torch.cat(features, -1), valid.unsqueeze(-1))
-        context = self.context(hidden)
-        last = (count - 1).clamp(min=0)
-        context = torch.take_along_dim(context, torch.minimum(number, last).unsqueeze(-1), -2)
-        return Encoding(q0=self.head(context[..., 0, :], batch.static), context=LinearPath(times, context))
+        # Every so many rows up to the last, which is also what pads a short series.
+        steps = torch.arange(-(-(rows.shape[-1] - 1) // self.stride) + 1, device=rows.device) * self.stride
+        chosen = torch.minimum(steps, (count - 1).clamp(min=0))
+        context = self.context(torch.take_along_dim(hidden, chosen.unsqueeze(-1), -2))
+        path = LinearPath(times.gather(-1, chosen), context)
+        return Encoding(q0=self.head(context[..., 0, :], batch.static), context=path)
 
     def _convolved(self, features: Tensor, valid: Tensor) -> Tensor:
-        """`(*batch, row, hidden)`; rows that are not real are 0 before every layer, as is what lies outside."""
-        h = torch.where(valid, self.point(features), 0.0)
-        for convolution in self.convolutions:
-            columns = torch.tanh(h).flatten(0, -3).mT
-            h = torch.where(valid, h + convolution(columns).mT.view(h.shape), 0.0)
-        return torch.tanh(h)
+        """`(*batch, row, hidden)`; rows that are not real are 0 for their neighbours, as is what lies outside."""
+        h = torch.where(valid, torch.tanh(self.point(features)), 0.0)
+        return torch.tanh(h + self.convolution(h.flatten(0, -3).mT).mT.view(h.shape))

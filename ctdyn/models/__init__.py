@@ -3,6 +3,7 @@
 | name | paper | parts | tasks |
 |---|---|---|---|
 | `LatentODE` | Chen et al. 2018; Rubanova et al. 2019 | GRU encoder, ODE, affine decoder | fill, forecast, generate |
+| `LatentSDE` | Li et al. 2020; Bartosh et al. 2025 | context encoder, SDE, affine decoder | fill, forecast, generate |
 | `MarkovianGPVAE` | Zhu et al. 2023 | per-point sites, Matern processes, perceptron decoder | fill, generate |
 | `KoopmanVAE` | Naiman et al. 2024 | per-point sites, oscillators, perceptron decoder | fill, forecast, generate |
 | `LatentVAE` | the composition behind it | any encoder, process, likelihood and objective | those of its parts |
@@ -20,6 +21,7 @@ from .baselines import Baseline, HoldLast, LinearInterpolation, MaternGP, OwnMea
 from .filtering import FilteringModel
 from .koopman_vae import KoopmanVAE
 from .latent_ode import LatentODE
+from .latent_sde import LatentSDE
 from .latent_vae import LatentVAE
 from .linear_gaussian import ExpectationMaximisation, Fitting, LinearGaussianSSM, MaximumLikelihood
 from .markovian_gp_vae import MarkovianGPVAE
@@ -42,6 +44,7 @@ __all__ = [
     "HoldLast",
     "KoopmanVAE",
     "LatentODE",
+    "LatentSDE",
     "LatentVAE",
     "LinearGaussianSSM",
     "LinearInterpolation",

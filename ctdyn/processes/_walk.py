@@ -8,7 +8,7 @@ from math import ceil
 import torch
 from torch import Generator, Tensor
 
-from .._types import State, States, Time, Times
+from .._types import State, Time, Times
 from ..integrate import Adjoint, ConstantStep, solve
 from ..paths import ConstantPath, Path, StoredBrownian
 from ..solvers import EulerMaruyama, Solver
@@ -19,7 +19,7 @@ from ..terms import SDETerm, brownian_size
 __all__ = ["Walk", "between", "nodes_until"]
 
 
-def nodes_until(t0: Time, end: Time, dt: float) -> Times:
+def nodes_until(t0: Tensor, end: Tensor, dt: float) -> Tensor:
     """The times `t0 + k dt` of each series, up to the first at or behind `end` in all of them, `(*batch, step + 1)`."""
     start = t0.detach().to(torch.float64)
     longest = float((end.detach() - start).max()) if start.numel() else 0.0
@@ -29,7 +29,7 @@ def nodes_until(t0: Time, end: Time, dt: float) -> Times:
     return start.unsqueeze(-1) + ticks * dt
 
 
-def between(nodes: Times, ys: States, ts: Times, dt: float) -> States:
+def between(nodes: Tensor, ys: Tensor, ts: Tensor, dt: float) -> Tensor:
     """States at `ts` on the straight lines between the nodes; before the first of them the state there.
 
     Args:
@@ -67,8 +67,8 @@ class Walk:
             raise ValueError(f"dt, the length of a step on the clock of the series, must be positive; got {self.dt}.")
 
     def run(
-        self, field: SDEField, z0: State, nodes: Times, held: Tensor | None, generator: Generator | None
-    ) -> tuple[States, Tensor]:
+        self, field: SDEField, z0: Tensor, nodes: Tensor, held: Tensor | None, generator: Generator | None
+    ) -> tuple[Tensor, Tensor]:
         """States at the nodes, `(sample, *batch, step + 1, state)`, and the Brownian increments between them.
 
         Args:
@@ -101,7 +101,7 @@ class Walk:
 class _Held(Path):
     """Inputs that stand still during each step: unlike a path with knots they cut no step, and cost no search."""
 
-    def __init__(self, t0: Time, dt: float, values: Tensor) -> None:
+    def __init__(self, t0: Tensor, dt: float, values: Tensor) -> None:
         self.t0, self.dt, self.values = t0, dt, values
         self._steps = values.unbind(-2)
 
@@ -109,7 +109,7 @@ class _Held(Path):
     def batch_shape(self) -> torch.Size:
         return self.values.shape[:-2]
 
-    def _number(self, t: Time) -> Tensor:
+    def _number(self, t: Tensor) -> Tensor:
         return ((t.detach() - self.t0) / self.dt + 1e-6).floor().long().clamp(0, len(self._steps) - 1)
 
     def evaluate(self, t: Time) -> State:

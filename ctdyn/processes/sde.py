@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from .._types import Inputs, State, States, Time, Times
+from .._types import Inputs, State, Time, Times
 from ..encoders import Encoding
 from ..integrate import Adjoint
 from ..nn import MLP, rsample
@@ -145,7 +145,7 @@ class SDEProcess(LatentProcess):
         path, _ = self.walk.run(self.field, z0, nodes, driven, generator)
         return LatentSample(zs=between(nodes, path, ts, self.walk.dt))
 
-    def _cost(self, path: States, dW: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
+    def _cost(self, path: Tensor, dW: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
         """Half the squared correction, and the log density ratio prior / posterior, `(sample, *batch)` each."""
         active = guide[..., -1] > 0
         count = int(active.sum(-1).max()) if active.numel() else 0
@@ -179,7 +179,7 @@ class _Posterior(SDEField):
         assert u is not None
         return self.base.diffusion(t, y, self._split(u)[0])
 
-    def _split(self, u: Inputs) -> tuple[Inputs | None, Tensor]:
+    def _split(self, u: Tensor) -> tuple[Tensor | None, Tensor]:
         given = u.shape[-1] - self.guide_size
         return (u[..., :given] if given else None), u[..., given:]
 
@@ -189,7 +189,7 @@ def _corrected(correction: nn.Module, y: Tensor, guide: Tensor) -> Tensor:
     return correction(torch.cat([y, guide[..., :-1]], -1)) * guide[..., -1:]
 
 
-def _guide(context: Path, knots: Times, nodes: Times, end: Time) -> Tensor:
+def _guide(context: Path, knots: Tensor, nodes: Tensor, end: Tensor) -> Tensor:
     """For each step the context, how far the next knot is, and 1 before the last of them, `(*batch, step, ...)`."""
     following = torch.searchsorted(knots.contiguous(), nodes.contiguous(), right=True).clamp(max=knots.shape[-1] - 1)
     remaining = (knots.gather(-1, following) - nodes).clamp(min=0.0)

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from .._types import State, Time, Times
+from .._types import Time, Times
 from ..encoders import Encoding
 from ..nn import MLP, rsample
 from ..paths import Path
@@ -92,6 +92,8 @@ class MatchedSDEProcess(LatentProcess):
         self.walk = Walk(dt)
         self.num_times = num_times
         self.marginal = MLP(context_size + 1, 2 * latent_size, hidden, activation)
+        # Only differences from the value at t0 count.
+        self.marginal.layers[-1].register_parameter("bias", None)
         self.prior_mean = nn.Parameter(torch.zeros(latent_size))
         self.prior_log_std = nn.Parameter(torch.zeros(latent_size))
 
@@ -169,7 +171,7 @@ class MatchedSDEProcess(LatentProcess):
         )
         return self._rate_at(marginals, ts, noise.to(mean.device), inputs)
 
-    def _rate_at(self, marginals: _Marginals, ts: Times, noise: Tensor, inputs: Path | None) -> Tensor:
+    def _rate_at(self, marginals: _Marginals, ts: Tensor, noise: Tensor, inputs: Path | None) -> Tensor:
         mean, log_std, mean_rate, log_std_rate = marginals.moving(ts)
         std = log_std.exp()
         z = mean + std * noise
@@ -184,12 +186,12 @@ class MatchedSDEProcess(LatentProcess):
         drift = mean_rate + std * log_std_rate * noise - 0.5 * g.square() * noise / std
         if self.field.noise is Noise.DIAGONAL:
             # Entry i of the diffusion depends on entry i of the state alone, so one product gives all derivatives.
-            _, slope = torch.func.jvp(lambda z: self.field.diffusion(time, z, u), (z,), (torch.ones_like(z),))
+            slope = torch.func.jvp(lambda z: self.field.diffusion(time, z, u), (z,), (torch.ones_like(z),))[1]
             drift = drift + g * slope
         return 0.5 * ((drift - self.field.drift(time, z, u)) / g).square().sum(-1)
 
     def _trajectories(
-        self, marginals: _Marginals, noise: State, ts: Times, generator: Generator | None, inputs: Path | None
+        self, marginals: _Marginals, noise: Tensor, ts: Tensor, generator: Generator | None, inputs: Path | None
     ) -> Tensor:
         """States of the marginals within the context, of the prior beyond it."""
         end = marginals.end.unsqueeze(-1)
@@ -202,7 +204,7 @@ class MatchedSDEProcess(LatentProcess):
             return zs
         return torch.where(beyond.unsqueeze(-1), self._forward(last, marginals.end, ts, generator, inputs), zs)
 
-    def _forward(self, z0: State, t0: Time, ts: Times, generator: Generator | None, inputs: Path | None) -> Tensor:
+    def _forward(self, z0: Tensor, t0: Tensor, ts: Tensor, generator: Generator | None, inputs: Path | None) -> Tensor:
         nodes = nodes_until(t0, torch.cat([ts, t0.unsqueeze(-1)], -1).amax(-1), self.walk.dt)
         driven = None if inputs is None else inputs(nodes[..., :-1]).to(z0.dtype)
         path, _ = self.walk.run(self.field, z0, nodes, driven, generator)
@@ -227,20 +229,20 @@ class _Marginals(NamedTuple):
 
     q0: Distribution
     context: Path
-    knots: Times
-    t0: Time
-    end: Time
+    knots: Tensor
+    t0: Tensor
+    end: Tensor
     net: MLP
 
-    def at(self, ts: Times) -> tuple[Tensor, Tensor]:
+    def at(self, ts: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation, `(*batch, time, latent)`."""
         return self._relative(self.net(self._features(ts)[0]))
 
-    def moving(self, ts: Times) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def moving(self, ts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same, and how fast they change."""
         features, rates = self._features(ts)
-        moments, changes = torch.func.jvp(self.net, (features,), (rates,))
-        return *self._relative(moments), *changes.chunk(2, -1)
+        moved = torch.func.jvp(self.net, (features,), (rates,))
+        return *self._relative(moved[0]), *moved[1].chunk(2, -1)
 
     def _relative(self, moments: Tensor) -> tuple[Tensor, Tensor]:
         start = self.net(self._features(self.t0.unsqueeze(-1))[0])
@@ -248,7 +250,7 @@ class _Marginals(NamedTuple):
         q0 = self.q0
         return q0.mean.unsqueeze(-2) + mean, q0.stddev.log().unsqueeze(-2) + log_std
 
-    def _features(self, ts: Times) -> tuple[Tensor, Tensor]:
+    def _features(self, ts: Tensor) -> tuple[Tensor, Tensor]:
         """Context and how far from its knots the time is, and their derivatives, `(*batch, time, context + 1)`.
 
         The distance is the variance of a Brownian bridge between the knots: what is known of the state between

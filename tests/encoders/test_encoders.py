@@ -4,7 +4,17 @@ import torch
 from ctdyn import encoders
 from ctdyn.cells import Cell
 from ctdyn.data import IrregularBatch
-from ctdyn.encoders import AttentionEncoder, GRUEncoder, ODERNNEncoder, SiteEncoder, StateSpaceEncoder, start_time
+from ctdyn.encoders import (
+    AttentionEncoder,
+    BidirectionalGRUEncoder,
+    ConvolutionEncoder,
+    GRUEncoder,
+    ODERNNEncoder,
+    ReverseGRUEncoder,
+    SiteEncoder,
+    StateSpaceEncoder,
+    start_time,
+)
 from ctdyn.testing import check_encoder, example_window
 
 
@@ -12,6 +22,18 @@ PARTS = {
     "AttentionEncoder": [
         lambda: AttentionEncoder(2, 3, 5, (4,), points=4, time_size=6),
         lambda: AttentionEncoder(2, 3, 5, (4,), static_size=3),
+    ],
+    "BidirectionalGRUEncoder": [
+        lambda: BidirectionalGRUEncoder(2, 3, 2, 5, head_hidden=(4,)),
+        lambda: BidirectionalGRUEncoder(2, 3, 2, 5, input_size=2, static_size=3, reads_noise=True),
+    ],
+    "ConvolutionEncoder": [
+        lambda: ConvolutionEncoder(2, 3, 2, 5),
+        lambda: ConvolutionEncoder(2, 3, 2, 5, kernel_size=3, stride=2, input_size=2, static_size=3),
+    ],
+    "ReverseGRUEncoder": [
+        lambda: ReverseGRUEncoder(2, 3, 2, 5, head_hidden=(4,)),
+        lambda: ReverseGRUEncoder(2, 3, 2, 5, input_size=2, static_size=3, reads_noise=True),
     ],
     "StateSpaceEncoder": [lambda: StateSpaceEncoder(2, 3, 6, (4,)), lambda: StateSpaceEncoder(2, 3, 6, static_size=3)],
     "GRUEncoder": [

@@ -3,6 +3,7 @@
 import inspect
 
 import pytest
+from torch import nn
 
 from ctdyn import models
 from ctdyn.cells import GRUODEBayesCell
@@ -17,6 +18,7 @@ from ctdyn.models import (
     HoldLast,
     KoopmanVAE,
     LatentODE,
+    LatentSDE,
     LatentVAE,
     LinearGaussianSSM,
     LinearInterpolation,
@@ -39,12 +41,20 @@ def _latent_vae() -> LatentVAE:
     return LatentVAE(CHANNELS, GRUEncoder(2, 3, 6), process, Gaussian(3, 2))
 
 
+def _latent_sde() -> LatentSDE:
+    model = LatentSDE(CHANNELS, 3, (8,), encoder_size=6, dt=0.25)
+    # As long as the correction is zero, as it is at the start, no gradient reaches what it reads.
+    nn.init.normal_(model.process.correction.layers[-1].weight)
+    return model
+
+
 MODELS = {
     "FilteringModel": lambda: FilteringModel(CHANNELS, GRUODEBayesCell(2, 6)),
     "HippoProphecy": lambda: HippoProphecy(CHANNELS),
     "HoldLast": lambda: HoldLast(CHANNELS),
     "KoopmanVAE": lambda: KoopmanVAE(CHANNELS, 2, encoder_hidden=(8,), decoder_hidden=(8,)),
     "LatentODE": lambda: LatentODE(CHANNELS, 3, (8,), encoder_size=6, controller=ConstantStep(0.25)),
+    "LatentSDE": _latent_sde,
     "LatentVAE": _latent_vae,
     "LinearGaussianSSM": lambda: LinearGaussianSSM(CHANNELS, 2, fitting=MaximumLikelihood(max_steps=10)),
     "LinearInterpolation": lambda: LinearInterpolation(CHANNELS),
