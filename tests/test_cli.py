@@ -4,19 +4,21 @@ import inspect
 import json
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from ctdyn import models
 from ctdyn.cli import main
 from ctdyn.cli._commands import COMMANDS
 from ctdyn.cli._files import replacing_folder
+from ctdyn.cli._fitting import CLASSES
 from ctdyn.cli._main import normalize, parse
-from ctdyn.cli._options import Architecture, Table, Training
+from ctdyn.cli._options import ModelName, Table, Training
 from ctdyn.forecast import Forecaster
-from ctdyn.models import LatentODE
 
 
 SMALL = ["--latent-size", "3", "--hidden", "[8]", "--encoder-size", "8", "--max-steps", "4"]
@@ -296,9 +298,42 @@ def test_both_spellings() -> None:
     assert arguments["overwrite"] is False
 
 
-def test_defaults_are_those_of_the_library() -> None:
-    library = inspect.signature(LatentODE).parameters
-    ours = Architecture()
-    assert ours.latent_size == library["latent_size"].default
-    assert ours.hidden == library["hidden"].default
-    assert ours.encoder_size == library["encoder_size"].default
+def test_every_named_model_can_be_fitted_by_name() -> None:
+    """All but those that are put together from parts."""
+    composed = {"FilteringModel", "LatentVAE"}
+    named = {
+        name
+        for name in models.__all__
+        if inspect.isclass(getattr(models, name))
+        and issubclass(getattr(models, name), models.Model)
+        and not inspect.isabstract(getattr(models, name))
+    }
+    assert named - composed == set(CLASSES.values())
+    assert set(CLASSES) == set(typing.get_args(ModelName))
+
+
+@pytest.mark.parametrize("name", sorted(set(CLASSES) - {"latent-ode"}))
+def test_models_by_name(home: Path, tmp_path: Path, name: str) -> None:
+    run = str(tmp_path / name)
+    words = ["--id", "patient", "--time", "hours", "--max-steps", "2", "--model", name, "--baselines", "false"]
+    assert main(["fit", str(home / "waves.csv"), *words, "--out", run]) == 0
+    out = tmp_path / "out.csv"
+    words = ["--at", "3.5,50", "--samples", "3", "--out", str(out)]
+    assert main(["interpolate", run, str(home / "waves.csv"), *words]) == 0
+    assert len(pd.read_csv(out)) > 0
+
+
+def test_a_size_that_a_model_does_not_have(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--id", "patient", "--time", "hours", "--out", str(tmp_path / "run"), "--encoder-size", "8"]
+    said = fails(["fit", str(home / "waves.csv"), *words, "--model", "gp"], capsys)
+    assert "gp has no encoder_size; it takes no sizes." in said
+    said = fails(["fit", str(home / "waves.csv"), *words, "--model", "markovian-gp-vae"], capsys)
+    assert "what it can be told is latent_size." in said
+
+
+def test_columns_that_a_model_does_not_read(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--id", "patient", "--time", "hours", "--inputs", "bp", "--out", str(tmp_path / "run")]
+    data = tmp_path / "driven.csv"
+    waves().assign(bp=1.0).to_csv(data, index=False)
+    said = fails(["fit", str(data), *words, "--model", "koopman-vae"], capsys)
+    assert "koopman-vae would not read bp; leave them out, or take latent-ode." in said

@@ -62,7 +62,7 @@ def fit_command(
         table: how it is laid out.
         architecture: the size of the model.
         training: how it is trained.
-        model: what to fit; latent-ode, or one of the baselines.
+        model: what to fit, by its name; the table of ctdyn.models says what each can do.
         out: the folder of the run.
         overwrite: replace the folder if there is one.
         baselines: fit the baselines too, for ctdyn evaluate; false saves their time.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from ..forecast import Forecaster
     from ..models import Model
 
-__all__ = ["make_baselines", "make_model", "open_run", "split_series", "train_model"]
+__all__ = ["CLASSES", "make_baselines", "make_model", "open_run", "split_series", "train_model"]
 
 
 def split_series(series: SeriesSet, validation: float, seed: int) -> tuple[SeriesSet, SeriesSet | None]:
@@ -28,32 +30,46 @@ def split_series(series: SeriesSet, validation: float, seed: int) -> tuple[Serie
     return train, held_out
 
 
-def make_model(name: ModelName, architecture: Architecture, series: SeriesSet) -> Model:
-    """The model of that name, for these series."""
-    from ..models import LatentODE
+#: The classes in `ctdyn.models` behind the names that the shell knows.
+CLASSES: dict[ModelName, str] = {
+    "latent-ode": "LatentODE",
+    "latent-sde": "LatentSDE",
+    "markovian-gp-vae": "MarkovianGPVAE",
+    "koopman-vae": "KoopmanVAE",
+    "linear-gaussian-ssm": "LinearGaussianSSM",
+    "hippo-prophecy": "HippoProphecy",
+    "hold-last": "HoldLast",
+    "linear-interpolation": "LinearInterpolation",
+    "own-mean": "OwnMean",
+    "gp": "MaternGP",
+}
 
-    if name in (baselines := make_baselines(series)):
-        return baselines[name]
-    return LatentODE(
-        series.channels,
-        architecture.latent_size,
-        architecture.hidden,
-        encoder_size=architecture.encoder_size,
-        input_size=len(series.input_names),
-        static_size=len(series.static_names),
-    )
+
+def make_model(name: ModelName, architecture: Architecture, series: SeriesSet) -> Model:
+    """The model of that name for these series, told of their inputs and static covariates where it reads any."""
+    from .. import models
+
+    build = getattr(models, CLASSES[name])
+    takes = inspect.signature(build).parameters
+    asked = {size: value for size, value in asdict(architecture).items() if value is not None}
+    foreign = sorted(set(asked) - set(takes))
+    if foreign:
+        known = [size for size in asdict(Architecture()) if size in takes]
+        raise ValueError(
+            f"--model {name} has no {', '.join(foreign)}; "
+            + (f"what it can be told is {', '.join(known)}." if known else "it takes no sizes.")
+        )
+    reads = {"input_size": series.input_names, "static_size": series.static_names}
+    unread = [", ".join(names) for size, names in reads.items() if names and size not in takes]
+    if unread and not issubclass(build, models.Baseline):
+        raise ValueError(f"--model {name} would not read {', '.join(unread)}; leave them out, or take latent-ode.")
+    return build(series.channels, **asked, **{size: len(names) for size, names in reads.items() if size in takes})
 
 
 def make_baselines(series: SeriesSet) -> dict[str, Model]:
-    """The baselines by the names that the shell knows."""
-    from ..models.baselines import HoldLast, LinearInterpolation, MaternGP, OwnMean
-
-    return {
-        "hold-last": HoldLast(series.channels),
-        "linear-interpolation": LinearInterpolation(series.channels),
-        "own-mean": OwnMean(series.channels),
-        "gp": MaternGP(series.channels),
-    }
+    """The baselines that stand beside every model, by the names that the shell knows."""
+    names: tuple[ModelName, ...] = ("hold-last", "linear-interpolation", "own-mean", "gp")
+    return {name: make_model(name, Architecture(), series) for name in names}
 
 
 def train_model(model: Model, training: Training, train: SeriesSet, validation: SeriesSet | None) -> Forecaster:

@@ -7,7 +7,18 @@ from typing import Literal
 __all__ = ["Architecture", "ModelName", "Names", "Output", "Table", "Training"]
 
 Names = str | list[str] | None
-ModelName = Literal["latent-ode", "hold-last", "linear-interpolation", "own-mean", "gp"]
+ModelName = Literal[
+    "latent-ode",
+    "latent-sde",
+    "markovian-gp-vae",
+    "koopman-vae",
+    "linear-gaussian-ssm",
+    "hippo-prophecy",
+    "hold-last",
+    "linear-interpolation",
+    "own-mean",
+    "gp",
+]
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Architecture:
-    """The size of the latent ODE (baselines ignore it).
+    """The size of the model; what is left out is the model's own default.
 
     Args:
         latent_size: size of the latent state.
@@ -50,9 +61,9 @@ class Architecture:
         encoder_size: size of the encoder's hidden state.
     """
 
-    latent_size: int = 16
-    hidden: list[int] | tuple[int, ...] = (64, 64)
-    encoder_size: int = 64
+    latent_size: int | None = None
+    hidden: list[int] | None = None
+    encoder_size: int | None = None
 
 
 @dataclass(frozen=True)

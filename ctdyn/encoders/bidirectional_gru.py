@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
 from ..data import IrregularBatch
 from ..paths import LinearPath
-from ._reading import NormalHead, backwards, read_inputs, read_noise, read_values
+from ._reading import NormalHead, backwards, read_inputs, read_noise, read_rates, read_values
 from .base import Encoder, Encoding, start_time
 
 
@@ -32,10 +30,10 @@ class BidirectionalGRUEncoder(Encoder):
         latent_size: size of the latent state.
         context_size: size of the context.
         hidden_size: size of each hidden state.
-        head_hidden: hidden layers of the head that maps the last hidden state to the mean and scale of `q0`.
         input_size: how many inputs are read beside the values.
         static_size: how many static covariates the head sees.
         reads_noise: whether the known standard errors of the observations are read as well.
+        reads_rates: whether the rates of change are read as well; see `GRUEncoder`.
 
     References:
         Bidirectional Recurrent Neural Networks, Schuster, Paliwal, 1997. https://doi.org/10.1109/78.650093
@@ -57,19 +55,20 @@ class BidirectionalGRUEncoder(Encoder):
         context_size: int,
         hidden_size: int = 64,
         *,
-        head_hidden: Sequence[int] = (64,),
         input_size: int = 0,
         static_size: int = 0,
         reads_noise: bool = False,
+        reads_rates: bool = False,
     ) -> None:
         super().__init__()
         self.reads_noise = reads_noise
+        self.reads_rates = reads_rates
         self.input_size = input_size
-        feature_size = 1 + (2 + reads_noise) * num_channels + input_size
+        feature_size = 1 + (2 + reads_noise + reads_rates) * num_channels + input_size
         self.backward_gru = nn.GRU(feature_size, hidden_size, batch_first=True)
         self.forward_gru = nn.GRU(feature_size, hidden_size, batch_first=True)
         self.h0 = nn.Parameter(torch.zeros(2, hidden_size))
-        self.head = NormalHead(hidden_size, latent_size, head_hidden, static_size)
+        self.head = NormalHead(hidden_size, latent_size, (hidden_size,), static_size)
         self.context = nn.Linear(2 * hidden_size + feature_size - 1, context_size)
 
     def forward(self, batch: IrregularBatch) -> Encoding:
@@ -79,6 +78,8 @@ class BidirectionalGRUEncoder(Encoder):
         features = list(read_values(batch, rows))
         if self.reads_noise:
             features.append(read_noise(batch, rows))
+        if self.reads_rates:
+            features.append(read_rates(times, *read_values(batch, rows)))
         if self.input_size:
             features.append(read_inputs(batch, rows, self.input_size))
         read = torch.where(valid.unsqueeze(-1), torch.cat(features, -1), 0.0)

@@ -24,7 +24,7 @@ PARTS = {
         lambda: AttentionEncoder(2, 3, 5, (4,), static_size=3),
     ],
     "BidirectionalGRUEncoder": [
-        lambda: BidirectionalGRUEncoder(2, 3, 2, 5, head_hidden=(4,)),
+        lambda: BidirectionalGRUEncoder(2, 3, 2, 5, reads_rates=True),
         lambda: BidirectionalGRUEncoder(2, 3, 2, 5, input_size=2, static_size=3, reads_noise=True),
     ],
     "ConvolutionEncoder": [
@@ -32,7 +32,7 @@ PARTS = {
         lambda: ConvolutionEncoder(2, 3, 2, 5, kernel_size=3, stride=2, input_size=2, static_size=3),
     ],
     "ReverseGRUEncoder": [
-        lambda: ReverseGRUEncoder(2, 3, 2, 5, head_hidden=(4,)),
+        lambda: ReverseGRUEncoder(2, 3, 2, 5, reads_rates=True),
         lambda: ReverseGRUEncoder(2, 3, 2, 5, input_size=2, static_size=3, reads_noise=True),
     ],
     "StateSpaceEncoder": [lambda: StateSpaceEncoder(2, 3, 6, (4,)), lambda: StateSpaceEncoder(2, 3, 6, static_size=3)],
