@@ -5,14 +5,25 @@ A solver knows these classes and never a concrete field.
 
 from abc import ABC, abstractmethod
 from enum import Enum
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ._types import Inputs, State, Time
+from ._types import Inputs, State, States, Time
 
 
-__all__ = ["CDEField", "Calculus", "DecayField", "Noise", "SDEField", "SecondOrderField", "VectorField"]
+__all__ = [
+    "CDEField",
+    "Calculus",
+    "DecayField",
+    "ExactCDEField",
+    "Noise",
+    "SDEField",
+    "SecondOrderField",
+    "Transition",
+    "VectorField",
+]
 
 
 class VectorField(nn.Module, ABC):
@@ -137,6 +148,39 @@ class SecondOrderField(VectorField, ABC):
         return torch.cat([self.velocity(t, p), self.force(t, q, u)], -1)
 
 
+class Transition(ABC):
+    r"""A state that is carried over any interval in one piece, by a closed form or by steps of its own; a mixin.
+
+    .. math:: y(t_1) = \Phi(y(t_0), t_0, t_1, u)
+
+    What is only a transition has no velocity, and no method integrates it. Where `is_flow` is False, two pieces are not
+    one, :math:`\Phi_{t_1 t_2} \circ \Phi_{t_0 t_1} \ne \Phi_{t_0 t_2}`, so that it is evaluated from the last anchor,
+    never by way of other queries.
+
+    Example:
+        >>> class Halving(Transition):
+        ...     def transition(self, y, t0, t1, u=None):
+        ...         return y * 0.5 ** (t1 - t0).unsqueeze(-1)
+        >>> import torch
+        >>> Halving().transition(torch.ones(1, 1), torch.zeros(1), torch.tensor([3.0]))
+        tensor([[0.1250]])
+    """
+
+    #: Whether two transitions, one after the other, are the one over both intervals.
+    is_flow: ClassVar[bool] = True
+
+    @abstractmethod
+    def transition(self, y: State, t0: Time, t1: Time, u: Inputs | None = None) -> State:
+        """The state at `t1`, from the one at `t0`.
+
+        Args:
+            y: states at `t0`, `(*batch, state)`.
+            t0: time of `y` per series, `(*batch,)`.
+            t1: time to go to, `(*batch,)`.
+            u: inputs, held over the interval, `(*batch, input)`.
+        """
+
+
 class CDEField(nn.Module, ABC):
     r"""A controlled differential equation: how the state answers to each channel of a control path.
 
@@ -179,6 +223,39 @@ class CDEField(nn.Module, ABC):
             `(*batch, state)`.
         """
         return (self(t, y) @ dx.unsqueeze(-1)).squeeze(-1)
+
+
+class ExactCDEField(CDEField, ABC):
+    r"""A controlled equation that is solved without steps wherever its control moves in a straight line.
+
+    .. math:: y(t_k) = \Phi\big(X(t_k) - X(t_{k-1})\big)\, y(t_{k-1})
+
+    `solve` follows it exactly along paths of straight lines (`LinearPath`, `RectilinearPath`, `LogSignaturePath`) when
+    no method is asked for.
+
+    Example:
+        >>> class Growth(ExactCDEField):
+        ...     def forward(self, t, y):
+        ...         return y.unsqueeze(-1)
+        ...     def follow(self, y0, dxs):
+        ...         return y0.unsqueeze(-2) * dxs.cumsum(-2).exp()
+        >>> import torch
+        >>> Growth().follow(torch.ones(1), torch.tensor([[0.0], [1.0]]))
+        tensor([[1.0000],
+                [2.7183]])
+    """
+
+    @abstractmethod
+    def follow(self, y0: State, dxs: Tensor) -> States:
+        """The states after each of consecutive straight pieces of the control.
+
+        Args:
+            y0: states before the first piece, `(*batch, state)`; extra leading axes are allowed.
+            dxs: change of the control over each piece, `(*batch, piece, control)`.
+
+        Returns:
+            `(*batch, piece, state)`, of the dtype of `y0`.
+        """
 
 
 class Calculus(Enum):

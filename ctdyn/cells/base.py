@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from .._config import Configurable
 from .._types import Inputs, State, Time
+from ..structure import Transition
 
 
 __all__ = ["Cell"]
 
 
-class Cell(nn.Module, Configurable, ABC):
+class Cell(nn.Module, Configurable, Transition, ABC):
     """A hidden state with continuous dynamics and an update by observations.
 
     A time interval of length zero and an observation with an empty mask both leave the state exactly as it is; that
@@ -56,6 +57,10 @@ class Cell(nn.Module, Configurable, ABC):
             t1: time to go to, `(*batch,)`; it may lie before `t0`.
             u: inputs, held over the interval, `(*batch, input)`.
         """
+
+    def transition(self, y: State, t0: Time, t1: Time, u: Inputs | None = None) -> State:
+        """As `evolve`, under the name that `solve` knows."""
+        return self.evolve(y, t0, t1, u)
 
     @abstractmethod
     def update(self, h: State, x: Tensor, mask: Tensor) -> State:

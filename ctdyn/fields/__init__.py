@@ -1,11 +1,11 @@
 """Fields: the right-hand sides of differential equations. Bring your own by subclassing one of the contracts.
 
 `VectorField` is any ordinary equation; a `DecayField` or a `SecondOrderField` says more of itself, and methods use it.
-`SDEField` is driven by noise, `CDEField` by a control path.
+`SDEField` is driven by noise, `CDEField` by a control path; an `ExactCDEField` needs no steps along straight lines.
 """
 
 from .augment import Augment
-from .base import CDEField, DecayField, SDEField, SecondOrderField, VectorField
+from .base import CDEField, DecayField, ExactCDEField, SDEField, SecondOrderField, VectorField
 from .cde import LinearCDEField, MLPCDEField
 from .ct_rnn import CTRNNField
 from .geometric_sde import GeometricSDEField
@@ -15,6 +15,7 @@ from .lagrangian import LagrangianField
 from .langevin_sde import LangevinSDEField
 from .linear import LinearField
 from .linear_noise_sde import LinearNoiseSDEField
+from .log_ode import LogODEField
 from .ltc import LTCField
 from .mlp import MLPField
 from .mlp_sde import MLPSDEField
@@ -32,6 +33,7 @@ __all__ = [
     "ConcatSquashTime",
     "ConcatTime",
     "DecayField",
+    "ExactCDEField",
     "ForceField",
     "GRUODEField",
     "GeometricSDEField",
@@ -44,6 +46,7 @@ __all__ = [
     "LinearCDEField",
     "LinearField",
     "LinearNoiseSDEField",
+    "LogODEField",
     "MLPCDEField",
     "MLPField",
     "MLPSDEField",

@@ -14,15 +14,16 @@ from .._types import State, States, Time
 from ..paths.base import Path
 from ..paths.hermite import HermitePath
 from ..solvers.base import Solver
-from ..solvers.exponential_midpoint import ExponentialMidpoint
-from ..structure import CDEField, DecayField, SDEField, VectorField
-from ..terms import AugmentedTerm, ODETerm, SDETerm, Term, as_term, augmented_sde
-from .adjoint import Adjoint, Checkpoint, Direct
+from ..structure import CDEField, SDEField, Transition, VectorField
+from ..terms import AugmentedTerm, SDETerm, Term, as_term, augmented_sde
+from .adjoint import Adjoint, Direct
+from .choice import check_transition, choose, why_transition
 from .clock import Clock
 from .controllers import AdaptiveController, PIDController, StepController
 from .engines.base import Engine
 from .episodes import run_episodes
 from .events import Event
+from .exact import follow_exactly
 from .options import suggesting
 from .problem import Problem, last_finite
 from .solution import Solution
@@ -32,13 +33,10 @@ from .stochastic import check_steps, equation_of, method_for
 
 __all__ = ["evolve", "solve"]
 
-#: Smaller relative errors than this are cheaper at a higher order than 2.
-_FEW_DIGITS = 1e-6
-
 
 @suggesting
 def solve(
-    term: Term | VectorField | CDEField | SDEField | Callable[..., Tensor],
+    term: Term | VectorField | CDEField | SDEField | Transition | Callable[..., Tensor],
     y0: Tensor,
     ts: Tensor,
     *,
@@ -62,17 +60,18 @@ def solve(
     Gradients reach `y0`, the parameters of the field, the tensors of the inputs, and the times; never the step control.
 
     Args:
-        term: the field, a `VectorField` or any callable `f(t, y)` (with inputs `f(t, y, u)`), a `CDEField`, or a
-            `Term`.
+        term: the field, a `VectorField` or any callable `f(t, y)` (with inputs `f(t, y, u)`), a `CDEField`, a
+            `Transition`, or a `Term`.
         y0: states at `t0`, float32, float64 or complex, `(*batch, state)`. Leading axes that `ts` lacks (Monte Carlo
             samples) are allowed.
         ts: output times, `(*batch, time)`, or `(time,)` for all series; monotone, forward or backward. A short series
             is padded by repeating its last time.
         t0: time of `y0`, `(*batch,)` or a number; None: the first output time.
         inputs: what drives the field, the control of a `CDEField`; a step never straddles one of its knots.
-        solver: the method, or an `Engine`. By default `Tsit5()`; for a `DecayField` `ExponentialMidpoint()`, which
-            solves its decay (but not with events, integrands, other adjoints than `Direct` and `Checkpoint`, or an
-            rtol below 1e-6).
+        solver: the method, or an `Engine`. By default none at all where the equation is known in closed form (a
+            `Transition`; an `ExactCDEField` along straight lines, if nothing is asked of its steps); for a `DecayField`
+            `ExponentialMidpoint()`, which solves its decay (but not with events, integrands, other adjoints than
+            `Direct` and `Checkpoint`, or an rtol below 1e-6); otherwise `Tsit5()`. `explain` says which, and why.
         controller: the steps. By default `PIDController()` (rtol 1e-4, atol 1e-6). A method without an error estimate
             needs `StepTo(num_steps=...)` or `ConstantStep(dt=...)`.
         adjoint: how gradients are computed, `Direct()` by default.
@@ -110,13 +109,24 @@ def solve(
     clock = Clock.create(ts, t0, shape, y0.dtype)
     y0 = y0.expand(*shape, y0.shape[-1])
     _check_max_steps(max_steps)
+    if isinstance(term, Transition) and not isinstance(term, VectorField):
+        check_transition(
+            term,
+            inputs,
+            solver=solver,
+            controller=controller,
+            adjoint=adjoint,
+            event=event,
+            aux=_several(aux, "aux") or None,
+        )
+        return _carried(term, y0, ts, clock, inputs, throw)
     term = equation_of(term, y0, clock, controller, inputs, generator, max_steps)
     events, integrands = _several(event, "event"), _several(aux, "aux")
+    solver, why = choose(term, solver, controller, adjoint, plain=not events and not integrands)
     if isinstance(solver, Engine):
         _refuse(solver, controller=controller, adjoint=adjoint, event=event, aux=integrands or None)
-        return _by_engine(solver, term, y0, ts, clock, throw)
-    if solver is None:
-        solver = _usual_method(term, controller, adjoint, plain=not events and not integrands)
+    if solver is None or isinstance(solver, Engine):
+        return _whole(solver, term, y0, ts, clock, throw, why)
     controller = _check_controller(solver, controller)
     solver = method_for(term, solver)
     if isinstance(controller, PIDController):
@@ -138,7 +148,7 @@ def solve(
         answer.ys[..., :size],
         answer.planned.status,
         answer.stats,
-        answer.description,
+        f"{answer.description}; {why}",
         answer.dense,
         aux=answer.ys[..., size:] if integrands else None,
         events=happened,
@@ -258,15 +268,6 @@ def _check_controller(solver: Solver, controller: StepController | None) -> Step
     return controller
 
 
-def _usual_method(term: Term, controller: StepController | None, adjoint: Adjoint | None, *, plain: bool) -> Solver:
-    """What solves an equation that nobody chose a method for: as much of it exactly as the field lets one know."""
-    direct = adjoint is None or isinstance(adjoint, Direct | Checkpoint)
-    few = not isinstance(controller, PIDController) or float(torch.as_tensor(controller.rtol).min()) >= _FEW_DIGITS
-    if plain and direct and few and isinstance(term, ODETerm) and isinstance(term.field, DecayField):
-        return ExponentialMidpoint()
-    return method_for(term, None)
-
-
 def _check_adjoint(adjoint: Adjoint) -> None:
     if not isinstance(adjoint, Adjoint):
         raise TypeError(f"adjoint must be an Adjoint object such as Direct(); got {adjoint!r}.")
@@ -305,26 +306,56 @@ def _refuse(engine: Engine, **options: object) -> None:
             )
 
 
-def _by_engine(
-    engine: Engine,
-    term: Term,
-    y0: Tensor,
-    ts: Tensor,
-    clock: Clock,
-    throw: bool,
-) -> Solution:
+def _whole(engine: Engine | None, term: Term, y0: Tensor, ts: Tensor, clock: Clock, throw: bool, why: str) -> Solution:
+    """A whole trajectory at once: by another library, or exactly where there is none to choose."""
     ts = ts.expand(*clock.t0.shape, ts.shape[-1])
     if not clock.t0.numel():
         return _empty(term, y0, ts)
+    if engine is None:
+        ys, pieces, path = follow_exactly(term, y0, clock)
+        stats = {"steps": pieces, "rejected": 0 * pieces, "evaluations": 0 * pieces}
+        plan = f"exact: {int(pieces.amax())} straight pieces for the longest of {pieces.numel()} series; {why}"
+        return _judged(ts, ys, stats, plan, lambda: path, y0, clock, throw)
     ys, stats = engine.run(term, y0, clock.ts, clock.t0)
+    plan = f"{engine!r}: a whole trajectory by another library"
+    return _judged(ts, ys, stats, plan, lambda: _hermite(ts, ys), y0, clock, throw)
+
+
+def _carried(field: Transition, y0: Tensor, ts: Tensor, clock: Clock, inputs: Path | None, throw: bool) -> Solution:
+    """Every asked time reached from the start in one piece."""
+    ts = ts.expand(*clock.t0.shape, ts.shape[-1])
+    times = torch.movedim(clock.ts, -1, 0)
+    u = None if inputs is None else inputs.evaluate(clock.t0)
+    start = y0.expand(*times.shape, y0.shape[-1])
+    # Times in the dtype of the state, counted from the start so that a distant origin costs no digits.
+    dtype = y0.dtype.to_real()
+    begin = torch.zeros_like(times, dtype=dtype)
+    ys = torch.movedim(field.transition(start, begin, (times - clock.t0).to(dtype), u), 0, -2)
+    none = torch.zeros(ts.shape[:-1], dtype=torch.int64, device=y0.device)
+
+    def dense() -> Path:
+        raise TypeError(f"{type(field).__name__} knows its state only where it was asked for: ask for the times in ts.")
+
+    stats = {"steps": none, "rejected": none, "evaluations": none}
+    return _judged(ts, ys, stats, f"exact: {why_transition(field)}", dense, y0, clock, throw)
+
+
+def _judged(
+    ts: Tensor,
+    ys: Tensor,
+    stats: dict[str, Tensor],
+    plan: str,
+    dense: Callable[[], Path],
+    y0: Tensor,
+    clock: Clock,
+    throw: bool,
+) -> Solution:
     finite = torch.isfinite(ys.detach()).all(-1)
     status = torch.where(finite.all(-1), int(Status.SUCCESS), int(Status.NON_FINITE))
     if throw and bool(status.any()):
         steps, reached = last_finite(finite, clock)
         raise_failure(status, steps, reached, clock.t0, clock.end, y0, 0)
-    return Solution(
-        ts, ys, status, stats, f"{engine!r}: a whole trajectory by another library", lambda: _hermite(ts, ys)
-    )
+    return Solution(ts, ys, status, stats, plan, dense)
 
 
 def _hermite(ts: Tensor, ys: States) -> Path:

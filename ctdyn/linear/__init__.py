@@ -7,6 +7,7 @@ r"""Exact linear dynamics between any two times, and scans over whole series.
 `over_tiles`         a layer around a scan in tiles of times, remade in the backward pass: the memory of one tile
 `nonlinear_recurrence`
                      :math:`h_k = f(h_{k-1}, x_k)` for all times at once, by Newton's method (`NewtonScan`)
+`follow_control`     linear controlled equations along straight lines of their control, exactly
 `decay`              :math:`e^{\lambda \Delta}`, elementwise
 `held_gain`          :math:`(e^{\lambda \Delta} - 1) / \lambda`, elementwise, with accurate gradients
 `causal_convolution` the same on a regular grid by FFT, with `exponential_kernel` of a diagonal system
@@ -41,6 +42,7 @@ from .dense import Dense, MatrixDynamics
 from .diagonal import OU, Diagonal, Rotations
 from .dynamics import Discretization, LinearDynamics
 from .fitting import expectation_maximisation, maximum_likelihood
+from .following import follow_control
 from .gaussian import Gaussian, LinearGaussian
 from .hippo import HippoLagT, HippoLegS, HippoLegT, legs_matrices
 from .holds import HeldAfter, HeldBefore, Hold, Impulse, Ramp
@@ -91,6 +93,7 @@ __all__ = [
     "decay",
     "expectation_maximisation",
     "exponential_kernel",
+    "follow_control",
     "held_gain",
     "layers",
     "legs_matrices",

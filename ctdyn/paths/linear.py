@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from .piecewise import PiecewisePath
+from .piecewise import PolygonalPath
 
 
 __all__ = ["LinearPath"]
 
 
-class LinearPath(PiecewisePath):
+class LinearPath(PolygonalPath):
     r"""Straight lines through the values; the natural reading of inputs that are known ahead.
 
     .. math:: X(t) = x_j + \frac{x_{j+1} - x_j}{t_{j+1} - t_j} (t - t_j), \qquad t \in [t_j, t_{j+1})
@@ -31,6 +28,3 @@ class LinearPath(PiecewisePath):
         >>> path.evaluate(torch.tensor([0.5])), path.derivative(torch.tensor([0.5]))
         (tensor([[1.]]), tensor([[2.]]))
     """
-
-    def _polynomials(self, starts: Tensor, slopes: Tensor, gaps: Tensor) -> Tensor:
-        return torch.stack([starts, slopes], -2)

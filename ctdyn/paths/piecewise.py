@@ -1,4 +1,4 @@
-"""What linear and Hermite paths share: a polynomial between neighbouring knots, constant beyond the last of them."""
+"""What paths through knots share: a polynomial between neighbouring knots, constant beyond the last of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .._types import State, Time, Times
 from .base import Path
 
 
-__all__ = ["PiecewisePath", "PolynomialPath", "check_knots"]
+__all__ = ["PiecewisePath", "PolygonalPath", "PolynomialPath", "check_knots"]
 
 _AT_ONCE = 256
 
@@ -142,6 +142,21 @@ class PiecewisePath(Path):
             torch.movedim(coefficients, -3, 0).reshape(*t.shape, *coefficients.shape[-2:]),
             torch.ones_like(t, dtype=torch.bool) if moving is None else moving,
         )
+
+
+class PolygonalPath(PiecewisePath):
+    r"""A path of straight lines between its knots; equations that are linear in the state are solved exactly along it.
+
+    .. math:: X(t) = x_j + \frac{t - t_j}{t_{j+1} - t_j} (x_{j+1} - x_j), \qquad t \in [t_j, t_{j+1})
+
+    Example:
+        >>> from ctdyn.paths import LinearPath, RectilinearPath
+        >>> issubclass(LinearPath, PolygonalPath), issubclass(RectilinearPath, PolygonalPath)
+        (True, True)
+    """
+
+    def _polynomials(self, starts: Tensor, slopes: Tensor, gaps: Tensor) -> Tensor:
+        return torch.stack([starts, slopes], -2)
 
 
 class PolynomialPath(Path):

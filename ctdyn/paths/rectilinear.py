@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from .._types import Times
-from .piecewise import PiecewisePath, check_knots
+from .piecewise import PolygonalPath, check_knots
 
 
 __all__ = ["RectilinearPath"]
 
 
-class RectilinearPath(PiecewisePath):
+class RectilinearPath(PolygonalPath):
     r"""Time moves, then the values: the control of a neural CDE that must not look ahead, not even between two knots.
 
     Its first channel is the time since the first knot, the others are the values. It runs over a parameter :math:`s`,
@@ -58,9 +58,6 @@ class RectilinearPath(PiecewisePath):
         points = torch.cat([torch.cat([corners, held], -1), torch.cat([elapsed, values], -1)[..., -1:, :]], -2)
         number = torch.arange(points.shape[-2], dtype=torch.float64, device=ts.device)
         super().__init__(number.expand(points.shape[:-1]), points)
-
-    def _polynomials(self, starts: Tensor, slopes: Tensor, gaps: Tensor) -> Tensor:
-        return torch.stack([starts, slopes], -2)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The times and values of the knots."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .linear import LinearPath
-from .piecewise import PiecewisePath
+from .piecewise import PolygonalPath
 
 
 __all__ = ["LogSignaturePath", "log_signature", "log_signature_size", "signature"]
@@ -88,7 +88,7 @@ def log_signature_size(channels: int, depth: int) -> int:
     return len(_lyndon_words(channels, depth))
 
 
-class LogSignaturePath(PiecewisePath):
+class LogSignaturePath(PolygonalPath):
     r"""The log-signatures of a path over windows, added up: the control of a neural rough differential equation.
 
     .. math:: L(w_j) = \sum_{i < j} \log S(X|_{[w_i, w_{i+1}]}), \qquad L \text{ linear between}
@@ -132,9 +132,6 @@ class LogSignaturePath(PiecewisePath):
         inside = _log(_levels(_increments(path, windows), depth))
         values = torch.cat([torch.zeros_like(inside[..., :1, :]), inside.cumsum(-2)], -2)
         super().__init__(windows, values)
-
-    def _polynomials(self, starts: Tensor, slopes: Tensor, gaps: Tensor) -> Tensor:
-        return torch.stack([starts, slopes], -2)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The times and values of the path, and the windows."""

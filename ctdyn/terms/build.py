@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ..paths.base import Path
-from ..structure import CDEField, SDEField
+from ..structure import CDEField, SDEField, Transition, VectorField
 from .base import Term
 from .cde import CDETerm
 from .ode import ODETerm
@@ -26,7 +26,7 @@ def as_term(equation: Term | Callable[..., Tensor], inputs: Path | None = None) 
 
     Raises:
         ValueError: a term is given inputs beside its own, or a `CDEField` no control.
-        TypeError: the field is an `SDEField`, which needs a Brownian motion.
+        TypeError: the field is an `SDEField`, which needs a Brownian motion, or has no velocity.
 
     Example:
         >>> type(as_term(lambda t, y: -y)).__name__
@@ -39,6 +39,11 @@ def as_term(equation: Term | Callable[..., Tensor], inputs: Path | None = None) 
                 "CDETerm(field, control)."
             )
         return equation
+    if isinstance(equation, Transition) and not isinstance(equation, VectorField):
+        raise TypeError(
+            f"{type(equation).__name__} is a transition and has no velocity dy/dt that could be integrated: it carries "
+            "a state over an interval by itself. Hand it to solve without a solver, or put it into a FilteringModel."
+        )
     if isinstance(equation, SDEField):
         raise TypeError(
             f"{type(equation).__name__} is driven by a Brownian motion: build SDETerm(field, brownian), for example "

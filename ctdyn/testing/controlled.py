@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from ..structure import CDEField
+from ..structure import CDEField, ExactCDEField
 from ._judging import require, same
 
 
@@ -20,7 +20,9 @@ def check_cde_field(field: CDEField, state_size: int, control_size: int, *, seed
     * the matrix has the shape `(*batch, state, control)` and the dtype of the state, and is finite;
     * `prod` applies that matrix, and is linear in the change of the control;
     * extra leading axes are accepted, `t` is per series, and series do not mix;
-    * gradients reach every parameter, the state and the change of the control.
+    * gradients reach every parameter, the state and the change of the control;
+    * an `ExactCDEField` follows a straight line as its matrix says, stays where the control does, and two halves of a
+      line are the whole.
 
     Args:
         field: the field.
@@ -61,3 +63,23 @@ def check_cde_field(field: CDEField, state_size: int, control_size: int, *, seed
     gradients = torch.autograd.grad((dy * draw(*dy.shape)).sum(), [p for _, p in named], allow_unused=True)
     for (name, _), gradient in zip(named, gradients, strict=True):
         require(gradient is not None and bool((gradient != 0).any()), f"no gradient reaches {name}")
+    if isinstance(field, ExactCDEField):
+        _check_following(field, y.detach(), 0.5 * dx.detach())
+
+
+@torch.no_grad()
+def _check_following(field: ExactCDEField, y: Tensor, dx: Tensor) -> None:
+    def after(*moves: Tensor) -> Tensor:
+        return field.follow(y, torch.stack(moves, -2))
+
+    require(after(dx, -dx).shape == (*y.shape[:-1], 2, y.shape[-1]), "follow does not give a state after every piece")
+    same(after(0 * dx)[..., 0, :], y, 1e-12, "a control that stands still moves the state")
+    same(after(dx, -dx)[..., 1, :], y, 1e-9, "a line there and back does not lead back")
+    same(after(0.3 * dx, 0.7 * dx)[..., 1, :], after(dx)[..., 0, :], 1e-9, "two parts of a line are not the whole")
+    step, time = 1e-5, torch.zeros(y.shape[:-1], dtype=y.dtype)
+    slope = (after(step * dx) - after(-step * dx))[..., 0, :] / (2 * step)
+    same(slope, field.prod(time, y, dx), 1e-6, "the state does not set out in the direction that prod gives")
+    alone = field.follow(y[1, 2], torch.stack([dx[1, 2], -2 * dx[1, 2]], -2))
+    same(alone, after(dx, -2 * dx)[1, 2], 1e-10, "a series alone is followed otherwise than in a batch: series mix")
+    samples = field.follow(y, dx[0].unsqueeze(-2))
+    same(samples[1], field.follow(y[1], dx[0].unsqueeze(-2)), 1e-10, "a leading axis of samples changes the states")

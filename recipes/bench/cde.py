@@ -7,7 +7,10 @@ with half of the values missing.
 
 Expected (2 CPU threads): torchcde as called by default takes some seventy times longer than ctdyn at an error no larger
 than its own; with adjoint=False and a jump at every knot 1.5 times as long; its RK4 1.1 times as long as ours, which is
-1.3 times the bare evaluations; fitting with missing values takes it over a hundred times longer.
+1.3 times the bare evaluations; fitting with missing values takes it over a hundred times longer. A linear equation (16
+series of 128 observations of 4 channels, 64 states, float64) followed exactly: error 5e-15 in 280 ms (forward and
+backward 1.4 s), where torchcde's dopri5 at 1e-5 with a jump at every knot has 3e-3 in 5.3 s (9.8 s), CPU times of one
+thread.
 The default of torchcde takes minutes.
 
     python recipes/bench/cde.py --quick --seed 0
@@ -29,10 +32,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ctdyn.fields import MLPCDEField
+from ctdyn.fields import LinearCDEField, MLPCDEField
 from ctdyn.integrate import PIDController, StepTo, TorchCDE, solve
-from ctdyn.paths import HermitePath, NaturalCubicPath, fill_linear
-from ctdyn.solvers import RK4, Dopri5, Tsit5
+from ctdyn.paths import HermitePath, LinearPath, NaturalCubicPath, fill_linear
+from ctdyn.solvers import RK4, Dopri5, Dopri8, Tsit5
 
 
 BATCH, CHANNELS, HIDDEN, WIDTH = 32, 8, 32, 64
@@ -210,6 +213,48 @@ def fitting(bench: Bench, repeats: int) -> dict[str, float]:
     return figures
 
 
+def linear(seed: int, length: int, repeats: int) -> dict[str, Any]:
+    """A linear equation along straight lines: followed exactly, and by torchcde with a jump at every knot."""
+    batch, channels, hidden = 16, 4, 64
+    generator = torch.Generator().manual_seed(seed)
+    ts = torch.arange(length, dtype=torch.float64)
+    xs = 0.3 * torch.randn(batch, length, channels, generator=generator, dtype=torch.float64).cumsum(1)
+    xs[..., 0] = ts / 10
+    y0 = torch.randn(batch, hidden, generator=generator, dtype=torch.float64)
+    torch.manual_seed(seed)
+    field = LinearCDEField(hidden, channels).double()
+    path = LinearPath(ts.expand(batch, -1), xs)
+    ends = ts[[0, -1]]
+    tight: dict[str, Any] = {"controller": PIDController(1e-12, 1e-13), "solver": Dopri8(), "max_steps": 10**6}
+    with torch.no_grad():
+        truth = solve(field, y0, ends, inputs=path, **tight).ys[:, -1]
+
+    def measured(run: Callable[[], Tensor], repeats: int) -> dict[str, float]:
+        with torch.no_grad():
+            error = float((run() - truth).abs().max() / truth.abs().max())
+            forward = _median(run, repeats)
+
+        def both() -> None:
+            field.zero_grad()
+            run().square().mean().backward()
+
+        return {"max_error": error, "forward_ms": forward, "both_ms": _median(both, repeats)}
+
+    rows = {"ctdyn, exact, full matrices": measured(lambda: solve(field, y0, ends, inputs=path).ys[:, -1], repeats)}
+    if importlib.util.find_spec("torchcde") is None:
+        return rows
+    import torchcde
+
+    control = torchcde.LinearInterpolation(torchcde.linear_interpolation_coeffs(xs, ts), ts)
+    options = {"method": "dopri5", "rtol": 1e-5, "atol": 1e-5, "adjoint": False, "options": {"jump_t": ts[1:-1]}}
+
+    def theirs() -> Tensor:
+        return torch.as_tensor(torchcde.cdeint(control, field, y0, ends, **options))[:, -1]
+
+    rows["torchcde, dopri5 1e-5, jump_t"] = measured(theirs, 1)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="shorter series")
@@ -221,6 +266,7 @@ def main() -> None:
     repeats = 5 if options.quick else 3
     rows, figures = solving(bench, repeats)
     fits = fitting(bench, repeats)
+    exact = linear(options.seed, 32 if options.quick else 128, repeats)
 
     def number(value: float | None, form: str) -> str:
         return "-" if value is None else format(value, form)
@@ -232,7 +278,11 @@ def main() -> None:
             f"{number(row.both_ms, '.1f'):>12}{number(row.max_error, '.1e'):>11}  {row.note}"
         )
     print("fits with half missing: " + ", ".join(f"{name} {value:.3g}" for name, value in fits.items()))
-    print(json.dumps({"ratios": figures, "fits": fits, "rows": [asdict(row) for row in rows]}))
+    for name, row in exact.items():
+        print(
+            f"linear, 16 x 128 x 64: {name:30}{row['forward_ms']:11.1f}{row['both_ms']:12.1f}{row['max_error']:11.1e}"
+        )
+    print(json.dumps({"ratios": figures, "fits": fits, "linear": exact, "rows": [asdict(row) for row in rows]}))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import ctdyn.fields
+from ctdyn.fields import LinearCDEField, LogODEField, MLPCDEField
 from ctdyn.solvers import Euler
 from ctdyn.structure import CDEField, DecayField
 from ctdyn.testing import check_cde_field, check_solver
@@ -19,13 +20,61 @@ EXPORTED = [
 ]
 
 
-@pytest.mark.parametrize("kind", EXPORTED)
-def test_controlled_fields(kind):
-    check_cde_field(kind(3, 2), 3, 2)
+BUILT = {
+    LinearCDEField: [lambda size=size: (LinearCDEField(6, 2, block_size=size), 6, 2) for size in (None, 1, 3)],
+    LogODEField: [lambda: (LogODEField(MLPCDEField(3, 3), 3), 3, 6), lambda: (LogODEField(MLPCDEField(3, 1), 1), 3, 1)],
+    MLPCDEField: [lambda: (MLPCDEField(3, 2), 3, 2)],
+}
 
 
-def test_some_are_exported():
-    assert len(EXPORTED) >= 2
+@pytest.mark.parametrize("build", [build for builds in BUILT.values() for build in builds])
+def test_controlled_fields(build):
+    check_cde_field(*build())
+
+
+def test_every_exported_field_is_checked():
+    assert set(EXPORTED) == set(BUILT)
+
+
+class Followed(LinearCDEField):
+    def __init__(self):
+        super().__init__(3, 2)
+
+
+class EulerFlow(Followed):
+    """What the published code of linear controlled equations does: I + A dX in place of its exponential."""
+
+    def follow(self, y0, dxs):
+        states = []
+        for dx in dxs.unbind(-2):
+            y0 = y0 + self.prod(torch.zeros(y0.shape[:-1]), y0, dx)
+            states.append(y0)
+        return torch.stack(states, -2)
+
+
+class Slow(Followed):
+    def follow(self, y0, dxs):
+        return super().follow(y0, 0.5 * dxs)
+
+
+class Restless(Followed):
+    def follow(self, y0, dxs):
+        return super().follow(y0, dxs + 0.1)
+
+
+class Mixing(Followed):
+    def follow(self, y0, dxs):
+        ys = super().follow(y0, dxs)
+        return ys + 0 * ys if ys.dim() < 4 else ys + dxs.square().sum() * 1e-3 * (dxs.sum(-2)[..., None, :1] != 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "match"),
+    [(EulerFlow, "there and back"), (Slow, "sets? out"), (Restless, "stands still"), (Mixing, "line")],
+)
+def test_broken_following_is_found(kind, match):
+    with pytest.raises(AssertionError, match=match):
+        check_cde_field(kind(), 3, 2)
 
 
 class Broken(CDEField):
