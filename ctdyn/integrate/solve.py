@@ -15,7 +15,7 @@ from ..paths.base import Path
 from ..paths.hermite import HermitePath
 from ..solvers.base import Solver
 from ..structure import CDEField, SDEField, Transition, VectorField
-from ..terms import AugmentedTerm, SDETerm, Term, as_term, augmented_sde
+from ..terms import AugmentedTerm, CDETerm, SDETerm, Term, as_term, augmented_sde
 from .adjoint import Adjoint, Direct
 from .choice import check_transition, choose, why_transition
 from .clock import Clock
@@ -121,6 +121,8 @@ def solve(
         )
         return _carried(term, y0, ts, clock, inputs, throw)
     term = equation_of(term, y0, clock, controller, inputs, generator, max_steps)
+    if isinstance(term, CDETerm):
+        term.check_range(torch.cat([clock.t0[..., None], clock.ts], -1).detach())
     events, integrands = _several(event, "event"), _several(aux, "aux")
     solver, why = choose(term, solver, controller, adjoint, plain=not events and not integrands)
     if isinstance(solver, Engine):

@@ -2,13 +2,15 @@
 
 Through given values: `LinearPath`, `HermitePath` (smooth, slopes from the past), `NaturalCubicPath` (smoothest, knows
 the future), `RectilinearPath` (never looks ahead); `ConstantPath` stands still. Missing values: `fill_linear`,
-`fill_forward`. A rough path in short, over windows: `LogSignaturePath`. Brownian motion that answers the same twice:
+`fill_forward`. From observations with gaps to the control of a neural CDE, and no look ahead where none is allowed:
+`Control`. A rough path in short, over windows: `LogSignaturePath`. Brownian motion that answers the same twice:
 `StoredBrownian` and `VirtualBrownianTree`.
 """
 
 from .base import Path
 from .brownian import Brownian, StoredBrownian, VirtualBrownianTree
 from .constant import ConstantPath
+from .control import Control
 from .cubic import NaturalCubicPath
 from .hermite import HermitePath
 from .linear import LinearPath
@@ -20,6 +22,7 @@ from .signature import LogSignaturePath, log_signature, log_signature_size, sign
 __all__ = [
     "Brownian",
     "ConstantPath",
+    "Control",
     "HermitePath",
     "LinearPath",
     "LogSignaturePath",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from .._types import State, Time, Times
@@ -23,11 +24,13 @@ class CDETerm(Term):
     .. math:: dy = F(t, y)\,dX(t), \qquad \frac{dy}{dt} = F(t, y)\,\dot X(t)
 
     The knots of the control are knots of the equation: adaptive and fixed steps land on them by themselves. Beyond the
-    range of its knots a control holds its end value, so that there :math:`dX = 0` and the state stands still.
+    range of its knots a control holds its end value, so that there :math:`dX = 0` and the state would stand still:
+    `solve` refuses such times unless `holds` says that this is meant.
 
     Args:
         field: a `CDEField`, or any callable `f(t, y)` that returns the matrix, `(*batch, state, control)`.
         control: the path :math:`X`.
+        holds: let the state stand still before the first knot of the control and after its last.
 
     Raises:
         TypeError: the field is not callable or the control is not a path; or, when solving, the field returns something
@@ -49,6 +52,7 @@ class CDETerm(Term):
 
     field: Callable[..., Tensor]
     control: Path
+    holds: bool = False
 
     def __post_init__(self) -> None:
         if not callable(self.field):
@@ -60,6 +64,32 @@ class CDETerm(Term):
             raise TypeError(
                 "a controlled equation needs a control, a Path, for example inputs=ctdyn.paths.HermitePath(ts, xs); "
                 f"got {type(self.control).__name__}."
+            )
+
+    def check_range(self, ts: Times) -> None:
+        """Refuse times that the control does not reach.
+
+        Args:
+            ts: times of each series, `(*batch, time)`.
+
+        Raises:
+            ValueError: a time lies before the first knot or after the last.
+        """
+        knots = self.control.knots()
+        if self.holds or knots is None or not ts.numel():
+            return
+        first, last = knots.detach().amin(-1, keepdim=True), knots.detach().amax(-1, keepdim=True)
+        # Times and knots may have been rounded to different dtypes.
+        slack = 1e-6 * (last - first) + 2 * torch.finfo(torch.float32).eps * last.abs()
+        outside = (ts < first - slack) | (ts > last + slack)
+        if bool(outside.any()):
+            *series, column = torch.nonzero(outside)[0].tolist()
+            place = f" of series {', '.join(map(str, series))}" if series else ""
+            low, high, t = (x.expand(outside.shape)[(*series, column)] for x in (first, last, ts))
+            raise ValueError(
+                f"the control{place} runs from t={float(low):.6g} to {float(high):.6g}, and the equation is asked "
+                f"about t={float(t):.6g}, where nothing would drive it. Ask within the control, let it go on further, "
+                "or let the state stand still there: CDETerm(field, control, holds=True)."
             )
 
     def increment(self, t0: Time, t1: Time) -> Tensor:

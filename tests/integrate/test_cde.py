@@ -153,7 +153,8 @@ def test_the_answer_owes_nothing_to_the_pace_the_origin_or_idle_points_of_the_co
 
 def test_many_outputs_need_no_knots_and_series_do_not_mix():
     field, y0, ts, xs = problem()
-    at = ts[:, :1] + torch.rand(3, 30, dtype=F64, generator=torch.Generator().manual_seed(2)).cumsum(-1) / 4
+    shares = torch.rand(3, 30, dtype=F64, generator=torch.Generator().manual_seed(2)).sort(-1).values
+    at = ts[:, :1] + shares * (ts[:, -1:] - ts[:, :1])
     ys = solve(field, y0, at, t0=ts[:, 0], inputs=LinearPath(ts, xs), controller=TIGHT).ys
     alone = solve(field, y0[1], at[1], t0=ts[1, 0], inputs=LinearPath(ts[1], xs[1]), controller=TIGHT).ys
     torch.testing.assert_close(ys[1], alone, rtol=1e-12, atol=1e-12)
@@ -164,9 +165,26 @@ def test_many_outputs_need_no_knots_and_series_do_not_mix():
 def test_beyond_the_range_of_the_control_the_state_stands_still():
     field, y0, ts, xs = problem()
     at = torch.stack([ts[:, 0] - 3, ts[:, 0], ts[:, -1], ts[:, -1] + 9], -1)
-    ys = solve(field, y0, at, inputs=LinearPath(ts, xs)).ys
+    ys = solve(CDETerm(field, LinearPath(ts, xs), holds=True), y0, at).ys
     torch.testing.assert_close(ys[:, 1], y0, rtol=0, atol=1e-12)
     torch.testing.assert_close(ys[:, 3], ys[:, 2], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_times_beyond_the_control_are_refused_unless_that_is_meant(linear):
+    field, y0, ts, xs = problem()
+    field = LinearCDEField(2, 3).double() if linear else field
+    late, early = ts.clone(), ts[:, 1:].clone()
+    late[1, -1] += 0.1
+    path = LinearPath(ts, xs)
+    with pytest.raises(ValueError, match=r"control of series 1 runs from t=.* asked about t="):
+        solve(field, y0, late, inputs=path)
+    start = ts[:, 0].clone()
+    start[2] -= 1
+    with pytest.raises(ValueError, match=r"control of series 2 runs from"):
+        solve(field, y0, early, t0=start, inputs=path)
+    rounded = LinearPath(ts.float(), xs.float())
+    assert solve(field, y0, ts, inputs=rounded).ys.shape == (3, 8, 2)
 
 
 @pytest.mark.parametrize("kind", [LinearPath, HermitePath, NaturalCubicPath])

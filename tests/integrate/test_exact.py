@@ -13,13 +13,13 @@ from ctdyn.integrate import Checkpoint, ConstantStep, Event, PIDController, Step
 from ctdyn.paths import ConstantPath, HermitePath, LinearPath, LogSignaturePath, RectilinearPath
 from ctdyn.solvers import RK4, Dopri5, Leapfrog
 from ctdyn.structure import Transition
-from ctdyn.terms import as_term
+from ctdyn.terms import CDETerm, as_term
 from ctdyn.testing import check_path
 
 
 F64 = torch.float64
 ROOT = Path(os.environ.get("CTDYN_REFERENCE", "/nonexistent"))
-TIGHT = PIDController(1e-10, 1e-11)
+TIGHT = PIDController(1e-8, 1e-9)
 
 
 def problem(batch=3, knots=6, seed=0):
@@ -66,14 +66,14 @@ def test_steps_tend_to_it(block_size, where):
         "backward": ts.flip(-1),
         "between and beyond": torch.stack([ts[:, 0] - 3, ts[:, 2] + 0.01, ts[:, -1] + 2], -1),
     }[where]
-    path, linear = LinearPath(ts, xs), field(block_size)
-    exact = solve(linear, y0, at, inputs=path)
-    stepped = solve(linear, y0, at, inputs=path, solver=Dopri5(), controller=TIGHT)
+    term = CDETerm(field(block_size), LinearPath(ts, xs), holds=True)
+    exact = solve(term, y0, at)
+    stepped = solve(term, y0, at, solver=Dopri5(), controller=TIGHT)
     assert exact.plan.startswith("exact")
     assert not stepped.plan.startswith("exact")
-    torch.testing.assert_close(exact.ys, stepped.ys, rtol=2e-8, atol=2e-8)
+    torch.testing.assert_close(exact.ys, stepped.ys, rtol=1e-6, atol=1e-6)
     between = at[:, :1] + (at[:, -1:] - at[:, :1]) * torch.rand(3, 4, dtype=F64)
-    torch.testing.assert_close(exact(between), stepped(between), rtol=2e-7, atol=2e-7)
+    torch.testing.assert_close(exact(between), stepped(between), rtol=3e-6, atol=3e-6)
 
 
 def test_it_is_exact_along_every_path_of_straight_lines():
@@ -81,12 +81,12 @@ def test_it_is_exact_along_every_path_of_straight_lines():
     path = RectilinearPath(ts, xs[..., :2])
     found = solve(field(), y0, path.after(ts), inputs=path)
     stepped = solve(field(), y0, path.after(ts), inputs=path, controller=TIGHT)
-    torch.testing.assert_close(found.ys, stepped.ys, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found.ys, stepped.ys, rtol=1e-6, atol=1e-6)
     windows = ts[:, [0, 2, 5]]
     path = LogSignaturePath(ts, xs[..., :2], windows)
     found = solve(field(), y0, windows, inputs=path)
     torch.testing.assert_close(
-        found.ys, solve(field(), y0, windows, inputs=path, controller=TIGHT).ys, rtol=1e-8, atol=1e-8
+        found.ys, solve(field(), y0, windows, inputs=path, controller=TIGHT).ys, rtol=1e-6, atol=1e-6
     )
     assert "2 straight pieces" in found.plan
 
@@ -95,7 +95,7 @@ def test_a_jump_of_the_control_is_stepped_over_as_by_a_method():
     ts, xs, y0 = problem()
     twice = torch.cat([ts[:, :3], ts[:, 2:]], -1), torch.cat([xs[:, :3], xs[:, 2:] + 1.0], 1)
     found, stepped = (solve(field(), y0, ts, inputs=LinearPath(*twice), controller=c).ys for c in (None, TIGHT))
-    torch.testing.assert_close(found, stepped, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found, stepped, rtol=1e-6, atol=1e-6)
 
 
 def test_the_solution_is_a_path():

@@ -22,7 +22,8 @@ def problem(dtype=F64, seed=0):
     knots = (0.05 + 0.3 * torch.rand(4, 9, generator=generator, dtype=F64)).cumsum(-1)
     knots[2, -3:] = knots[2, -3:-2].clone()
     xs = torch.randn(4, 9, 2, generator=generator, dtype=F64).to(dtype)
-    ts = knots[:, :1] + torch.rand(4, 5, generator=generator, dtype=F64).cumsum(-1)
+    shares = torch.rand(4, 5, generator=generator, dtype=F64).cumsum(-1) / 5
+    ts = knots[:, :1] + shares * (knots[:, -1:] - knots[:, :1])
     return field, torch.randn(4, 3, generator=generator, dtype=F64).to(dtype), ts, knots[:, 0], knots, xs
 
 
