@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         terms,
         testing,
         train,
+        wirings,
     )
     from .compare import compare, compare_solvers
     from .forecast import Forecast, Forecaster, load
@@ -83,6 +84,7 @@ __all__ = [
     "terms",
     "testing",
     "train",
+    "wirings",
 ]
 
 __version__ = "0.1.0"

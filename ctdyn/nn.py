@@ -1,27 +1,46 @@
-"""The few layers and helpers that parts share: a perceptron, and sampling that leaves the global seed alone."""
+"""What parts share: a perceptron, recurrent matrices of low rank, and sampling that leaves the global seed alone."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.nn.utils import parametrize
 
 from ._config import Configurable
 
 
-__all__ = ["ACTIVATIONS", "MLP", "fork_rng", "rsample", "sample"]
+__all__ = ["ACTIVATIONS", "MLP", "LeCunTanh", "LowRankSparse", "fork_rng", "rsample", "sample"]
+
+
+class LeCunTanh(nn.Module):
+    r"""A hyperbolic tangent that keeps the variance of its input, :math:`1.7159 \tanh(0.666 x)`.
+
+    Reference:
+        Efficient BackProp, Y. LeCun, L. Bottou, G. B. Orr, K.-R. Mueller, 1998,
+        https://doi.org/10.1007/3-540-49430-8_2
+
+    Example:
+        >>> LeCunTanh()(torch.zeros(2))
+        tensor([0., 0.])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The activation, entry by entry."""
+        return 1.7159 * torch.tanh(0.666 * x)
 
 
 #: The activations that a saved configuration may name.
 ACTIVATIONS: Mapping[str, type[nn.Module]] = MappingProxyType(
     {
         activation.__name__: activation
-        for activation in (nn.ELU, nn.GELU, nn.Identity, nn.ReLU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Tanh)
+        for activation in (nn.ELU, nn.GELU, nn.Identity, LeCunTanh, nn.ReLU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Tanh)
     }
 )
 
@@ -72,6 +91,84 @@ class MLP(nn.Module, Configurable):
             `(..., out_size)`.
         """
         return self.layers(x)
+
+
+@dataclass(frozen=True)
+class LowRankSparse:
+    r"""A recurrent matrix as a product of two thin ones with most of its entries cut out; for robust recurrences.
+
+    .. math:: W = (U V) \odot M, \qquad U \in \mathbb{R}^{n \times r}, \; V \in \mathbb{R}^{r \times m}
+
+    The factors begin as the best ones for the matrix that was there; M is drawn once. Both lower the spectral radius:
+    the memory is shorter, and a shift of the inputs does less harm.
+
+    Args:
+        rank: r; None for as it is.
+        sparsity: the share of entries that is cut out, at least 0 and less than 1.
+
+    Raises:
+        ValueError: rank or sparsity do not fit.
+
+    Reference:
+        Leveraging Low-Rank and Sparse Recurrent Connectivity for Robust Closed-Loop Control, N. Tumma, M. Lechner,
+        N. Loo, R. Hasani, D. Rus, 2024, https://arxiv.org/abs/2310.03915
+
+    Example:
+        >>> gru = nn.GRUCell(3, 8)
+        >>> LowRankSparse(rank=2, sparsity=0.5).constrain(gru, "weight_hh")
+        >>> int(torch.linalg.matrix_rank(gru.parametrizations.weight_hh.original1)), gru.weight_hh.shape
+        (2, torch.Size([24, 8]))
+    """
+
+    rank: int | None = None
+    sparsity: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.rank < 1:
+            raise ValueError(f"rank must be at least 1; got {self.rank}.")
+        if not 0.0 <= self.sparsity < 1.0:
+            raise ValueError(f"sparsity must be at least 0 and less than 1; got {self.sparsity}.")
+
+    def constrain(self, module: nn.Module, name: str = "weight", columns: slice = slice(None)) -> None:
+        """Make a matrix of a module one of this kind, from now on.
+
+        Args:
+            module: what has the matrix.
+            name: of the parameter, `(out, in)`.
+            columns: which of them act on the state; the others stay free.
+
+        Raises:
+            ValueError: the matrix has a lower rank than is asked for.
+        """
+        parametrize.register_parametrization(module, name, _LowRankSparse(self, getattr(module, name), columns))
+
+
+class _LowRankSparse(nn.Module):
+    def __init__(self, form: LowRankSparse, matrix: Tensor, columns: slice) -> None:
+        super().__init__()
+        first, last, step = columns.indices(matrix.shape[1])
+        if step != 1:
+            raise ValueError(f"columns must be a plain range; got {columns}.")
+        self.first, self.last, self.rank = first, last, form.rank
+        smallest = min(matrix.shape[0], last - first)
+        if form.rank is not None and form.rank > smallest:
+            raise ValueError(f"rank must be at most {smallest}, the smaller side of the matrix; got {form.rank}.")
+        self.mask: Tensor
+        drawn = torch.rand(matrix.shape[0], last - first) >= form.sparsity
+        self.register_buffer("mask", drawn.to(matrix.dtype))
+
+    def forward(self, free: Tensor, *factors: Tensor) -> Tensor:
+        recurrent = factors[0] @ factors[1] if self.rank is not None else factors[0]
+        return torch.cat([free[:, : self.first], recurrent * self.mask, free[:, self.first :]], 1)
+
+    def right_inverse(self, matrix: Tensor) -> tuple[Tensor, ...]:
+        recurrent = matrix[:, self.first : self.last]
+        free = torch.cat([matrix[:, : self.first], matrix[:, self.last :]], 1)
+        if self.rank is None:
+            return free, recurrent.clone()
+        U, S, V = torch.linalg.svd(recurrent, full_matrices=False)
+        root = S[: self.rank].sqrt()
+        return free, U[:, : self.rank] * root, root[:, None] * V[: self.rank]
 
 
 @contextmanager

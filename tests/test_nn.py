@@ -4,7 +4,7 @@ from torch import nn
 from torch.distributions import Bernoulli, Beta, Categorical, Independent, MixtureSameFamily, Normal, StudentT
 
 from ctdyn._config import from_config, to_config
-from ctdyn.nn import ACTIVATIONS, MLP, fork_rng, rsample, sample
+from ctdyn.nn import ACTIVATIONS, MLP, LowRankSparse, fork_rng, rsample, sample
 
 
 DISTRIBUTIONS = [
@@ -98,3 +98,36 @@ def test_bad_sizes_and_activations_are_refused():
     for activation in ("tanh", nn.Tanh()):
         with pytest.raises(TypeError, match="activation"):
             MLP(1, 2, activation=activation)
+
+
+def test_a_recurrent_matrix_of_low_rank_begins_as_the_best_one_and_stays_sparse():
+    torch.manual_seed(0)
+    layer = nn.Linear(7, 6)
+    before = layer.weight.detach().clone()
+    LowRankSparse(rank=2, sparsity=0.5).constrain(layer, columns=slice(3, None))
+    form = layer.parametrizations.weight
+    torch.testing.assert_close(layer.weight[:, :3], before[:, :3])
+    U, S, V = torch.linalg.svd(before[:, 3:])
+    torch.testing.assert_close(layer.weight[:, 3:], (U[:, :2] * S[:2] @ V[:2]) * form[0].mask)
+    zeros = layer.weight == 0
+    assert 4 <= int(zeros.sum()) <= 20
+    layer(torch.randn(5, 7)).square().sum().backward()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter -= parameter.grad
+    assert torch.equal(layer.weight == 0, zeros)
+    assert torch.linalg.matrix_rank(form.original1 @ form.original2) == 2
+    # A saved one comes back with its mask.
+    again = nn.Linear(7, 6)
+    LowRankSparse(rank=2, sparsity=0.5).constrain(again, columns=slice(3, None))
+    again.load_state_dict(layer.state_dict())
+    assert torch.equal(again.weight, layer.weight)
+
+
+def test_matrices_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="rank must be at most 2"):
+        LowRankSparse(rank=3).constrain(nn.Linear(2, 6))
+    with pytest.raises(ValueError, match="sparsity must be"):
+        LowRankSparse(sparsity=1.0)
+    with pytest.raises(ValueError, match="rank must be at least 1"):
+        LowRankSparse(rank=0)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from .._config import Configurable
-from .._types import Inputs, State, Time
+from .._types import Inputs, State, States, Time, Times
 from ..structure import Transition
 
 
@@ -71,3 +72,27 @@ class Cell(nn.Module, Configurable, Transition, ABC):
             x: observed values, `(*batch, channel)`.
             mask: True where observed, `(*batch, channel)`; a series with nothing observed keeps its state.
         """
+
+    def scan(self, h: State, ts: Times, xs: Tensor, mask: Tensor, us: Tensor | None = None) -> tuple[States, States]:
+        """The states before and after every observation of a series, read from the first row to the last.
+
+        It is `update` and `evolve` in turns; a cell that can do better overrides it.
+
+        Args:
+            h: hidden states before the first row, `(*batch, hidden)`.
+            ts: times of the rows, monotone, `(*batch, time)`; from the last to the first they run backwards.
+            xs: observed values, `(*batch, time, channel)`.
+            mask: True where observed, `(*batch, time, channel)`.
+            us: inputs at the rows, each held until the next, `(*batch, time, input)`.
+
+        Returns:
+            The states before the observations and those after, each `(*batch, time, hidden)`.
+        """
+        before, after = [], []
+        for k in range(ts.shape[-1]):
+            if k > 0:
+                h = self.evolve(h, ts[..., k - 1], ts[..., k], None if us is None else us[..., k - 1, :])
+            before.append(h)
+            h = self.update(h, xs[..., k, :], mask[..., k, :])
+            after.append(h)
+        return torch.stack(before, -2), torch.stack(after, -2)

@@ -1,12 +1,14 @@
 """Fields: the right-hand sides of differential equations. Bring your own by subclassing one of the contracts.
 
 `VectorField` is any ordinary equation; a `DecayField` or a `SecondOrderField` says more of itself, and methods use it.
-`SDEField` is driven by noise, `CDEField` by a control path; an `ExactCDEField` needs no steps along straight lines.
+`SDEField` is driven by noise, `CDEField` by a control path; an `ExactCDEField` needs no steps along straight lines. A
+`Transition` is given by its answer, not by its velocity.
 """
 
 from .augment import Augment
-from .base import CDEField, DecayField, ExactCDEField, SDEField, SecondOrderField, VectorField
+from .base import CDEField, DecayField, ExactCDEField, SDEField, SecondOrderField, Transition, VectorField
 from .cde import LinearCDEField, MLPCDEField
+from .cfc import CfCMode, CfCTransition
 from .ct_rnn import CTRNNField
 from .geometric_sde import GeometricSDEField
 from .gru_ode import GRUODEField
@@ -22,6 +24,7 @@ from .mlp_sde import MLPSDEField
 from .scaled import Scaled
 from .second_order import AccelerationField, ForceField
 from .timed import BlendTime, ConcatSquashTime, ConcatTime, HyperTime, IgnoreTime, SquashTime, TimedLayer
+from .wired_cfc import WiredCfCTransition
 
 
 __all__ = [
@@ -30,6 +33,8 @@ __all__ = [
     "BlendTime",
     "CDEField",
     "CTRNNField",
+    "CfCMode",
+    "CfCTransition",
     "ConcatSquashTime",
     "ConcatTime",
     "DecayField",
@@ -56,5 +61,7 @@ __all__ = [
     "SeparableHamiltonianField",
     "SquashTime",
     "TimedLayer",
+    "Transition",
     "VectorField",
+    "WiredCfCTransition",
 ]

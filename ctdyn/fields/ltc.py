@@ -8,7 +8,9 @@ from torch.nn.functional import softplus
 
 from .._config import Configurable
 from .._types import Inputs, State, Time
+from ..wirings import Circuit, Wiring
 from ._arguments import check_arguments, check_sizes
+from ._synapses import Synapses, unsoftplus
 from .base import DecayField
 
 
@@ -27,7 +29,8 @@ class LTCField(DecayField, Configurable):
     and the largest of the leak levels :math:`l` and the reversal levels :math:`E`, whatever drives it.
 
     Args:
-        state_size: number of neurons.
+        units: number of neurons, each connected to each and two of three synapses exciting; or a `Wiring`, which says
+            where there are synapses and which excite.
         input_size: size of the inputs that drive the field; 0 for none.
 
     Raises:
@@ -43,53 +46,44 @@ class LTCField(DecayField, Configurable):
         torch.Size([5, 3])
     """
 
-    def __init__(self, state_size: int, *, input_size: int = 0) -> None:
+    def __init__(self, units: int | Wiring, *, input_size: int = 0) -> None:
         super().__init__()
+        self.wiring = units if isinstance(units, Wiring) else None
+        state_size = units.units if isinstance(units, Wiring) else units
         check_sizes(state_size, input_size)
         self.state_size = state_size
         self.input_size = input_size
-        self.raw_capacity = nn.Parameter(_unsoftplus(_uniform(state_size, low=0.4, high=0.6)))
-        self.raw_leak = nn.Parameter(_unsoftplus(_uniform(state_size, low=1e-3, high=1.0)))
-        self.leak_level = nn.Parameter(_uniform(state_size, low=-0.2, high=0.2))
-        self.synapses = _Synapses(state_size, state_size)
-        self.sensory = _Synapses(input_size, state_size) if input_size else None
+        # A wiring is drawn for a number of inputs; where there are none, for one that nobody reads.
+        circuit = None if self.wiring is None else self.wiring.connect(max(input_size, 1))
+        self.raw_capacity = nn.Parameter(unsoftplus(torch.empty(state_size).uniform_(0.4, 0.6)))
+        self.raw_leak = nn.Parameter(unsoftplus(torch.empty(state_size).uniform_(1e-3, 1.0)))
+        self.leak_level = nn.Parameter(torch.empty(state_size).uniform_(-0.2, 0.2))
+        self.synapses = Synapses(state_size, state_size, None if circuit is None else circuit.recurrent)
+        self.sensory = self._sensory(circuit) if input_size else None
+
+    def _sensory(self, circuit: Circuit | None) -> Synapses:
+        return Synapses(self.input_size, self.state_size, None if circuit is None else circuit.sensory)
 
     def decay(self, t: Time, y: State, u: Inputs | None = None) -> tuple[State, State]:
         """See `DecayField.decay`."""
         check_arguments(self, self.state_size, self.input_size, y, u)
-        capacity, leak = softplus(self.raw_capacity), softplus(self.raw_leak)
+        rate, drive = self.driven(u)
         conductance, current = self.synapses(y)
-        rate, drive = leak + conductance, leak * self.leak_level + current
+        capacity = softplus(self.raw_capacity)
+        return rate + conductance / capacity, drive + current / capacity
+
+    def driven(self, u: Inputs | None = None) -> tuple[Tensor, Tensor]:
+        """What leaks and inputs add to rates and drive, whatever the state; the neurons among themselves add the rest.
+
+        Args:
+            u: inputs, `(*batch, input)`; None where nothing drives the field.
+
+        Returns:
+            Parts of rate and drive, `(*batch, state)`, or `(state,)` without inputs.
+        """
+        capacity, leak = softplus(self.raw_capacity), softplus(self.raw_leak)
+        rate, drive = leak / capacity, leak * self.leak_level / capacity
         if u is not None and self.sensory is not None:
             conductance, current = self.sensory(u)
-            rate, drive = rate + conductance, drive + current
-        return rate / capacity, drive / capacity
-
-
-class _Synapses(nn.Module):
-    """From every source to every neuron: how far each is open, and to what level it pulls."""
-
-    def __init__(self, sources: int, neurons: int) -> None:
-        super().__init__()
-        shape = (sources, neurons)
-        self.raw_weight = nn.Parameter(_unsoftplus(_uniform(*shape, low=1e-3, high=1.0)))
-        self.slope = nn.Parameter(_uniform(*shape, low=3.0, high=8.0))
-        self.threshold = nn.Parameter(_uniform(*shape, low=0.3, high=0.8))
-        # Two of three excite.
-        self.level = nn.Parameter(torch.where(torch.rand(shape) < 2.0 / 3.0, 1.0, -1.0))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The conductance of each neuron and the current it lets in, `(*batch, neuron)`."""
-        gate = torch.sigmoid(self.slope * (x.unsqueeze(-1) - self.threshold))
-        weight = softplus(self.raw_weight)
-        # One product for both: the gates are what is large.
-        both = torch.einsum("...ij,ijk->...jk", gate, torch.stack([weight, weight * self.level], -1))
-        return both[..., 0], both[..., 1]
-
-
-def _uniform(*shape: int, low: float, high: float) -> Tensor:
-    return low + (high - low) * torch.rand(shape)
-
-
-def _unsoftplus(x: Tensor) -> Tensor:
-    return x + (-torch.expm1(-x)).log()
+            rate, drive = rate + conductance / capacity, drive + current / capacity
+        return rate, drive

@@ -8,13 +8,28 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import is_dataclass
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .. import cells, data, encoders, fields, integrate, likelihoods, linear, models, nn, processes, solvers, structure
+from .. import (
+    cells,
+    data,
+    encoders,
+    fields,
+    integrate,
+    likelihoods,
+    linear,
+    models,
+    nn,
+    processes,
+    solvers,
+    structure,
+    wirings,
+)
 from .._checks import CheckpointWriteError, DataError, few
 from .._config import Configurable, from_config, to_config
 from .._storage import check_writable, read_folder, sync_folder, write_file, write_folder
@@ -124,10 +139,10 @@ def load(dir: str | Path, model: Model | None = None) -> Forecaster:
 def _classes() -> Mapping[str, type]:
     """The closed list: what ctdyn exports and what remembers how it was built."""
     found: dict[str, type] = dict(nn.ACTIVATIONS)
-    for module in (nn, data, fields, solvers, integrate, cells, encoders, processes, likelihoods, models):
+    for module in (nn, wirings, data, fields, solvers, integrate, cells, encoders, processes, likelihoods, models):
         for name in module.__all__:
             value = getattr(module, name)
-            if inspect.isclass(value) and (issubclass(value, Configurable) or is_dataclass(value)):
+            if inspect.isclass(value) and (issubclass(value, Configurable | Enum) or is_dataclass(value)):
                 found[name] = value
     found.update({kind.__name__: kind for kind in (structure.Calculus, structure.Noise)})
     layers = (getattr(linear.layers, name) for name in linear.layers.__all__)

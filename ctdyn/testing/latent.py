@@ -79,7 +79,7 @@ def check_cell(cell: Cell, *, tolerance: float = 1e-9) -> None:
     """The contract of a `Cell`.
 
     No time and no observation leave the state exactly as it is; what stands under the mask does not matter; series do
-    not mix, each on its own interval; every parameter has a gradient.
+    not mix, each on its own interval; `scan` is the loop over `evolve` and `update`; every parameter has a gradient.
 
     Args:
         cell: what to check; it is copied and checked in float64.
@@ -113,7 +113,12 @@ def check_cell(cell: Cell, *, tolerance: float = 1e-9) -> None:
         one = slice(i, i + 1)
         same(cell.evolve(h[one], t0[one], t1[one]), evolved[one], tolerance, "series mix in evolve")
         same(cell.update(h[one], x[one], seen[one]), updated[one], tolerance, "series mix in update")
-    reached(cell, cell.update(evolved, x, seen).square().sum())
+    require(cell.read(evolved).shape == (len(h), cell.read_size), "what is read is not (*batch, read_size)")
+    reached(cell, cell.update(evolved, x, seen).square().sum() + cell.read(evolved).square().sum())
+    ts = torch.stack([t0, t0 + 0.3, t0 + 0.3, t0 + 2.0], -1)
+    xs, observed = x.unsqueeze(-2).expand(-1, 4, -1), torch.stack([seen, ~seen, seen, torch.zeros_like(seen)], -2)
+    for found, expected in zip(cell.scan(h, ts, xs, observed), Cell.scan(cell, h, ts, xs, observed), strict=True):
+        same(found, expected, tolerance, "scan is not evolve and update in turns")
 
 
 def check_encoder(encoder: Encoder, batch: IrregularBatch, *, tolerance: float = 1e-8) -> None:

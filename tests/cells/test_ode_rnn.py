@@ -1,15 +1,42 @@
+import inspect
+
 import pytest
 import torch
 
 from ctdyn import cells
-from ctdyn.cells import CRUCell, GRUDCell, GRUODEBayesCell, LEMCell, ODERNNCell
-from ctdyn.fields import VectorField
-from ctdyn.solvers import RK4, Euler
+from ctdyn.cells import (
+    CfCCell,
+    CRUCell,
+    GRUDCell,
+    GRUODEBayesCell,
+    LEMCell,
+    LTCCell,
+    ODELSTMCell,
+    ODERNNCell,
+)
+from ctdyn.fields import CfCMode, VectorField
+from ctdyn.nn import LowRankSparse
+from ctdyn.solvers import RK4, Euler, FusedEuler
 from ctdyn.testing import check_cell
+from ctdyn.wirings import AutoNCP
 
 
 PARTS = {
     "CRUCell": [lambda: CRUCell(2, 2, 3, (4,)), lambda: CRUCell(1, 1, 2, ())],
+    "CfCCell": [
+        lambda: CfCCell(2, 3),
+        lambda: CfCCell(1, 4, mode=CfCMode.PURE, hidden=(3, 3), reads_mask=False),
+        lambda: CfCCell(2, 4, mode=CfCMode.NO_GATE, hidden=(5,), recurrent=LowRankSparse(2, 0.3)),
+        lambda: CfCCell(2, AutoNCP(7, 2)),
+        lambda: CfCCell(2, 3, mixed_memory=True),
+    ],
+    "LTCCell": [
+        lambda: LTCCell(2, 3),
+        lambda: LTCCell(2, 3, solver=RK4(), num_steps=2),
+        lambda: LTCCell(2, AutoNCP(7, 2), solver=FusedEuler(), num_steps=3, reads_mask=False),
+        lambda: LTCCell(1, 3, mixed_memory=True),
+    ],
+    "ODELSTMCell": [lambda: ODELSTMCell(2, 3), lambda: ODELSTMCell(1, 2, solver=RK4(), num_steps=2)],
     "GRUDCell": [lambda: GRUDCell(2, 3)],
     "GRUODEBayesCell": [lambda: GRUODEBayesCell(2, 3), lambda: GRUODEBayesCell(1, 4, 16, solver=RK4(), num_steps=3)],
     "LEMCell": [lambda: LEMCell(2, 3), lambda: LEMCell(1, 4, step=0.3)],
@@ -33,7 +60,8 @@ class Driven(VectorField):
 
 
 def test_every_exported_cell_is_checked():
-    concrete = {name for name in cells.__all__ if name != "Cell"}
+    kinds = {name: getattr(cells, name) for name in cells.__all__}
+    concrete = {name for name, kind in kinds.items() if inspect.isclass(kind) and not inspect.isabstract(kind)}
     assert concrete == set(PARTS)
 
 

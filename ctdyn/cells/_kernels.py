@@ -1,0 +1,164 @@
+"""Steps of a liquid network in a row, compiled."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..fields._kernels import collect, trace_back
+from ..linear._elementary import _exp, kernel
+
+
+__all__ = ["exponential_back", "exponential_steps", "fused_back", "fused_steps"]
+
+
+@kernel
+def _decayed(y, a, b, h, after):
+    """After a time h at constant rates and drive."""
+    for r in range(y.shape[0]):
+        span = h[r]
+        for j in range(y.shape[1]):
+            rate = a[r, j]
+            moved = -_exp(-span * rate)[1] / max(rate, y.dtype.type(1e-12))
+            after[r, j] = y[r, j] + moved * (b[r, j] - rate * y[r, j])
+
+
+@kernel
+def _decayed_back(y, a, b, h, g, to_y, to_a, to_b, to_h):
+    """Overwrite the gradients to rate and drive, add those to state and span."""
+    for r in range(y.shape[0]):
+        span = h[r]
+        total = span - span
+        for j in range(y.shape[1]):
+            rate = max(a[r, j], y.dtype.type(1e-12))
+            kept, less = _exp(-span * rate)
+            moved, speed = -less / rate, b[r, j] - rate * y[r, j]
+            back = g[r, j] * moved
+            to_b[r, j] = back
+            to_a[r, j] = g[r, j] * speed * (span * kept - moved) / rate - back * y[r, j]
+            to_y[r, j] += g[r, j] * kept
+            total += g[r, j] * speed * kept
+        to_h[r] += total
+
+
+@kernel
+def _filled(y, rate, drive, weights, a, b):
+    """Rates and drive at a state."""
+    slope, offset, weight, pull = weights
+    for r in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            a[r, j] = rate[r, j]
+            b[r, j] = drive[r, j]
+    collect(y, slope, offset, weight, pull, a, b)
+
+
+@kernel
+def exponential_steps(rate, drive, gap, y, weights, count, states, room):
+    """The exponential midpoint; `states` is `(time, 2 count, series, neuron)`, the last of a time is its end."""
+    a, b, span, half = room
+    share = y.dtype.type(1.0) / y.dtype.type(count)
+    for k in range(rate.shape[0]):
+        for r in range(y.shape[0]):
+            span[r, 0] = gap[k, r] * share
+            half[r, 0] = span[r, 0] * y.dtype.type(0.5)
+        for n in range(count):
+            _filled(y, rate[k], drive[k], weights, a, b)
+            _decayed(y, a, b, half[:, 0], states[k, 2 * n])
+            _filled(states[k, 2 * n], rate[k], drive[k], weights, a, b)
+            _decayed(y, a, b, span[:, 0], states[k, 2 * n + 1])
+            y = states[k, 2 * n + 1]
+
+
+@kernel
+def exponential_back(rate, drive, gap, y0, weights, count, states, given, to_rate, to_drive, to_gap, to_y, to, room):
+    """Backwards through `exponential_steps`; `to_y` is left with the gradient to the first state."""
+    a, b, span, half, to_a, to_b, to_mid, moved = room
+    slope, offset, weight, pull = weights
+    to_slope, to_offset, to_weight, to_pull = to
+    share = y0.dtype.type(1.0) / y0.dtype.type(count)
+    for k in range(rate.shape[0] - 1, -1, -1):
+        for r in range(y0.shape[0]):
+            span[r, 0] = gap[k, r] * share
+            half[r, 0] = span[r, 0] * y0.dtype.type(0.5)
+            span[r, 1] = half[r, 1] = y0.dtype.type(0.0)
+        _plus(to_y, given[k])
+        for n in range(count - 1, -1, -1):
+            middle = states[k, 2 * n]
+            y = states[k, 2 * n - 1] if n > 0 else (states[k - 1, 2 * count - 1] if k > 0 else y0)
+            _zero(to_mid)
+            _zero(moved)
+            _filled(middle, rate[k], drive[k], weights, a, b)
+            _decayed_back(y, a, b, span[:, 0], to_y, moved, to_a, to_b, span[:, 1])
+            _plus(to_rate[k], to_a)
+            _plus(to_drive[k], to_b)
+            trace_back(middle, slope, offset, weight, pull, to_a, to_b, to_mid, to_slope, to_offset, to_weight, to_pull)
+            _filled(y, rate[k], drive[k], weights, a, b)
+            _decayed_back(y, a, b, half[:, 0], to_mid, moved, to_a, to_b, half[:, 1])
+            _plus(to_rate[k], to_a)
+            _plus(to_drive[k], to_b)
+            trace_back(y, slope, offset, weight, pull, to_a, to_b, moved, to_slope, to_offset, to_weight, to_pull)
+            for r in range(y0.shape[0]):
+                for j in range(y0.shape[1]):
+                    to_y[r, j] = moved[r, j]
+        for r in range(y0.shape[0]):
+            to_gap[k, r] = share * (span[r, 1] + y0.dtype.type(0.5) * half[r, 1])
+
+
+@kernel
+def fused_steps(rate, drive, gap, y, weights, count, states, room):
+    """Linearly implicit Euler; `states` is `(time, count, series, neuron)`."""
+    a, b = room[0], room[1]
+    one = y.dtype.type(1.0)
+    for k in range(rate.shape[0]):
+        for n in range(count):
+            _filled(y, rate[k], drive[k], weights, a, b)
+            after = states[k, n]
+            for r in range(y.shape[0]):
+                h = gap[k, r] / y.dtype.type(count)
+                for j in range(y.shape[1]):
+                    after[r, j] = (y[r, j] + h * b[r, j]) / (one + h * a[r, j])
+            y = after
+
+
+@kernel
+def fused_back(rate, drive, gap, y0, weights, count, states, given, to_rate, to_drive, to_gap, to_y, to, room):
+    """Backwards through `fused_steps`; `to_y` is left with the gradient to the first state."""
+    a, b, to_a, to_b, moved = room[0], room[1], room[4], room[5], room[7]
+    slope, offset, weight, pull = weights
+    to_slope, to_offset, to_weight, to_pull = to
+    one = y0.dtype.type(1.0)
+    for k in range(rate.shape[0] - 1, -1, -1):
+        _plus(to_y, given[k])
+        for n in range(count - 1, -1, -1):
+            y = states[k, n - 1] if n > 0 else (states[k - 1, count - 1] if k > 0 else y0)
+            _filled(y, rate[k], drive[k], weights, a, b)
+            after = states[k, n]
+            for r in range(y0.shape[0]):
+                h = gap[k, r] / y0.dtype.type(count)
+                total = h - h
+                for j in range(y0.shape[1]):
+                    back = to_y[r, j] / (one + h * a[r, j])
+                    moved[r, j] = back
+                    to_b[r, j] = h * back
+                    to_a[r, j] = -h * back * after[r, j]
+                    total += back * (b[r, j] - a[r, j] * after[r, j])
+                to_gap[k, r] += total / y0.dtype.type(count)
+            _plus(to_rate[k], to_a)
+            _plus(to_drive[k], to_b)
+            trace_back(y, slope, offset, weight, pull, to_a, to_b, moved, to_slope, to_offset, to_weight, to_pull)
+            for r in range(y0.shape[0]):
+                for j in range(y0.shape[1]):
+                    to_y[r, j] = moved[r, j]
+
+
+@kernel
+def _zero(x):
+    for r in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            x[r, j] = np.float32(0.0)
+
+
+@kernel
+def _plus(x, y):
+    for r in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            x[r, j] += y[r, j]
