@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir  # pyright: ignore[reportMissingImports]
 from numba import njit, types  # pyright: ignore[reportMissingImports]
-from numba.extending import overload  # pyright: ignore[reportMissingImports]
+from numba.extending import intrinsic, overload  # pyright: ignore[reportMissingImports]
 
 
-__all__ = ["allocating_kernel", "coefficients", "kernel", "slopes", "sum_kernel"]
+__all__ = ["allocating_kernel", "coefficients", "kernel", "prefetch", "slopes", "sum_kernel"]
 
 # No allocation inside: else every slice of an array counts its references, and for short rows that is most of the time.
 _OPTIONS: Any = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}, "_nrt": False}
@@ -51,6 +52,29 @@ def sum_kernel(function: Callable[..., Any]) -> Any:
 def allocating_kernel(function: Callable[..., Any]) -> Any:
     """Likewise, for a function that makes arrays of its own."""
     return njit(**_ALLOCATING_OPTIONS)(inspect.unwrap(function))
+
+
+@intrinsic
+def _prefetch_line(typing: Any, address: Any) -> Any:
+    """Ask for the cache line at an address; a hint, which may be wrong."""
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        # To be read, to be kept, data.
+        builder.call(function, [builder.inttoptr(args[0], pointer), number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), build
+
+
+@kernel
+def prefetch(row):
+    """Ask for a row that will be wanted soon: processors foresee rows in rising order alone, and not all others."""
+    address = row.ctypes.data
+    for offset in range(0, row.shape[0] * row.itemsize, 64):
+        _prefetch_line(address + offset)  # pyright: ignore[reportCallIssue]
 
 
 @kernel

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._elementary import coefficients, kernel, slopes, sum_kernel
+from ._elementary import coefficients, kernel, prefetch, slopes, sum_kernel
 
 
 __all__ = ["recurrence", "recurrence_gradients", "zoh", "zoh_gradients"]
 
 # Steps between two flushes of a sum in the dtype of the states into a double one.
 _FLUSH = 64
+# How many steps before a row is wanted it is asked for, where the walk goes down in memory.
+_AHEAD = 8
 
 
 @kernel
@@ -57,6 +59,11 @@ def recurrence(a, b, h0, out, reverse, share):
             k = length - 1 - s if reverse else s
             factor = a[ra, k if a.shape[1] > 1 else 0, j0:j1]
             before = h0[r, j0:j1] if s == 0 else out[r, k + 1 if reverse else k - 1, j0:j1]
+            if reverse and k >= _AHEAD:
+                prefetch(b[r, k - _AHEAD, j0:j1])
+                prefetch(out[r, k - _AHEAD, j0:j1])
+                if a.shape[1] > 1:
+                    prefetch(a[ra, k - _AHEAD, j0:j1])
             _step(factor, before, b[r, k, j0:j1], out[r, k, j0:j1])
 
 
@@ -76,6 +83,15 @@ def recurrence_gradients(a, arrays, results, options, zeros, share):
             factor = a[ra, (0 if s == 0 else ahead) if a.shape[1] > 1 else 0, j0:j1]
             after = zeros[j0:j1] if s == 0 else to_b[r, ahead, j0:j1]
             result = to_b[r, k, j0:j1]
+            if not reverse and k >= _AHEAD:
+                prefetch(g[r, k - _AHEAD, j0:j1])
+                prefetch(to_b[r, k - _AHEAD, j0:j1])
+                if a.shape[1] > 1:
+                    prefetch(a[ra, k - _AHEAD, j0:j1])
+                if mode != 0:
+                    prefetch(h[r, k - _AHEAD, j0:j1])
+                if mode == 1:
+                    prefetch(to_a[r, k - _AHEAD, j0:j1])
             if mode == 0:
                 _step_back(factor, after, g[r, k, j0:j1], result)
                 continue
@@ -150,6 +166,9 @@ def zoh(steps, arrays, options, room, share):
                 coefficients(own, dt[rd, k if dt.shape[1] > 1 else 0], paired, kept, gain)
             cleared = reset.shape[1] > 0 and reset[rr, k]
             for i in range(r, r1 if shared else r + 1):
+                if reverse and k >= _AHEAD:
+                    prefetch(v[i, k - _AHEAD, c0:c1])
+                    prefetch(out[i, k - _AHEAD, c0:c1])
                 before = h0[i, c0:c1] if s == 0 else out[i, k + 1 if reverse else k - 1, c0:c1]
                 before = zeros if cleared else before
                 if paired:
@@ -273,6 +292,11 @@ def zoh_gradients(steps, arrays, results, options, room, share):
             cleared = reset.shape[1] > 0 and reset[rr, k]
             keeps = step * 0 + (not cleared)
             for i in range(r, r1 if shared else r + 1):
+                if not reverse and k >= _AHEAD:
+                    prefetch(v[i, k - _AHEAD, c0:c1])
+                    prefetch(g[i, k - _AHEAD, c0:c1])
+                    prefetch(h[i, k - _AHEAD, c0:c1])
+                    prefetch(to_v[i, k - _AHEAD, c0:c1])
                 before = h0[i, c0:c1] if s == length - 1 else h[i, k + 1 if reverse else k - 1, c0:c1]
                 before = zeros if cleared else before
                 x, cotangents, behind, result = v[i, k, c0:c1], g[i, k, c0:c1], carry[i, c0:c1], to_v[i, k, c0:c1]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ._backends import ScanBackend, Steps, ZohGradients
-from ._coefficients import decay, held_gain, held_gain_slope
+from ._coefficients import StepValues, step_values
 from ._recycling import empty_like
 
 
@@ -57,7 +57,8 @@ class TiledScan(ScanBackend):
                 carry.copy_(self._fill_back(_cut(factors, tile), cotangents[:, tile], carry, part, reverse))
                 if to_a is not None:
                     change = to_a[rows, tile] if whole else torch.empty_like(part)
-                    _conjugate_before(h[rows], _row(h0, rows), tile, reverse, change)
+                    for here, before in _before(h[rows], _row(h0, rows), tile, reverse):
+                        torch.conj_physical(before.expand_as(change[:, here]), out=change[:, here])
                     change *= part
                     if not whole:
                         _add_reduced(_cut(_row(to_a, rows), tile), change)
@@ -68,11 +69,11 @@ class TiledScan(ScanBackend):
         for rows, tiles in self._tiles(v, steps.reverse):
             before = _row(h0, rows)
             for tile in tiles:
-                lam, dt, _, kept = _coefficients(steps, rows, tile)
+                kept, values = _coefficients(steps, rows, tile, slope=False)
                 states = out[rows, tile]
                 x = v[rows, tile]
-                if not steps.impulse:
-                    x = torch.mul(held_gain(lam, dt), x, out=states)
+                if values.gain is not None:
+                    x = torch.mul(values.gain, x, out=states)
                 self._fill(kept, x, before, states, steps.reverse)
                 before = states[:, 0 if steps.reverse else -1]
         return out
@@ -88,30 +89,32 @@ class TiledScan(ScanBackend):
         for rows, tiles in self._tiles(h, not steps.reverse):
             carry = to_h0[rows]
             for tile in tiles:
-                lam, dt, full, kept = _coefficients(steps, rows, tile)
+                kept, (full, gain, slope) = _coefficients(steps, rows, tile, slope=needs_lam)
                 x = v[rows, tile]
                 states = torch.empty_like(x, memory_format=torch.contiguous_format)
                 carry.copy_(self._fill_back(kept, g[rows, tile], carry, states, steps.reverse))
-                gain = None if steps.impulse else held_gain(lam, dt)
                 if to_v is not None:
                     part = to_v[rows, tile]
                     part.copy_(states) if gain is None else torch.mul(states, torch.conj_physical(gain), out=part)
                 if to_lam is None and to_dt is None:
                     continue
-                before = torch.empty_like(states)
-                _conjugate_before(h[rows], _row(h0, rows), tile, steps.reverse, before)
-                flow = before.conj_physical_().mul_(kept)
+                lam, dt = _row(steps.lam, rows)[:, None], _cut(_row(steps.dt, rows)[..., None], tile)
+                flow = torch.empty_like(states)
+                for here, before in _before(h[rows], _row(h0, rows), tile, steps.reverse):
+                    torch.mul(_cut(kept, here), before, out=flow[:, here])
                 states.conj_physical_()
                 if to_lam is not None:
                     change = flow * dt
-                    if gain is not None:
-                        change += held_gain_slope(lam, dt, full, gain) * x
-                    _add_reduced(_row(to_lam, rows), (states * change).sum(1).conj_physical_())
+                    if slope is not None:
+                        change.addcmul_(slope, x)
+                    _add_reduced(_row(to_lam, rows), change.mul_(states).sum(1).conj_physical_())
                 if to_dt is not None:
-                    flow = flow.mul_(lam)
+                    flow.mul_(lam)
                     if gain is not None:
-                        flow += full * x
-                    _add_reduced(_cut(_row(to_dt, rows)[..., None], tile), _real(states * flow).sum(-1, keepdim=True))
+                        flow.addcmul_(full, x)
+                    _add_reduced(
+                        _cut(_row(to_dt, rows)[..., None], tile), _real(flow.mul_(states).sum(-1, keepdim=True))
+                    )
         return to_lam, to_dt, to_v, to_h0
 
     def _tiles(self, x: Tensor, reverse: bool) -> Iterator[tuple[slice, list[slice]]]:
@@ -133,13 +136,13 @@ class TiledScan(ScanBackend):
         return out[:, end] * a[:, end]
 
 
-def _coefficients(steps: Steps, rows: slice, tile: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Eigenvalues `(row, 1, state)`, steps `(row, time, 1)`, and the decay without and with resets."""
+def _coefficients(steps: Steps, rows: slice, tile: slice, *, slope: bool) -> tuple[Tensor, StepValues]:
+    """The decay with resets, and all coefficients without."""
     lam, dt = _row(steps.lam, rows)[:, None], _cut(_row(steps.dt, rows)[..., None], tile)
-    full = kept = decay(lam, dt)
-    if steps.reset is not None:
-        kept = torch.where(_row(steps.reset, rows)[:, tile, None], 0.0, full)
-    return lam, dt, full, kept
+    values = step_values(lam, dt, impulse=steps.impulse, slope=slope)
+    if steps.reset is None:
+        return values.kept, values
+    return torch.where(_row(steps.reset, rows)[:, tile, None], 0.0, values.kept), values
 
 
 def _real(x: Tensor) -> Tensor:
@@ -158,15 +161,17 @@ def _add_reduced(total: Tensor, part: Tensor) -> None:
     total += part.sum_to_size(total.shape)
 
 
-def _conjugate_before(h: Tensor, h0: Tensor | None, tile: slice, reverse: bool, out: Tensor) -> None:
-    """The conjugates of the states that the steps of a tile began with."""
+def _before(h: Tensor, h0: Tensor | None, tile: slice, reverse: bool) -> Iterator[tuple[slice, Tensor]]:
+    """Parts of a tile, and the states that their steps began with."""
     start, stop = tile.start, tile.stop
+    edge = h.new_zeros(1, 1, 1) if h0 is None else h0[:, None]
     if reverse:
         last = min(stop, h.shape[1] - 1)
-        inner, source, edge = out[:, : last - start], h[:, start + 1 : last + 1], out[:, -1] if last < stop else None
+        yield slice(0, last - start), h[:, start + 1 : last + 1]
+        if last < stop:
+            yield slice(last - start, None), edge
     else:
         first = max(start, 1)
-        inner, source, edge = out[:, first - start :], h[:, first - 1 : stop - 1], out[:, 0] if first > start else None
-    torch.conj_physical(source, out=inner)
-    if edge is not None:
-        edge.zero_() if h0 is None else torch.conj_physical(h0, out=edge)
+        yield slice(first - start, None), h[:, first - 1 : stop - 1]
+        if first > start:
+            yield slice(0, 1), edge
