@@ -38,6 +38,34 @@ def test_convolution_is_the_scan(length: int, dtype: torch.dtype, tolerance: flo
         assert float(error) < tolerance
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 2e-5)], ids=str)
+def test_scan_convolution_steps_and_a_dense_solve_are_one(dtype: torch.dtype, tolerance: float) -> None:
+    lam, weight = system(1, 8)
+    length, dt = 40, torch.full((1,), 0.1, dtype=torch.float64)
+    u = torch.randn(length, 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    # All states at once: (1 - shift kron diag(a)) h = gain u.
+    a, gain = torch.exp(lam[0] * dt), held_gain(lam[0], dt)
+    shift = torch.diag(torch.ones(length - 1, dtype=torch.float64), -1).to(a.dtype)
+    system_matrix = torch.eye(8 * length, dtype=a.dtype) - torch.kron(shift, torch.diag(a))
+    h = torch.linalg.solve(system_matrix, (gain * u).flatten()).unflatten(0, (length, 8))
+    expected = (h @ weight[0]).real
+
+    wide = PAIRS[dtype]
+    low, v, w = lam[0].to(wide), u.to(wide).expand(length, 8), weight[0].to(wide)
+    step = dt.to(dtype)
+    found = {"scan": (zoh_scan(low, step, v) @ w).real}
+    before, ys = torch.zeros(8, dtype=wide), []
+    for k in range(length):
+        before = zoh_scan(low, step, v[k : k + 1], before)[0]
+        ys.append((before @ w).real)
+    found["steps"] = torch.stack(ys)
+    kernel = exponential_kernel(low[None], (w * held_gain(low, step))[None], step[None], length)
+    found["convolution"] = causal_convolution(kernel, u.to(dtype))[:, 0]
+    for name, y in found.items():
+        error = float((y.double() - expected).abs().max() / expected.abs().max())
+        assert error < tolerance, f"{name} is off by {error:.1e}"
+
+
 def test_convolution_is_the_sum() -> None:
     draw = torch.Generator().manual_seed(0)
     for dtype in (torch.float64, torch.complex128):

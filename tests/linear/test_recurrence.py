@@ -28,7 +28,7 @@ from ctdyn.linear import (
     zoh_scan,
 )
 from ctdyn.linear._backends import Steps
-from ctdyn.linear._coefficients import held_gain_slope
+from ctdyn.linear._coefficients import held_gain_slope, step_values
 
 
 DOUBLE = {
@@ -373,6 +373,23 @@ def test_coefficients_keep_their_digits(z: float, turn: complex) -> None:
     torch.testing.assert_close(held_gain_slope(lam, dt, decay(lam, dt), got), expected, rtol=4e-14, atol=0.0)
     single = held_gain(lam.to(torch.complex64), dt.float())
     torch.testing.assert_close(single.to(got.dtype), got, rtol=1e-5, atol=0.0)
+    # All of them at once, as the scans in plain torch make them.
+    at_once = step_values(lam.reshape(1, 1, 1), dt.reshape(1, 1, 1), impulse=False, slope=True)
+    for value, one in zip(at_once, (decay(lam, dt), got, expected), strict=True):
+        torch.testing.assert_close(value.squeeze(), one, rtol=4e-14, atol=0.0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_eigenvalues_too_small_to_be_inverted(dtype: torch.dtype) -> None:
+    real = torch.empty(0, dtype=dtype).real.dtype
+    lam = torch.tensor([0.0, torch.finfo(real).tiny / 64.0, -1e-20], dtype=real).to(dtype)
+    dt = torch.tensor([0.0, 1e-3, 7.0], dtype=real)
+    values = step_values(lam.reshape(1, 1, 3), dt.reshape(1, 3, 1), impulse=False, slope=True)
+    ones = torch.ones(1, 3, 3, dtype=dtype)
+    torch.testing.assert_close(values.kept, ones, rtol=0.0, atol=0.0)
+    for value, expected in zip(values[1:], (dt, 0.5 * dt * dt), strict=True):
+        torch.testing.assert_close(value, expected[None, :, None] * ones)
+    torch.testing.assert_close(held_gain(lam, dt[:, None]), values.gain[0])
 
 
 def test_results_that_are_dropped_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
