@@ -18,6 +18,7 @@ __all__ = [
     "Calculus",
     "DecayField",
     "ExactCDEField",
+    "Explained",
     "Noise",
     "SDEField",
     "SecondOrderField",
@@ -146,6 +147,20 @@ class SecondOrderField(VectorField, ABC):
             )
         q, p = y.chunk(2, -1)
         return torch.cat([self.velocity(t, p), self.force(t, q, u)], -1)
+
+
+class Explained(ABC):
+    """Something that says how its equation is solved, and why: a mixin of the parts that models are made of.
+
+    Example:
+        >>> from ctdyn.cells import GRUDCell
+        >>> isinstance(GRUDCell(1, 2), Explained)
+        True
+    """
+
+    @abstractmethod
+    def explain(self) -> str:
+        """Which way its equation is solved, and why: one sentence."""
 
 
 class Transition(ABC):

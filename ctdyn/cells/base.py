@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from .._config import Configurable
 from .._types import Inputs, State, States, Time, Times
-from ..structure import Transition
+from ..integrate import explain
+from ..structure import Explained, Transition
 
 
 __all__ = ["Cell"]
 
 
-class Cell(nn.Module, Configurable, Transition, ABC):
+class Cell(nn.Module, Configurable, Transition, Explained, ABC):
     """A hidden state with continuous dynamics and an update by observations.
 
     A time interval of length zero and an observation with an empty mask both leave the state exactly as it is; that
@@ -62,6 +63,10 @@ class Cell(nn.Module, Configurable, Transition, ABC):
     def transition(self, y: State, t0: Time, t1: Time, u: Inputs | None = None) -> State:
         """As `evolve`, under the name that `solve` knows."""
         return self.evolve(y, t0, t1, u)
+
+    def explain(self) -> str:
+        """Which way the state is carried over an interval; see `Explained.explain`."""
+        return explain(self)
 
     @abstractmethod
     def update(self, h: State, x: Tensor, mask: Tensor) -> State:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .._types import Inputs, State, Time
 from ..fields import GRUODEField
-from ..integrate import evolve
+from ..integrate import evolve, explain
 from ..paths import ConstantPath
 from ..solvers import ExponentialMidpoint, Solver
 from ..terms import ODETerm
@@ -66,6 +66,11 @@ class GRUODEBayesCell(Cell):
         self.weight = nn.Parameter(torch.randn(num_channels, 4, features) / 2.0)
         self.bias = nn.Parameter(torch.full((num_channels, features), 0.1))
         self.gru = nn.GRUCell(num_channels * features, hidden_size)
+
+    def explain(self) -> str:
+        """See `Explained.explain`."""
+        steps = f"{self.num_steps} step{'s' if self.num_steps > 1 else ''} per interval"
+        return f"{explain(self.field, solver=self.solver)}; {steps}, never through other queries"
 
     def evolve(self, h: State, t0: Time, t1: Time, u: Inputs | None = None) -> State:
         """See `Cell.evolve`."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .._types import Inputs, State, Time
 from ..fields import MLPField, VectorField
-from ..integrate import evolve
+from ..integrate import evolve, explain
 from ..paths import ConstantPath
 from ..solvers import Midpoint, Solver
 from ..terms import ODETerm
@@ -55,6 +55,11 @@ class ODERNNCell(Cell):
         self.solver = Midpoint() if solver is None else solver
         self.num_steps = num_steps
         self.gru = nn.GRUCell(2 * num_channels, hidden_size)
+
+    def explain(self) -> str:
+        """See `Explained.explain`."""
+        steps = f"{self.num_steps} step{'s' if self.num_steps > 1 else ''} per interval"
+        return f"{explain(self.field, solver=self.solver)}; {steps}, never through other queries"
 
     def evolve(self, h: State, t0: Time, t1: Time, u: Inputs | None = None) -> State:
         """See `Cell.evolve`; a field that is driven by inputs sees them held over the interval."""

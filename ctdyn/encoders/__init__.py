@@ -1,8 +1,10 @@
-"""From a batch of irregular series to what a latent process needs to know about each of them."""
+"""From a batch of irregular series to what a latent process, or a label, needs to know about each of them."""
 
 from .attention import AttentionEncoder
 from .base import Encoder, Encoding, Sites, start_time
 from .bidirectional_gru import BidirectionalGRUEncoder
+from .cde import CDEEncoder
+from .cell import CellEncoder
 from .convolution import ConvolutionEncoder
 from .gru import GRUEncoder
 from .ode_rnn import ODERNNEncoder
@@ -14,6 +16,8 @@ from .state_space import StateSpaceEncoder
 __all__ = [
     "AttentionEncoder",
     "BidirectionalGRUEncoder",
+    "CDEEncoder",
+    "CellEncoder",
     "ConvolutionEncoder",
     "Encoder",
     "Encoding",

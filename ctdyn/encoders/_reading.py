@@ -1,4 +1,4 @@
-"""What encoders share: reading the observed rows of a batch backwards in time, and the head that ends in `q0`."""
+"""What encoders share: reading the observed rows of a batch, backwards or forwards, and the head that ends in `q0`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..data import IrregularBatch
 from ..nn import MLP
 
 
-__all__ = ["NormalHead", "backwards", "read_inputs", "read_noise", "read_rates", "read_values", "take_rows"]
+__all__ = ["NormalHead", "backwards", "forwards", "read_inputs", "read_noise", "read_rates", "read_values", "take_rows"]
 
 #: The narrowest `q0`: without a floor a confident encoder ends in infinite densities.
 _MIN_STD = 1e-3
@@ -50,6 +50,22 @@ def backwards(batch: IrregularBatch) -> tuple[Tensor, Tensor]:
     width = max(int(count.max()) if count.numel() else 0, 1)
     order = observed.flip(-1).sort(dim=-1, descending=True, stable=True).indices[..., :width]
     return length - 1 - order, torch.arange(width, device=observed.device) < count
+
+
+def forwards(batch: IrregularBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Times, values and mask of the rows that hold an observation, first to last, and which of them are real."""
+    observed = batch.observed
+    count = observed.sum(-1, keepdim=True)
+    if not observed.shape[-1]:
+        raise ValueError("the batch has no times to read; pass at least one (unobserved) row.")
+    width = max(int(count.max()) if count.numel() else 0, 1)
+    order = observed.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[..., :width]
+    real = torch.arange(width, device=observed.device) < count
+    # A series that has been read to its end waits there.
+    order = torch.where(real, order, order.gather(-1, (count - 1).clamp(min=0)))
+    rows = order[..., None].expand(*order.shape, batch.values.shape[-1])
+    mask = batch.mask.gather(-2, rows) & real[..., None]
+    return batch.times.gather(-1, order), torch.where(mask, batch.values.gather(-2, rows), 0.0), mask, real
 
 
 def take_rows(x: Tensor, rows: Tensor) -> Tensor:

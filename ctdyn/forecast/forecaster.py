@@ -19,6 +19,7 @@ from ..data import (
     Extrapolate,
     Interpolate,
     IrregularBatch,
+    Reconstruct,
     Scaler,
     Series,
     SeriesSet,
@@ -29,7 +30,7 @@ from ..data import (
     loader,
     pad,
 )
-from ..models import Encodes, ExactlyFitted, Generative, Model, Predictive
+from ..models import Encodes, ExactlyFitted, Generative, Labels, Model, Predictive
 from ..models.base import input_path
 from ..paths import Path as ControlPath
 from .queries import at_times, gap_times, horizon_times, typical_gap
@@ -58,7 +59,8 @@ class Forecaster:
         model: what to fit; its channels are those of the series.
         scaler: the units that the model works in; default: `Standardize()`.
         windows: how training series are cut into context and target; default:
-            `AnyOf(Interpolate(), Extrapolate(include_context=True))`, for filling gaps and for forecasts alike.
+            `AnyOf(Interpolate(), Extrapolate(include_context=True))`, for filling gaps and for forecasts alike; whole
+            series, `Reconstruct()`, for a model that predicts labels.
         seed: seed of the training and of every answer.
 
     Example:
@@ -81,7 +83,8 @@ class Forecaster:
     ) -> None:
         self.model = model
         self.scaler = Standardize() if scaler is None else scaler
-        self.windows = AnyOf(Interpolate(), Extrapolate(include_context=True)) if windows is None else windows
+        usual = Reconstruct() if isinstance(model, Labels) else AnyOf(Interpolate(), Extrapolate(include_context=True))
+        self.windows = usual if windows is None else windows
         self.seed = seed
         self.fitted = False
         self._unfitted = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -264,6 +267,35 @@ class Forecaster:
                 rows.append(model.encode(self._in_units(self.scaler_.units(raw), raw))[0].cpu().numpy())
         table = np.stack(rows) if rows else np.zeros((0, 0))
         return pd.DataFrame({"id": list(series.ids)} | {f"z{i}": column for i, column in enumerate(table.T)})
+
+    def predict_label(self, series: SeriesSet) -> pd.DataFrame:
+        """What the model says of the labels of each series.
+
+        Args:
+            series: what to read; labels that it has are not looked at.
+
+        Returns:
+            A frame with the columns id, label, value (the most probable class, or the mean), and for a class `p0`, `p1`
+            ... (the probabilities), for a number `std`.
+
+        Raises:
+            TypeError: the model predicts no labels.
+            ValueError: the Forecaster is not fitted.
+        """
+        from .labels import label_frame
+
+        model = self.model
+        if not isinstance(model, Labels):
+            raise TypeError(f"{type(model).__name__} predicts no labels; use a SequenceModel.")
+        series = self._checked(series)
+        to_fitted = _clock(self.axis_, series.axis)
+        model.eval()
+        found = []
+        for one in series:
+            raw = pad([replace(one, times=to_fitted(one.times))])
+            with torch.no_grad():
+                found.append(model.predict_label(self._in_units(self.scaler_.units(raw), raw)))
+        return label_frame(series.ids, series.label_names, found)
 
     def score(
         self, series: SeriesSet, task: WindowMaker | None = None, *, num_samples: int = 100, **options: Any

@@ -8,6 +8,7 @@
 | `KoopmanVAE` | Naiman et al. 2024 | per-point sites, oscillators, perceptron decoder | fill, forecast, generate |
 | `LatentVAE` | the composition behind it | any encoder, process, likelihood and objective | those of its parts |
 | `FilteringModel` | De Brouwer et al. 2019; Schirmer et al. 2022 | any cell, heteroscedastic decoder | forecast |
+| `SequenceModel` | Kidger et al. 2020; Walker et al. 2025 | any encoder, labels | classes, numbers |
 | `LinearGaussianSSM` | Hartikainen, Sarkka 2010 | Matern processes that all channels read | fill, forecast, generate |
 | `HoldLast` | - | the last observation | baseline |
 | `LinearInterpolation` | - | a line between neighbours | baseline |
@@ -16,7 +17,7 @@
 | `HippoProphecy` | Arangath Joseph et al. 2024 | a HiPPO memory per channel, carried on | baseline |
 """
 
-from .base import Encodes, ExactlyFitted, Generative, Loss, Model, Predictive, Scorable
+from .base import Encodes, ExactlyFitted, Generative, Labels, Loss, Model, Predictive, Scorable
 from .baselines import Baseline, HoldLast, LinearInterpolation, MaternGP, OwnMean, PointBaseline
 from .filtering import FilteringModel
 from .koopman_vae import KoopmanVAE
@@ -27,6 +28,7 @@ from .linear_gaussian import ExpectationMaximisation, Fitting, LinearGaussianSSM
 from .markovian_gp_vae import MarkovianGPVAE
 from .objectives import ELBO, IWAE, Anneal, Objective
 from .prophecy import HippoProphecy
+from .sequence import SequenceModel
 
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "HippoProphecy",
     "HoldLast",
     "KoopmanVAE",
+    "Labels",
     "LatentODE",
     "LatentSDE",
     "LatentVAE",
@@ -58,4 +61,5 @@ __all__ = [
     "PointBaseline",
     "Predictive",
     "Scorable",
+    "SequenceModel",
 ]

@@ -15,9 +15,10 @@ from ..data.channels import Channel
 from ..likelihoods import entry_log_prob, masked_log_prob
 from ..nn import sample
 from ..paths import LinearPath, Path
+from ..structure import Explained
 
 
-__all__ = ["Encodes", "ExactlyFitted", "Generative", "Loss", "Model", "Predictive", "Scorable", "input_path"]
+__all__ = ["Encodes", "ExactlyFitted", "Generative", "Labels", "Loss", "Model", "Predictive", "Scorable", "input_path"]
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,21 @@ class Model(nn.Module, Configurable, ABC):
             generator: the source of randomness.
         """
 
+    def explain(self) -> str:
+        """Which way the equations inside of the model are solved, and why: one line per part that has one.
+
+        Example:
+            >>> from ctdyn.models import LatentODE, OwnMean
+            >>> print(OwnMean([Channel("pulse")]).explain())
+            OwnMean: there is no equation to solve
+        """
+        told: dict[str, str] = {}
+        for name, part in self.named_modules():
+            # What a part is made of is its own business.
+            if isinstance(part, Explained) and not any(name.startswith(f"{owner}.") for owner in told):
+                told[name] = f"{name}: {part.explain()}"
+        return "\n".join(told.values()) if told else f"{type(self).__name__}: there is no equation to solve"
+
 
 class Generative(ABC):
     """Capability: makes new series without seeing any.
@@ -235,6 +251,20 @@ class Encodes(ABC):
     @abstractmethod
     def encode(self, context: IrregularBatch) -> Tensor:
         """A fixed-size description of each series, `(*batch, feature)`."""
+
+
+class Labels(ABC):
+    """Capability: maps a whole series to labels.
+
+    Example:
+        >>> from ctdyn import models
+        >>> issubclass(models.SequenceModel, models.Labels), issubclass(models.LatentODE, models.Labels)
+        (True, False)
+    """
+
+    @abstractmethod
+    def predict_label(self, context: IrregularBatch) -> Distribution:
+        """The distribution of the labels of each series, of batch shape `(*batch, label)` and no event axes."""
 
 
 class ExactlyFitted(ABC):

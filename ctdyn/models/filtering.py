@@ -9,6 +9,7 @@ from .._types import Times
 from ..cells import Cell
 from ..data import IrregularBatch, Window
 from ..data.channels import Channel
+from ..encoders._reading import forwards
 from ..likelihoods import Gaussian, HeteroscedasticScale, Likelihood, PerKind, masked_log_prob
 from ..paths import Path
 from .base import Encodes, Loss, Model, Predictive, input_path
@@ -125,7 +126,7 @@ class FilteringModel(Model, Encodes):
                 f"the model was built for {len(self.channels)} channels {[c.name for c in self.channels]}; the batch "
                 f"has {given}."
             )
-        times, values, mask, real = _observed_rows(context)
+        times, values, mask, real = forwards(context)
         h = self._start(context)
         states = [h]
         at = times[..., 0]
@@ -144,22 +145,6 @@ class FilteringModel(Model, Encodes):
         if context.static is None or given != self.static_size:
             raise ValueError(f"the model was built for {self.static_size} static covariates; the batch has {given}.")
         return h + self.from_static(context.static)
-
-
-def _observed_rows(batch: IrregularBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Times, values and mask of the rows that hold an observation, first to last, and which of them are real."""
-    observed = batch.observed
-    count = observed.sum(-1, keepdim=True)
-    if not observed.shape[-1]:
-        raise ValueError("the batch has no times to read; pass at least one (unobserved) row.")
-    width = max(int(count.max()) if count.numel() else 0, 1)
-    order = observed.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[..., :width]
-    real = torch.arange(width, device=observed.device) < count
-    # A series that has been read to its end waits there.
-    order = torch.where(real, order, order.gather(-1, (count - 1).clamp(min=0)))
-    rows = order[..., None].expand(*order.shape, batch.values.shape[-1])
-    mask = batch.mask.gather(-2, rows) & real[..., None]
-    return batch.times.gather(-1, order), torch.where(mask, batch.values.gather(-2, rows), 0.0), mask, real
 
 
 def _usual(size: int, channels: Sequence[Channel]) -> Likelihood:

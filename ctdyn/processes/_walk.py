@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from .._types import State, Time, Times
-from ..integrate import Adjoint, ConstantStep, solve
+from ..integrate import Adjoint, ConstantStep, explain, solve
 from ..paths import ConstantPath, Path, StoredBrownian
 from ..solvers import EulerMaruyama, Solver
 from ..structure import SDEField
@@ -65,6 +65,11 @@ class Walk:
     def __post_init__(self) -> None:
         if not 0 < self.dt < float("inf"):
             raise ValueError(f"dt, the length of a step on the clock of the series, must be positive; got {self.dt}.")
+
+    def explain(self, field: SDEField) -> str:
+        """Which way the walk is taken, and why."""
+        solver = EulerMaruyama() if self.solver is None else self.solver
+        return explain(field, solver=solver, controller=ConstantStep(self.dt), adjoint=self.adjoint)
 
     def run(
         self, field: SDEField, z0: Tensor, nodes: Tensor, held: Tensor | None, generator: Generator | None

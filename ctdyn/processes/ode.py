@@ -8,11 +8,11 @@ from torch.distributions import Distribution, Independent, Normal
 
 from .._types import Time, Times
 from ..encoders import Encoding
-from ..integrate import Adjoint, StepController, solve
+from ..integrate import Adjoint, StepController, explain, solve
 from ..nn import rsample
 from ..paths import Path
 from ..solvers import Solver
-from ..structure import VectorField
+from ..structure import Explained, VectorField
 from ._grid import own_grid, take_rows
 from ._initial import closed_form_kl, kl_by_dimension
 from .base import LatentProcess, LatentSample
@@ -21,7 +21,7 @@ from .base import LatentProcess, LatentSample
 __all__ = ["ODEProcess"]
 
 
-class ODEProcess(LatentProcess):
+class ODEProcess(LatentProcess, Explained):
     r"""A random initial state that follows an ordinary differential equation.
 
     .. math:: z_{t_0} \sim p(z), \qquad \frac{dz}{dt} = f(t, z, u(t))
@@ -107,6 +107,10 @@ class ODEProcess(LatentProcess):
         """See `LatentProcess.prior`."""
         z0 = rsample(self.p0, (num_samples, *t0.shape), generator=generator)
         return LatentSample(zs=self._trajectories(z0, t0, ts, inputs))
+
+    def explain(self) -> str:
+        """See `Explained.explain`."""
+        return explain(self.field, solver=self.solver, controller=self.controller, adjoint=self.adjoint)
 
     def _trajectories(self, z0: Tensor, t0: Time, ts: Times, inputs: Path | None) -> Tensor:
         """States at `ts` from those at `t0`: forwards in time, and backwards where a time lies before `t0`."""

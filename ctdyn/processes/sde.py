@@ -14,7 +14,7 @@ from ..integrate import Adjoint
 from ..nn import MLP, rsample
 from ..paths import Path
 from ..solvers import Solver
-from ..structure import SDEField
+from ..structure import Explained, SDEField
 from ..terms import brownian_size
 from ._initial import closed_form_kl, kl_by_dimension
 from ._walk import Walk, between, nodes_until
@@ -24,7 +24,7 @@ from .base import LatentProcess, LatentSample
 __all__ = ["SDEProcess"]
 
 
-class SDEProcess(LatentProcess):
+class SDEProcess(LatentProcess, Explained):
     r"""A stochastic differential equation as a prior; as a posterior, the same with a drift that is told what comes.
 
     .. math::
@@ -95,6 +95,10 @@ class SDEProcess(LatentProcess):
     def p0(self) -> Distribution:
         """The prior of the initial state, of event shape `(latent,)`."""
         return Independent(Normal(self.prior_mean, self.prior_log_std.exp(), validate_args=False), 1)
+
+    def explain(self) -> str:
+        """See `Explained.explain`."""
+        return self.walk.explain(self.field)
 
     def posterior(
         self,

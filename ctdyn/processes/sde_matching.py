@@ -13,7 +13,7 @@ from .._types import Time, Times
 from ..encoders import Encoding
 from ..nn import MLP, rsample
 from ..paths import Path
-from ..structure import Calculus, Noise, SDEField
+from ..structure import Calculus, Explained, Noise, SDEField
 from ._initial import closed_form_kl, kl_by_dimension
 from ._walk import Walk, between, nodes_until
 from .base import LatentProcess, LatentSample
@@ -22,7 +22,7 @@ from .base import LatentProcess, LatentSample
 __all__ = ["MatchedSDEProcess"]
 
 
-class MatchedSDEProcess(LatentProcess):
+class MatchedSDEProcess(LatentProcess, Explained):
     r"""A stochastic differential equation as a prior, and a posterior whose marginals are known: no solver to train.
 
     .. math::
@@ -101,6 +101,10 @@ class MatchedSDEProcess(LatentProcess):
     def p0(self) -> Distribution:
         """The prior of the initial state, of event shape `(latent,)`."""
         return Independent(Normal(self.prior_mean, self.prior_log_std.exp(), validate_args=False), 1)
+
+    def explain(self) -> str:
+        """See `Explained.explain`."""
+        return f"no solver within the context, where the marginals are known; beyond it {self.walk.explain(self.field)}"
 
     def posterior(
         self,

@@ -1,6 +1,7 @@
 """Contracts of the parts of the library as executable checks: a new part is done when its check passes."""
 
 from .controlled import check_cde_field
+from .labelling import check_labels
 from .latent import check_cell, check_encoder, check_likelihood, check_process, example_window
 from .layers import check_layer
 from .linear import check_linear
@@ -17,6 +18,7 @@ __all__ = [
     "check_encoder",
     "check_engine",
     "check_field",
+    "check_labels",
     "check_layer",
     "check_likelihood",
     "check_linear",

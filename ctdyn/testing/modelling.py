@@ -15,7 +15,7 @@ from ..models.base import input_path
 from ._judging import alone, padded, poisoned, reached, require, same, shifted
 
 
-__all__ = ["check_model"]
+__all__ = ["check_model", "classes_in"]
 
 
 def check_model(model: Model, window: Window, *, autonomous: bool = True, steps: int = 25) -> None:
@@ -107,7 +107,7 @@ def _check_answers(model: Model, window: Window) -> None:
 
 
 def _check_configuration(model: Model, window: Window) -> None:
-    again = from_config(to_config(model), {cls.__name__: cls for cls in _classes(model)}).double()
+    again = from_config(to_config(model), {cls.__name__: cls for cls in classes_in(model)}).double()
     again.load_state_dict(model.state_dict())
     for got, want in zip(_predict(again, window), _predict(model, window), strict=True):
         same(got, want, 1e-12, "the model made again from its configuration and weights predicts differently")
@@ -180,16 +180,25 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(getattr(value, f.name))
 
 
-def _classes(value: Any) -> set[type]:
-    """The classes that a configuration of `value` names."""
+def classes_in(value: Any) -> set[type]:
+    """The classes that a configuration of `value` names.
+
+    Args:
+        value: a configurable object, or anything that one is made of.
+
+    Example:
+        >>> from ctdyn.data import Standardize
+        >>> [kind.__name__ for kind in classes_in(Standardize())]
+        ['Standardize']
+    """
     if isinstance(value, type):
         return {value}
     if isinstance(value, Configurable):
-        return {type(value)}.union(*(_classes(item) for item in value._arguments.values()))
+        return {type(value)}.union(*(classes_in(item) for item in value._arguments.values()))
     if isinstance(value, Mapping):
-        return set().union(*(_classes(item) for item in value.values()))
+        return set().union(*(classes_in(item) for item in value.values()))
     if isinstance(value, list | tuple):
-        return set().union(*(_classes(item) for item in value))
+        return set().union(*(classes_in(item) for item in value))
     if dataclasses.is_dataclass(value):
-        return {type(value)}.union(*(_classes(getattr(value, f.name)) for f in dataclasses.fields(value)))
+        return {type(value)}.union(*(classes_in(getattr(value, f.name)) for f in dataclasses.fields(value)))
     return set()

@@ -2,11 +2,13 @@ import pytest
 import torch
 
 from ctdyn import encoders
-from ctdyn.cells import Cell
+from ctdyn.cells import Cell, GRUDCell, ODERNNCell
 from ctdyn.data import IrregularBatch
 from ctdyn.encoders import (
     AttentionEncoder,
     BidirectionalGRUEncoder,
+    CDEEncoder,
+    CellEncoder,
     ConvolutionEncoder,
     GRUEncoder,
     ODERNNEncoder,
@@ -15,6 +17,8 @@ from ctdyn.encoders import (
     StateSpaceEncoder,
     start_time,
 )
+from ctdyn.fields import LinearCDEField, LogODEField, MLPCDEField
+from ctdyn.paths import Control, LinearPath, RectilinearPath
 from ctdyn.testing import check_encoder, example_window
 
 
@@ -27,6 +31,13 @@ PARTS = {
         lambda: BidirectionalGRUEncoder(2, 3, 2, 5, reads_rates=True),
         lambda: BidirectionalGRUEncoder(2, 3, 2, 5, input_size=2, static_size=3, reads_noise=True),
     ],
+    "CDEEncoder": [
+        lambda: CDEEncoder(2, 4, MLPCDEField(4, 5)),
+        lambda: CDEEncoder(2, 4, LinearCDEField(4, 5, block_size=2), Control(LinearPath), average=True),
+        lambda: CDEEncoder(2, 4, LinearCDEField(4, 5, block_size=1), Control(RectilinearPath, causal=True)),
+        lambda: CDEEncoder(2, 4, LogODEField(MLPCDEField(4, 3), 3), Control(LinearPath, counts=0.0, window=2)),
+    ],
+    "CellEncoder": [lambda: CellEncoder(GRUDCell(2, 3)), lambda: CellEncoder(ODERNNCell(2, 3), average=True)],
     "ConvolutionEncoder": [
         lambda: ConvolutionEncoder(2, 3, 2, 5),
         lambda: ConvolutionEncoder(2, 3, 2, 5, kernel_size=3, stride=2, input_size=2, static_size=3),
