@@ -51,13 +51,9 @@ class CellEncoder(Encoder):
         """See `Encoder.forward`."""
         times, values, mask, real = forwards(batch)
         h = self.h0.expand(*batch.batch_shape, -1)
-        at, total = times[..., 0], 0.0
-        for t, x, seen, row in zip(times.unbind(-1), values.unbind(-2), mask.unbind(-2), real.unbind(-1), strict=True):
-            h = self.cell.update(self.cell.evolve(h, at, t), x, seen)
-            at = t
-            if self.average:
-                total = total + torch.where(row.unsqueeze(-1), self.cell.read(h), 0.0)
+        read = self.cell.read(self.cell.scan(h, times, values, mask)[1])
         if not self.average:
-            return Encoding(static=self.cell.read(h))
-        count = real.sum(-1, keepdim=True)
-        return Encoding(static=torch.where(count > 0, total / count.clamp(min=1), self.cell.read(h)))
+            return Encoding(static=read[..., -1, :])
+        # Of a series without any observation there is one row, in which nothing was seen.
+        weight = torch.where(real.any(-1, keepdim=True), real, 1.0).to(read.dtype)
+        return Encoding(static=(weight.unsqueeze(-1) * read).sum(-2) / weight.sum(-1, keepdim=True))

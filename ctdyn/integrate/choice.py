@@ -135,7 +135,7 @@ def explain(
         check_transition(
             term, inputs, solver=solver, controller=controller, adjoint=adjoint, event=event, aux=aux or None
         )
-        return f"exact: {why_transition(term)}"
+        return f"in one piece: {why_transition(term)}"
     if isinstance(term, SDEField):
         # Which motion drives it does not matter here.
         equation: Term = SDETerm(term, VirtualBrownianTree.draw((1,), 1), inputs)

@@ -339,7 +339,7 @@ def _carried(field: Transition, y0: Tensor, ts: Tensor, clock: Clock, inputs: Pa
         raise TypeError(f"{type(field).__name__} knows its state only where it was asked for: ask for the times in ts.")
 
     stats = {"steps": none, "rejected": none, "evaluations": none}
-    return _judged(ts, ys, stats, f"exact: {why_transition(field)}", dense, y0, clock, throw)
+    return _judged(ts, ys, stats, f"in one piece: {why_transition(field)}", dense, y0, clock, throw)
 
 
 def _judged(

@@ -254,7 +254,7 @@ def test_cells_are_carried_by_themselves():
     ts = torch.tensor([[0.0, 1.0], [2.0, 5.0]], dtype=F64)
     ys = solve(cell, y0, ts).ys
     torch.testing.assert_close(ys[:, 1], cell.evolve(y0, ts[:, 0], ts[:, 1]))
-    assert explain(cell).startswith("exact: GRUDCell")
+    assert explain(cell).startswith("in one piece: GRUDCell")
     with pytest.raises(TypeError, match=r"solver=Dopri5\(\) needs a velocity"):
         solve(cell, y0, ts, solver=Dopri5())
 

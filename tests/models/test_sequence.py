@@ -136,7 +136,7 @@ def test_what_solves_a_model_is_explained():
     )
     told = {name: SequenceModel.classifier(CHANNELS, build(), 2).explain() for name, build in ENCODERS.items()}
     assert told["GRU"] == "SequenceModel: there is no equation to solve"
-    assert told["GRU-D"].startswith("encoder.cell: exact: GRUDCell")
+    assert told["GRU-D"].startswith("encoder.cell: in one piece: GRUDCell")
     assert told["ODE-RNN"].startswith("encoder.cell: Midpoint()")
     assert "MLPCDEField" not in told["ODE-RNN"]
     assert told["neural CDE"].startswith("encoder: RK4() with StepTo")
