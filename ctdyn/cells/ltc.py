@@ -10,7 +10,7 @@ from .._types import State, States, Times
 from ..fields import LTCField
 from ..fields._scan import run_loop
 from ..fields._synapses import is_compiled
-from ..integrate import evolve
+from ..integrate import evolve, explain
 from ..paths import ConstantPath
 from ..solvers import ExponentialMidpoint, FusedEuler, Solver
 from ..terms import ODETerm
@@ -85,6 +85,11 @@ class LTCCell(HeldCell):
         self.input_shift = nn.Parameter(torch.zeros(num_channels))
         self.output_scale = nn.Parameter(torch.ones(self.motor_size))
         self.output_shift = nn.Parameter(torch.zeros(self.motor_size))
+
+    def explain(self) -> str:
+        """See `Explained.explain`."""
+        steps = f"{self.num_steps} step{'s' if self.num_steps > 1 else ''} per interval"
+        return f"{explain(self.field, solver=self.solver)}; {steps}, never through other queries"
 
     def outputs(self, h: State) -> Tensor:
         """See `HeldCell.outputs`; motor neurons come first."""

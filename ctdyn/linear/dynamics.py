@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .._config import Configurable
-from ..structure import Explained
+from ._explained import ExactlySolved
 from ._matrix_scan import matrix_recurrence
 from ._tensors import concretely
 from .holds import HeldBefore, Hold
@@ -84,7 +83,7 @@ class Discretization:
         return full(self.A_bar), inputs[0], inputs[1]
 
 
-class LinearDynamics(nn.Module, Configurable, Explained, ABC):
+class LinearDynamics(nn.Module, ExactlySolved, ABC):
     r"""Linear dynamics, which need no solver: between any two times the answer is exact.
 
     .. math:: dy = (A y + B u(t))\,dt + dW, \qquad \mathrm{Cov}(dW) = S\,dt
@@ -120,10 +119,6 @@ class LinearDynamics(nn.Module, Configurable, Explained, ABC):
         if state_size < 1:
             raise ValueError(f"state_size must be at least 1; got {state_size}.")
         self.state_size = state_size
-
-    def explain(self) -> str:
-        """Which way the equation is solved, and why."""
-        return f"exact: {type(self).__name__} is linear, so that its flow over any interval is known: no step is needed"
 
     @property
     @abstractmethod
