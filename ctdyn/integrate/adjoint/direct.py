@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from ..._types import State, States
+from ...solvers.base import StepState
 from ..dense import Record
 from ..loop import Replay
+from ._pieces import Ended, Pieces, even, first_nodes
 from .base import Adjoint
 
 
 __all__ = ["Direct"]
+
+_AT_ONCE = 4096
+"""The most steps whose states are held where no gradient is wanted: a million small tensors are gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,16 @@ class Direct(Adjoint):
         return self.compile
 
     def run(self, replay: Replay, y0: State) -> tuple[States, list[Tensor], Record | None]:
-        """The replay as it stands."""
-        segment = replace(replay, compile=self.compile).run(y0)
+        """The replay as it stands; a long one without gradients piece by piece, of which only the outputs are kept."""
+        replay = replace(replay, compile=self.compile)
+        if replay.num_steps > _AT_ONCE and not torch.is_grad_enabled():
+            bounds = even(replay.num_steps, math.ceil(replay.num_steps / _AT_ONCE))
+            ended = Pieces.cut(replay, bounds).chain(y0, None, _outputs)
+            return ended.ys, [*ended.nodes, ended.y1], None
+        segment = replay.run(y0)
         return segment.ys, segment.nodes, segment.record
+
+
+def _outputs(piece: Replay, y: State, state: StepState) -> Ended:
+    segment = piece.run(y, state)
+    return Ended(segment.ys, segment.y1, segment.state, first_nodes(segment))
