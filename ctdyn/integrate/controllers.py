@@ -298,7 +298,7 @@ class PIDController(AdaptiveController):
         better = (0.01 / torch.where(flat, 1.0, steepest)) ** (1.0 / solver.error_order)
         better = torch.where(flat, torch.clamp(guess * 1e-3, min=1e-6), better)
         step = torch.minimum(torch.minimum(100.0 * guess, torch.nan_to_num(better, nan=0.0)), span)
-        return torch.where(step > 0, step, 1e-6 * span)
+        return torch.minimum(_rounded(torch.where(step > 0, step, 1e-6 * span)), span)
 
     def start(self, t0: Time) -> tuple[Tensor, ...]:
         """The errors of the two steps before: as if they had met the tolerance."""
@@ -314,12 +314,12 @@ class PIDController(AdaptiveController):
         safety = (0.9 if order < 8 else 0.8) if self.safety is None else self.safety
         factor = safety * ratio ** (-(self.icoeff + self.pcoeff + self.dcoeff) / order)
         if not (self.pcoeff or self.dcoeff):
-            return Verdict(accept, factor.clamp(0.2, 10.0), finite, memory)
+            return Verdict(accept, _rounded(factor.clamp(0.2, 10.0)), finite, memory)
         before, earlier = memory
         factor = factor * before ** ((self.pcoeff + 2.0 * self.dcoeff) / order) * earlier ** (-self.dcoeff / order)
         factor = torch.where(accept, factor.clamp(0.2, 10.0), factor.clamp(0.2, 1.0))
         memory = (torch.where(accept, ratio, before), torch.where(accept, before, earlier))
-        return Verdict(accept, factor, finite, memory)
+        return Verdict(accept, _rounded(factor), finite, memory)
 
     def tightened(self, share: Tensor) -> AdaptiveController:
         """The same control with a share of its tolerances for each series, `(*batch,)`."""
@@ -346,6 +346,11 @@ class PIDController(AdaptiveController):
 
 
 PIDController.__init__ = suggesting(PIDController.__init__)
+
+
+def _rounded(length: Tensor) -> Tensor:
+    """To 8 bits: the rounding of an error depends on the company of a series, and must not move its steps."""
+    return length.to(torch.bfloat16).to(length.dtype)
 
 
 def _rms(x: Tensor) -> Tensor:

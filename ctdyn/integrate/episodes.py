@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,9 +22,19 @@ from .status import Status
 
 __all__ = ["EpisodePath", "run_episodes"]
 
+_LOOSER = 30.0
+"""How much looser the solve is with which one with events is compared: half as dear, and so much less exact."""
+
+_LEAST = 1e-4
+"""The smallest share of the tolerances that the time of an event may ask for."""
+
 
 def run_episodes(problem: Problem, events: Sequence[Event]) -> tuple[Answer, Events]:
     """Solve to the next event of each series, let it jump, and go on from there on a clock of its own.
+
+    Tolerances bound the error of states. Where a condition is flat, or the solution leads past a saddle, times are far
+    worse: those of adaptive steps are compared with the times of a looser solve, and series in which they are not good
+    to about the relative tolerance are solved within as small a share of it as that takes.
 
     Args:
         problem: the problem without its events.
@@ -48,10 +59,59 @@ def run_episodes(problem: Problem, events: Sequence[Event]) -> tuple[Answer, Eve
             f"{type(problem.solver).__name__} has no dense output to find an event on; use a method for ordinary "
             "equations such as Tsit5()."
         )
+    run = _solved(problem, events)
+    share, spent = _shares(run)
+    if share is not None:
+        tighter = problem.tightened(share)
+        again = None if tighter is None else _solved(replace(tighter, throw=False), events)
+        if again is not None and not bool(((again.status != Status.SUCCESS) & (run.status == Status.SUCCESS)).any()):
+            spent, run = spent + run.stats["evaluations"], again
+    run.stats["evaluations"] = run.stats["evaluations"] + spent
+    return run.result()
+
+
+def _solved(problem: Problem, events: Sequence[Event]) -> _Run:
     run = _Run(problem, events)
     while run.go_on():
         run.episode()
-    return run.result()
+    return run
+
+
+@torch.no_grad()
+def _shares(run: _Run) -> tuple[Tensor | None, Tensor]:
+    """The share of the tolerances that the events of each series need, None where all of it will do; and evaluations.
+
+    The error of the looser solve is what the two differ by, and errors go with a power of the tolerance.
+    """
+    problem, one = run.problem, torch.ones_like(run.reached.detach())
+    nothing = torch.zeros_like(run.status)
+    control, finest = problem.controller, 100.0 * torch.finfo(problem.y0.dtype).eps
+    if not isinstance(control, PIDController) or not run.happened:
+        return None, nothing
+    rtol = torch.as_tensor(control.rtol, dtype=torch.float64, device=one.device)
+    rtol = rtol.amax(-1) if rtol.dim() > one.dim() else rtol
+    looser = problem.tightened(_LOOSER * one)
+    if looser is None or not bool((rtol > 0).all()):
+        return None, nothing
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        other = _solved(replace(looser, y0=problem.y0.detach(), throw=False), run.events)
+    times, loose = _side_by_side(run.times(), other.times())
+    apart = (times - loose).abs() / (rtol.unsqueeze(-1) * times.abs().clamp(min=1.0))
+    # An event of one solve alone: nothing is known of its time but that it is hard to tell.
+    apart = torch.where(times.isnan() & loose.isnan(), 0.0, apart).nan_to_num(nan=torch.inf).amax(-1)
+    power = problem.solver.order / (problem.solver.order + 1.0)
+    error = apart * _LOOSER**-power
+    share = torch.where(error > 1.0, (0.5 / error) ** (1.0 / power), one)
+    least = torch.maximum(torch.full_like(share, _LEAST), finest / rtol).clamp(max=1.0)
+    share = torch.where((error > 1.0) & (run.status == Status.SUCCESS), torch.maximum(share, least), one)
+    return (share if bool((share < 1.0).any()) else None), other.stats["evaluations"]
+
+
+def _side_by_side(*times: Tensor) -> list[Tensor]:
+    """Times of different counts, filled up with NaN."""
+    width = max(x.shape[-1] for x in times)
+    return [torch.nn.functional.pad(x, (0, width - x.shape[-1]), value=torch.nan) for x in times]
 
 
 class _Run:
@@ -73,6 +133,10 @@ class _Run:
         self.starts: list[Time] = []
         self.paths: list[Callable[[], Path]] = []
         self.reached = clock.t0
+
+    def times(self) -> Times:
+        """When the events of each series happened, `(*batch, event)`."""
+        return _collect(self.happened, self.stopped, self.problem.y0, self.judged).times.detach()
 
     def go_on(self) -> bool:
         return bool(self.running.any())

@@ -201,7 +201,14 @@ class Problem:
 
     def _tightened(self, where: Tensor) -> Problem | None:
         """The same problem with a share of the tolerances for some series; None if the control has none."""
-        share = torch.where(where, _SHARE, torch.ones_like(self.clock.t0.detach()))
+        return self.tightened(torch.where(where, _SHARE, torch.ones_like(self.clock.t0.detach())))
+
+    def tightened(self, share: Tensor) -> Problem | None:
+        """The same problem within a share of the tolerances for each series, `(*batch,)`; None if the control has none.
+
+        Args:
+            share: above 1 to loosen them.
+        """
         control = self.controller.tightened(share) if isinstance(self.controller, AdaptiveController) else None
         return None if control is None else replace(self, controller=control, solver=self.solver.tightened(share))
 
