@@ -14,7 +14,7 @@ from .._types import State, Time, Times
 from ..solvers.base import Solver, shared
 from ..terms import Term
 from .clock import Clock, landing_times
-from .options import suggesting
+from .options import with_suggestions
 
 
 __all__ = [
@@ -122,6 +122,7 @@ class AdaptiveController(StepController):
         return None
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class ConstantStep(GridController):
     r"""Steps of one length, :math:`t_0 + k\,dt` in every series whatever is asked for; the last one is cut at the end.
@@ -169,6 +170,7 @@ class ConstantStep(GridController):
         return ((clock.end - clock.t0).detach().abs() / self.dt * (1 - 1e-12) - 1e-12).ceil().clamp(min=1.0)
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class StepTo(GridController):
     """The same number of equal steps in each interval between neighbouring output times of each series.
@@ -217,6 +219,7 @@ class StepTo(GridController):
         return torch.cat([inner.flatten(0, 1), ends[-1:]])
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class PIDController(AdaptiveController):
     r"""Steps chosen so that the estimated local error of each series stays at the tolerance.
@@ -343,9 +346,6 @@ class PIDController(AdaptiveController):
     def __repr__(self) -> str:
         named = ((field.name, getattr(self, field.name)) for field in fields(self))
         return f"PIDController({', '.join(f'{name}={_brief(value)}' for name, value in named)})"
-
-
-PIDController.__init__ = suggesting(PIDController.__init__)
 
 
 def _rounded(length: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from .._types import State, States, Time, Times
 from ..solvers.base import Solver, Step
 from ..terms import Term
 from .loop import Watch
+from .options import with_suggestions
 
 
 __all__ = ["Crossing", "Event", "EventWatch", "Events", "first_crossing"]
@@ -22,6 +23,7 @@ _SAMPLES = 8
 _REFINEMENTS = 18  # each cuts an interval into eight: 54 bits
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class Event:
     r"""Something that happens to a series when a condition crosses zero: it stops there, or jumps and goes on.

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import ParamSpec, TypeVar
 
 
-__all__ = ["check_options", "suggesting"]
+__all__ = ["check_options", "suggesting", "with_suggestions"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C", bound=type)
 
 #: What options of torchdiffeq, torchode and diffrax are called here.
 _ELSEWHERE: Mapping[str, str] = {
@@ -59,6 +60,22 @@ def suggesting(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return checked
+
+
+def with_suggestions(cls: C) -> C:
+    """A class whose constructor answers an unknown keyword with the name that was probably meant.
+
+    Args:
+        cls: its constructor takes named options.
+
+    Example:
+        >>> from ctdyn.integrate import StepTo
+        >>> StepTo(num_step=3)
+        Traceback (most recent call last):
+        TypeError: StepTo() has no option 'num_step'; did you mean num_steps?
+    """
+    cls.__init__ = suggesting(cls.__init__)
+    return cls
 
 
 def check_options(owner: str, given: Iterable[str], known: Iterable[str]) -> None:

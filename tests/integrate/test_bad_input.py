@@ -8,6 +8,7 @@ from ctdyn._checks import MaxStepsError, NonFiniteError, StepSizeError
 from ctdyn.integrate import (
     AdjointInstabilityWarning,
     Backsolve,
+    Checkpoint,
     ConstantStep,
     Event,
     PIDController,
@@ -54,6 +55,13 @@ CASES = {
     "solver-33, of the controller": (lambda: PIDController(rtoll=1e-3), TypeError, ["rtoll", "did you mean rtol?"]),
     "solver-33, of another library": (lambda: ask(method="dopri5"), TypeError, ["method", "solver=Dopri5()"]),
     "solver-33, of an engine": (lambda: TorchDiffEq("dopri5", max_num_step=9), TypeError, ["mean max_num_steps?"]),
+    "solver-33, of fixed steps": (
+        lambda: ConstantStep(step_size=0.1),
+        TypeError,
+        ["step_size", "(dt=...)"],
+    ),
+    "solver-33, of an adjoint": (lambda: Checkpoint(segment=4), TypeError, ["segment", "mean segments?"]),
+    "solver-33, of an event": (lambda: Event(decay, directoin=1), TypeError, ["directoin", "mean direction?"]),
     "solver-39": (
         lambda: ask(event=Event(lambda t, y: torch.nan * y[..., 0])),
         NonFiniteError,

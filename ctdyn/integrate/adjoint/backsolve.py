@@ -18,6 +18,7 @@ from ...terms import SDETerm
 from ..controllers import PIDController, StepController
 from ..dense import Record
 from ..loop import Replay
+from ..options import with_suggestions
 from ._pieces import Ended, Pieces, apart, first_nodes, first_step
 from ._sweep import Sweep
 from ._tracing import Held, pull, refuse_second
@@ -31,6 +32,7 @@ _STEPS_AT_ONCE = 64
 _ALLOWED = 100.0
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class Backsolve(Adjoint):
     r"""The continuous adjoint: the state and its sensitivity are solved backwards, in memory that does not grow.

@@ -14,6 +14,7 @@ from ..._types import State, States
 from ...solvers.base import StepState
 from ..dense import Record
 from ..loop import Replay
+from ..options import with_suggestions
 from ._pieces import Ended, Pieces, apart, empty_like, even, first_nodes, first_step, flat, like
 from ._tracing import Held, pull, refuse_second
 from .base import Adjoint
@@ -22,6 +23,7 @@ from .base import Adjoint
 __all__ = ["Checkpoint", "recomputed"]
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class Checkpoint(Adjoint):
     r"""Back-propagation that keeps only the states between segments and recomputes the rest: exact, less memory.

@@ -12,6 +12,7 @@ from ..._types import State, States
 from ...solvers.base import StepState
 from ..dense import Record
 from ..loop import Replay
+from ..options import with_suggestions
 from ._pieces import Ended, Pieces, even, first_nodes
 from .base import Adjoint
 
@@ -22,6 +23,7 @@ _AT_ONCE = 4096
 """The most steps whose states are held where no gradient is wanted: a million small tensors are gigabytes."""
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class Direct(Adjoint):
     """Back-propagation through the steps: exact and fastest; memory grows with the number of steps. The default.

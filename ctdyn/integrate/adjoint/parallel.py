@@ -14,12 +14,14 @@ from ...solvers.base import Step
 from ..controllers import GridController, StepController
 from ..dense import Record, rows_of
 from ..loop import Replay
+from ..options import with_suggestions
 from .base import Adjoint
 
 
 __all__ = ["ParallelInTime"]
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class ParallelInTime(Adjoint):
     r"""Take all fixed steps at once: the steps are one equation for all states, solved by repeated linear scans.

@@ -16,6 +16,7 @@ from ...solvers.base import StepState
 from ...solvers.reversible import ReversibleMethod, ReversibleSolver
 from ..dense import Record
 from ..loop import Replay
+from ..options import with_suggestions
 from ._pieces import Ended, Pieces, apart, empty_like, first_nodes, first_step, flat, like
 from ._tracing import Held, pull, refuse_second
 from .base import Adjoint
@@ -25,6 +26,7 @@ from .checkpoint import recomputed
 __all__ = ["Reversible"]
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class Reversible(Adjoint):
     """Back-propagation that undoes the steps on its way back: exact, in memory that hardly grows with the steps.
