@@ -33,6 +33,9 @@ def linear_recurrence(
     Real or complex. First and second derivatives, forward-mode derivatives, `torch.func` and `torch.compile` work. The
     backward pass saves nothing but the arguments and the result. Half precision is computed in single precision.
 
+    Values are not looked at: that would cost as much as the scan. A factor beyond 1 grows, and an entry that is not
+    finite spoils the states of its series from there on, and of no other. The layers and `LinearDynamics` check theirs.
+
     Args:
         a: factors, broadcastable to `b`: `(*batch, time, state)`, `(time, state)` for all series, `(state,)` for all
             times. A zero forgets the past.
@@ -110,6 +113,9 @@ def zoh_scan(
     The coefficients are accurate for every step and eigenvalue, zero included, and are never stored: the backward pass
     makes them again. A step of length zero changes nothing if it adds nothing (a held input adds nothing), which is how
     ragged batches are padded. A time scale per state, as in S5, is a factor on `lam` and on `v`.
+
+    Of the values only the steps are looked at. An eigenvalue with a positive real part grows, and an input that is not
+    finite spoils the states of its series from there on, and of no other.
 
     Args:
         lam: eigenvalues, `(state,)`, or `(*batch, state)`; real or complex.

@@ -36,6 +36,14 @@ def test_it_stays_within_its_bounds_whatever_the_gaps():
         assert bool((h[:, :8].abs() <= 1.0).all())
 
 
+def test_it_begins_as_the_authors_do():
+    torch.manual_seed(0)
+    cell = LEMCell(3, 100)
+    for parameter in cell.parameters():
+        assert 0.095 < float(parameter.detach().abs().max()) <= 0.1
+        assert float(parameter.detach().mean().abs()) < 0.02
+
+
 def test_what_was_seen_is_held_channel_by_channel():
     cell = LEMCell(2, 1)
     mask = torch.tensor([[True, False]])

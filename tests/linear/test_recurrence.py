@@ -448,6 +448,22 @@ def test_arguments_of_the_fused_scan(change: dict[str, Tensor], error: type[Exce
         zoh_scan(**given)
 
 
+def test_what_is_not_finite_stays_in_its_series_and_its_future(backend: ScanBackend) -> None:
+    a, b = random(3, 40, 5, dtype=torch.float64) * 0.5, random(3, 40, 5, dtype=torch.float64, seed=1)
+    lam, dt = -uniform(5), uniform(3, 40)
+    spoilt = b.clone()
+    spoilt[1, 17, 2] = torch.nan
+    for scan in (
+        lambda b: linear_recurrence(a, b, backend=backend),
+        lambda b: zoh_scan(lam, dt, b, backend=backend),
+    ):
+        h, clean = scan(spoilt), scan(b)
+        wrong = torch.zeros_like(b, dtype=torch.bool)
+        wrong[1, 17:, 2] = True
+        assert torch.equal(h.isnan(), wrong)
+        assert torch.equal(h[~wrong], clean[~wrong])
+
+
 def test_tiles_have_a_length() -> None:
     with pytest.raises(ValueError, match="tile must be"):
         BlockedScan(0)

@@ -39,14 +39,14 @@ def test_the_convolution_is_the_scan(hold):
         # A gradient to the times is what only the scan gives.
         by_scan, scanned = layer(ts.clone().requires_grad_(), us)
         by_convolution, convolved = layer(ts, us)
-        torch.testing.assert_close(by_convolution, by_scan, rtol=0, atol=1e-10)
-        torch.testing.assert_close(convolved.h, scanned.h, rtol=0, atol=1e-10)
+        torch.testing.assert_close(by_convolution, by_scan, rtol=0, atol=1e-11)
+        torch.testing.assert_close(convolved.h, scanned.h, rtol=0, atol=1e-11)
         more = ts + 15.5
         for one, other in ((scanned, convolved), (convolved, scanned)):
             again, last = layer(more, us, one)
             want, end = layer(more.clone().requires_grad_(), us, other)
-            torch.testing.assert_close(again, want, rtol=0, atol=1e-10)
-            torch.testing.assert_close(last.h, end.h, rtol=0, atol=1e-10)
+            torch.testing.assert_close(again, want, rtol=0, atol=1e-11)
+            torch.testing.assert_close(last.h, end.h, rtol=0, atol=1e-11)
         weights = torch.randn_like(by_scan)
         total = (by_scan * weights).sum() + scanned.h.abs().square().sum()
         want = torch.autograd.grad(total, list(layer.parameters()))
