@@ -24,7 +24,8 @@ class LEMCell(Cell):
     The paper discretizes :math:`\dot z = \sigma(\cdot)(\tanh(\cdot) - z)` with weights :math:`\delta\,\sigma(\cdot)`,
     which exceed 1 for long gaps. Here the decay over a gap :math:`\Delta_k` is solved: the same for short gaps, and
     between 0 and 1 for all, so that :math:`|y|, |z| \le 1`, as the paper proves of its own. Weights and biases begin
-    uniform within :math:`\pm 1 / \sqrt{units}`, as the authors' do. What was last observed is held as :math:`x` until the next observation; it is part of the hidden state, `[y, z, values, observed]`.
+    uniform within :math:`\pm 1 / \sqrt{units}`, as the authors' do. What was last observed is held as :math:`x` until
+    the next observation; it is part of the hidden state, `[y, z, values, observed]`.
 
     Args:
         num_channels: how many channels are observed.
