@@ -14,6 +14,9 @@ from ._matrix_scan import matrix_recurrence
 
 __all__ = ["Chain"]
 
+#: Of a variance that is zero but for rounding, relative to the largest.
+_TOLERANCE = 1e-9
+
 
 class Chain(NamedTuple):
     r"""A linear-Gaussian model written out over given steps; for transitions that come from anywhere.
@@ -68,7 +71,12 @@ class Chain(NamedTuple):
         Returns:
             Means `(*batch, time, n)`, covariances `(*batch, time, n, n)`, and nats, `(*batch, time)`, whose sum is the
             log-likelihood.
+
+        Raises:
+            ValueError: sizes do not fit, something is not finite, or a variance is negative. That the covariances are
+                positive semi-definite is not looked at beyond that: it would cost as much as the filter.
         """
+        self._check()
         shape, n = self.batch_shape, self.m0.shape[-1]
         given = [_lanes(x, shape) for x in (self.F, self.b[..., None], self.Q, self.H, self.y[..., None])]
         m0, P0 = self.m0.expand(*shape, n).reshape(-1, n, 1), self.P0.expand(*shape, n, n).reshape(-1, n, n)
@@ -110,6 +118,26 @@ class Chain(NamedTuple):
         back, _ = _gains(self, P)
         ahead = (self.F[..., 1:, :, :] @ filtered[..., :-1, :, None]).squeeze(-1)
         return smoothed(filtered, back, torch.cat([ahead, torch.zeros_like(filtered[..., -1:, :])], -2))
+
+    def _check(self) -> None:
+        n, channels = self.m0.shape[-1:], self.y.shape[-1:]
+        trailing = {"F": n + n, "b": n, "Q": n + n, "H": channels + n, "y": channels, "nats": (), "m0": n, "P0": n + n}
+        for name, x in self._asdict().items():
+            own = trailing[name]
+            if x.dtype != torch.float64 or x.shape[x.dim() - len(own) :] != torch.Size(own):
+                raise ValueError(
+                    f"{name} must be float64 and end in axes {tuple(own)}; got {tuple(x.shape)} of {x.dtype}."
+                )
+            # One sum is cheaper than a look at every entry, and not finite if any of them is not.
+            if not bool(torch.isfinite(x.detach().sum())) and not bool(torch.isfinite(x.detach()).all()):
+                raise ValueError(f"{name} holds NaN or infinite entries; where nothing was observed, y and H are zero.")
+        for name, x in (("Q", self.Q), ("P0", self.P0)):
+            variances = x.detach().diagonal(dim1=-2, dim2=-1)
+            if variances.numel() and bool(variances.amin() < -_TOLERANCE * variances.abs().amax()):
+                raise ValueError(
+                    f"{name} has a negative variance, {float(variances.amin()):.3g}: a covariance must be positive "
+                    "semi-definite (PSD). Build it as L @ L.mT."
+                )
 
     def _gain(self, P: Tensor) -> Tensor:
         """Kalman gains, `(*batch, time, n, channel)`, from filtered covariances."""

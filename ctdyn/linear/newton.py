@@ -107,7 +107,7 @@ def nonlinear_recurrence(
         The states and how they were found.
 
     Raises:
-        ValueError: shapes do not fit, or the step returns another shape.
+        ValueError: shapes do not fit, the step returns another shape, or `h0`, `xs` or `guess` is not finite.
 
     Example:
         >>> xs = torch.linspace(-1.0, 1.0, 1000, dtype=torch.float64).reshape(1, -1, 1)
@@ -125,6 +125,9 @@ def nonlinear_recurrence(
     h0 = h0.expand(*batch, h0.shape[-1])
     if guess is not None and guess.shape != shape:
         raise ValueError(f"guess must be (*batch, time, state), {tuple(shape)}; got {tuple(guess.shape)}.")
+    for name, given in (("h0", h0), ("xs", xs), ("guess", guess)):
+        if given is not None and not bool(torch.isfinite(given.detach()).all()):
+            raise ValueError(f"{name} holds NaN or infinite entries, from which no iteration recovers; fill them in.")
     with torch.no_grad():
         start = h0.unsqueeze(-2).expand(shape) if guess is None else guess
         found = _Newton(step, h0.detach(), xs.detach(), method).run(start.detach())

@@ -11,7 +11,6 @@ from torch.distributions import MultivariateNormal
 from ctdyn.data import IrregularBatch
 from ctdyn.linear import (
     OU,
-    Chain,
     Dense,
     Diagonal,
     Gaussian,
@@ -332,33 +331,6 @@ def test_gradients_reach_everything():
         return made.log_prob(given, chunks=3), later.mean, later.covariance, filtered.variance[4], drawn
 
     assert torch.autograd.gradcheck(run, (A, H, L, root, m0, P0, values, noise, ts), fast_mode=True)
-
-
-def test_transitions_from_elsewhere():
-    torch.manual_seed(0)
-    F, Q = 0.5 * torch.randn(3, 9, 2, 2, dtype=F64), torch.eye(2, dtype=F64).expand(9, 2, 2)
-    H, y = torch.randn(9, 1, 2, dtype=F64), torch.randn(3, 9, 1, dtype=F64)
-    zero, one = torch.zeros(9, 2, dtype=F64), torch.eye(2, dtype=F64)
-    chain = Chain(
-        F.requires_grad_(), zero, Q, H, y, -0.5 * math.log(2 * math.pi) * torch.ones(9, dtype=F64), zero[0], one
-    )
-    mean, P = zero[0].expand(3, 2)[..., None], one.expand(3, 2, 2)
-    nats = torch.zeros(3, dtype=F64)
-    for k in range(9):
-        mean, P = F[:, k] @ mean, F[:, k] @ P @ F[:, k].mT + Q[k]
-        S = (H[k] @ P @ H[k].mT + 1.0).squeeze(-1)
-        error = y[:, k] - (H[k] @ mean).squeeze(-1)
-        nats = nats - 0.5 * (error**2 / S + S.log() + math.log(2 * math.pi)).squeeze(-1)
-        gain = P @ H[k].mT / S[..., None]
-        mean, P = mean + gain * error[..., None], P - gain @ H[k] @ P
-    for chunks in (None, 1, 3):
-        means, covariances, found = chain.filter(chunks=chunks)
-        torch.testing.assert_close(found.sum(-1), nats)
-        torch.testing.assert_close(means[:, -1], mean.squeeze(-1))
-        torch.testing.assert_close(covariances[:, -1], P)
-        (slope,) = torch.autograd.grad(found.sum(), F, retain_graph=True)
-        (expected,) = torch.autograd.grad(nats.sum(), F, retain_graph=True)
-        torch.testing.assert_close(slope, expected)
 
 
 def test_second_derivatives_of_the_likelihood():
