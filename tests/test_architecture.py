@@ -32,6 +32,7 @@ ENTRY_POINTS = {
     "ctdyn/integrate/solve.py solve",
     "ctdyn/models/latent_ode.py __init__",
     "ctdyn/models/latent_sde.py __init__",
+    "ctdyn/models/ls4.py __init__",
     "ctdyn/train/_loop.py fit",
 }
 

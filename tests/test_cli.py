@@ -329,6 +329,8 @@ def test_a_size_that_a_model_does_not_have(home: Path, tmp_path: Path, capsys: p
     assert "gp has no encoder_size; it takes no sizes." in said
     said = fails(["fit", str(home / "waves.csv"), *words, "--model", "markovian-gp-vae"], capsys)
     assert "what it can be told is latent_size." in said
+    said = fails(["fit", str(home / "waves.csv"), *words, "--model", "ls4"], capsys)
+    assert "what it can be told is latent_size, width, dt." in said
 
 
 def test_columns_that_a_model_does_not_read(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

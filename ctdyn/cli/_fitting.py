@@ -34,6 +34,7 @@ def split_series(series: SeriesSet, validation: float, seed: int) -> tuple[Serie
 CLASSES: dict[ModelName, str] = {
     "latent-ode": "LatentODE",
     "latent-sde": "LatentSDE",
+    "ls4": "LS4",
     "markovian-gp-vae": "MarkovianGPVAE",
     "koopman-vae": "KoopmanVAE",
     "linear-gaussian-ssm": "LinearGaussianSSM",

@@ -10,6 +10,7 @@ Names = str | list[str] | None
 ModelName = Literal[
     "latent-ode",
     "latent-sde",
+    "ls4",
     "markovian-gp-vae",
     "koopman-vae",
     "linear-gaussian-ssm",
@@ -59,11 +60,16 @@ class Architecture:
         latent_size: size of the latent state.
         hidden: hidden layers of the dynamics, as [64,64].
         encoder_size: size of the encoder's hidden state.
+        width: width of the state-space layers.
+        dt: the step of latent-sde and ls4, where the median training window has length 1; for ls4 the usual gap between
+            observations.
     """
 
     latent_size: int | None = None
     hidden: list[int] | None = None
     encoder_size: int | None = None
+    width: int | None = None
+    dt: float | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from .attention import AttentionEncoder
 from .base import Encoder, Encoding, Sites, start_time
 from .bidirectional_gru import BidirectionalGRUEncoder
+from .bidirectional_state_space import BidirectionalStateSpaceEncoder
 from .cde import CDEEncoder
 from .cell import CellEncoder
 from .convolution import ConvolutionEncoder
@@ -16,6 +17,7 @@ from .state_space import StateSpaceEncoder
 __all__ = [
     "AttentionEncoder",
     "BidirectionalGRUEncoder",
+    "BidirectionalStateSpaceEncoder",
     "CDEEncoder",
     "CellEncoder",
     "ConvolutionEncoder",

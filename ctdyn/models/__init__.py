@@ -4,6 +4,7 @@
 |---|---|---|---|
 | `LatentODE` | Chen et al. 2018; Rubanova et al. 2019 | GRU encoder, ODE, affine decoder | fill, forecast, generate |
 | `LatentSDE` | Li et al. 2020; Bartosh et al. 2025 | context encoder, SDE, affine decoder | fill, forecast, generate |
+| `LS4` | Zhou et al. 2023 | S5 encoder, autoregressive sequence, S5 decoder | fill, forecast, generate |
 | `MarkovianGPVAE` | Zhu et al. 2023 | per-point sites, Matern processes, perceptron decoder | fill, generate |
 | `KoopmanVAE` | Naiman et al. 2024 | per-point sites, oscillators, perceptron decoder | fill, forecast, generate |
 | `LatentVAE` | the composition behind it | any encoder, process, likelihood and objective | those of its parts |
@@ -25,6 +26,7 @@ from .latent_ode import LatentODE
 from .latent_sde import LatentSDE
 from .latent_vae import LatentVAE
 from .linear_gaussian import ExpectationMaximisation, Fitting, LinearGaussianSSM, MaximumLikelihood
+from .ls4 import LS4
 from .markovian_gp_vae import MarkovianGPVAE
 from .objectives import ELBO, IWAE, Anneal, Objective
 from .prophecy import HippoProphecy
@@ -34,6 +36,7 @@ from .sequence import SequenceModel
 __all__ = [
     "ELBO",
     "IWAE",
+    "LS4",
     "Anneal",
     "Baseline",
     "Encodes",

@@ -1,10 +1,12 @@
 """The variational auto-encoder over latent trajectories: an encoder, a process, a likelihood and an objective."""
 
 from collections.abc import Sequence
+from inspect import isabstract
 
 import torch
 from torch import Generator, Tensor
 
+from .. import encoders
 from .._types import Times
 from ..data import IrregularBatch, Window
 from ..data.channels import Channel
@@ -69,7 +71,7 @@ class LatentVAE(Model, Encodes, Generative, Scorable):
         if missing:
             raise ValueError(
                 f"{type(process).__name__} needs {sorted(missing)} from its encoder, and {type(encoder).__name__} "
-                f"provides {sorted(encoder.provides)}."
+                f"provides {sorted(encoder.provides)}; what it needs comes from {_providers(process)}."
             )
         if likelihood.num_channels != len(self.channels):
             raise ValueError(
@@ -155,3 +157,10 @@ class LatentVAE(Model, Encodes, Generative, Scorable):
                 f"has {given}."
             )
         return self.encoder(context)
+
+
+def _providers(process: LatentProcess) -> str:
+    """The encoders of the house that fill what a process needs."""
+    found = [getattr(encoders, name) for name in encoders.__all__]
+    named = [x.__name__ for x in found if isinstance(x, type) and issubclass(x, Encoder) and not isabstract(x)]
+    return " or ".join(name for name in named if process.requires <= getattr(encoders, name).provides)

@@ -5,6 +5,15 @@ from .gaussian_sites import LinearGaussianProcess
 from .ode import ODEProcess
 from .sde import SDEProcess
 from .sde_matching import MatchedSDEProcess
+from .sequence import SequenceProcess
 
 
-__all__ = ["LatentProcess", "LatentSample", "LinearGaussianProcess", "MatchedSDEProcess", "ODEProcess", "SDEProcess"]
+__all__ = [
+    "LatentProcess",
+    "LatentSample",
+    "LinearGaussianProcess",
+    "MatchedSDEProcess",
+    "ODEProcess",
+    "SDEProcess",
+    "SequenceProcess",
+]

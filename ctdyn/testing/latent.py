@@ -172,6 +172,7 @@ def check_process(
     process: LatentProcess,
     *,
     encoding: Callable[[Tensor, Tensor], Encoding] | None = None,
+    carried: int = 0,
     tolerance: float = 1e-4,
 ) -> None:
     """The contract of a `LatentProcess`.
@@ -184,6 +185,8 @@ def check_process(
         process: what to check; it is copied and checked in float64.
         encoding: from mean and standard deviation `(*batch, latent)` to an encoding whose latent state has them at the
             start; default: `q0` as a diagonal normal.
+        carried: how many of the last latent dimensions are a memory that the process carries along, of which an
+            encoding says nothing.
         tolerance: largest difference that counts as equal, relative to 1: the accuracy of the solver.
 
     Raises:
@@ -220,7 +223,8 @@ def check_process(
     same(zs(ts[..., :1]), expected[..., :1, :], tolerance, "asking for fewer times moves the answers")
 
     sharp = zs(ts, code=build(mean, 1e-9 * std))
-    same(sharp[0, :, 0], mean, 1e-6, "the latent state does not start where the encoding says")
+    told = process.latent_size - carried
+    same(sharp[0, :, 0, :told], mean[:, :told], 1e-6, "the latent state does not start where the encoding says")
     for i in range(3):
         # Copies of one series keep the shape of the random draws.
         copies = [i] * 3

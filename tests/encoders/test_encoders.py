@@ -7,6 +7,7 @@ from ctdyn.data import IrregularBatch
 from ctdyn.encoders import (
     AttentionEncoder,
     BidirectionalGRUEncoder,
+    BidirectionalStateSpaceEncoder,
     CDEEncoder,
     CellEncoder,
     ConvolutionEncoder,
@@ -18,6 +19,8 @@ from ctdyn.encoders import (
     start_time,
 )
 from ctdyn.fields import LinearCDEField, LogODEField, MLPCDEField
+from ctdyn.linear import Impulse
+from ctdyn.linear.layers import LRU, S5
 from ctdyn.paths import Control, LinearPath, RectilinearPath
 from ctdyn.testing import check_encoder, example_window
 
@@ -38,6 +41,13 @@ PARTS = {
         lambda: CDEEncoder(2, 4, LogODEField(MLPCDEField(4, 3), 3), Control(LinearPath, counts=0.0, window=2)),
     ],
     "CellEncoder": [lambda: CellEncoder(GRUDCell(2, 3)), lambda: CellEncoder(ODERNNCell(2, 3), average=True)],
+    "BidirectionalStateSpaceEncoder": [
+        lambda: BidirectionalStateSpaceEncoder(2, 3, 4, 6),
+        lambda: BidirectionalStateSpaceEncoder(2, 3, 4, 6, input_size=2, static_size=3),
+        lambda: BidirectionalStateSpaceEncoder(
+            2, 3, 4, ahead=[LRU(4, state_size=3)], back=[S5(6, state_size=4, hold=Impulse())]
+        ),
+    ],
     "ConvolutionEncoder": [
         lambda: ConvolutionEncoder(2, 3, 2, 5),
         lambda: ConvolutionEncoder(2, 3, 2, 5, kernel_size=3, stride=2, input_size=2, static_size=3),

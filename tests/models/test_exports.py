@@ -13,6 +13,7 @@ from ctdyn.fields import MLPField
 from ctdyn.integrate import ConstantStep
 from ctdyn.likelihoods import Gaussian
 from ctdyn.models import (
+    LS4,
     FilteringModel,
     HippoProphecy,
     HoldLast,
@@ -53,6 +54,7 @@ MODELS = {
     "HippoProphecy": lambda: HippoProphecy(CHANNELS),
     "HoldLast": lambda: HoldLast(CHANNELS),
     "KoopmanVAE": lambda: KoopmanVAE(CHANNELS, 2, encoder_hidden=(8,), decoder_hidden=(8,)),
+    "LS4": lambda: LS4(CHANNELS, 2, 6, 1, dt=0.25, decoder_hidden=(8,)),
     "LatentODE": lambda: LatentODE(CHANNELS, 3, (8,), encoder_size=6, controller=ConstantStep(0.25)),
     "LatentSDE": _latent_sde,
     "LatentVAE": _latent_vae,

@@ -180,18 +180,44 @@ class StateSpaceLayer(SequenceLayer, ABC):
         """Outputs `(*batch, time, output)` from states `(*batch, time, state)` and the inputs at their times."""
 
     def scan(
-        self, ts: Tensor, us: Tensor, state: LayerState | None = None, *, reset: Tensor | None = None
+        self,
+        ts: Tensor,
+        us: Tensor,
+        state: LayerState | None = None,
+        *,
+        reset: Tensor | None = None,
+        arrives: Tensor | None = None,
     ) -> tuple[Tensor, LayerState]:
-        """As in `SequenceLayer`."""
+        """As in `SequenceLayer`, and with readings between the inputs.
+
+        Args:
+            ts: as in `SequenceLayer`.
+            us: as in `SequenceLayer`.
+            state: as in `SequenceLayer`.
+            reset: as in `SequenceLayer`.
+            arrives: False where the layer is read and no more, `(*batch, time)`: the output there is that of the state
+                and of the input given for that time, which does not act; what arrived last goes on acting. Readings
+                change no other output.
+
+        Returns:
+            As in `SequenceLayer`.
+
+        Raises:
+            ValueError: as in `SequenceLayer`; or `arrives` has another shape, comes with `reset`, or the hold needs
+                inputs that have not arrived yet.
+            TypeError: as in `SequenceLayer`.
+        """
         self._check(ts, us, reset)
+        latest = None if arrives is None else self._latest(arrives, us, reset)
         dt = _steps(ts, state, reset)
         _check_steps(dt)
         carried = () if state is None else state.h.shape[:-1]
         batch = _broadcast([dt.shape[:-1], us.shape[:-2], carried, () if reset is None else reset.shape[:-1]])
         h0 = (self.rest() if state is None else state.h).expand(*batch, -1)
-        ys, h = self._through(dt, self._acting(us, state), us, h0, reset)
+        acting, u = self._acting(us, state, latest)
+        ys, h = self._through(dt, acting, us, h0, reset)
         last = ts[..., -1].to(torch.float64).expand(batch)
-        return ys, LayerState(last, h, us[..., -1, :].expand(*batch, -1))
+        return ys, LayerState(last, h, u.expand(*batch, -1))
 
     def step(self, t: Tensor, u: Tensor, state: LayerState | None = None) -> tuple[Tensor, LayerState]:
         """As in `SequenceLayer`."""
@@ -200,11 +226,7 @@ class StateSpaceLayer(SequenceLayer, ABC):
 
     def flow(self, state: LayerState, t: Tensor) -> LayerState:
         """As in `SequenceLayer`."""
-        if not self.hold.causal:
-            raise ValueError(
-                f"{self.hold} acts on a step with an input that arrives at its end, so there is no state in between; "
-                "use HeldBefore() or Impulse()."
-            )
+        self._check_causal()
         dt = (t.to(torch.float64) - state.t)[..., None]
         _check_steps(dt)
         acting = torch.zeros_like(state.u) if isinstance(self.hold, Impulse) else state.u
@@ -227,15 +249,43 @@ class StateSpaceLayer(SequenceLayer, ABC):
             return ys, h.clone()
         return over_tiles(body, h0, series, self.tile)
 
-    def _acting(self, us: Tensor, state: LayerState | None) -> Tensor:
-        """The input that acts in each step."""
+    def _acting(self, us: Tensor, state: LayerState | None, latest: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The input that acts in each step, and the one that acts after the last."""
         if not isinstance(self.hold, HeldBefore):
-            return us
+            if latest is None:
+                return us, us[..., -1, :]
+            arrives = latest == torch.arange(us.shape[-2], device=us.device)
+            us = torch.where(arrives[..., None], us, 0.0)
+            return us, us[..., -1, :]
         # Before the first time there is no step for an input to act in.
         before = torch.zeros_like(us[..., 0, :]) if state is None else state.u
         batch = _broadcast([us.shape[:-2], before.shape[:-1]])
-        earlier = us[..., :-1, :].expand(*batch, -1, -1)
-        return torch.cat([before[..., None, :].expand(*batch, -1, -1), earlier], -2)
+        before, us = before[..., None, :].expand(*batch, -1, -1), us.expand(*batch, -1, -1)
+        if latest is None:
+            return torch.cat([before, us[..., :-1, :]], -2), us[..., -1, :]
+        rows = torch.cat([before, us], -2)
+        chosen = torch.cat([torch.zeros_like(latest[..., :1]), latest + 1], -1)
+        rows = torch.take_along_dim(rows, chosen[..., None].expand(rows.shape), -2)
+        return rows[..., :-1, :], rows[..., -1, :]
+
+    def _latest(self, arrives: Tensor, us: Tensor, reset: Tensor | None) -> Tensor:
+        """The index of the latest input at each time, -1 before the first."""
+        self._check_causal()
+        length = us.shape[-2]
+        if arrives.dtype != torch.bool or arrives.shape[-1:] != (length,):
+            raise ValueError(
+                f"arrives must be bool, (*batch, {length}); got {arrives.dtype} and {tuple(arrives.shape)}."
+            )
+        if reset is not None:
+            raise ValueError("arrives and reset do not go together; scan each piece of a series by itself.")
+        return torch.where(arrives, torch.arange(length, device=us.device), -1).cummax(-1).values
+
+    def _check_causal(self) -> None:
+        if not self.hold.causal:
+            raise ValueError(
+                f"{self.hold} acts on a step with an input that arrives at its end, so there is no state in between; "
+                "use HeldBefore() or Impulse()."
+            )
 
     def _check(self, ts: Tensor, us: Tensor, reset: Tensor | None) -> None:
         if us.dim() < 2 or us.shape[-1] != self.input_size:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import gelu, glu
 
-from .base import SequenceLayer
+from .base import SequenceLayer, StateSpaceLayer
 
 
 __all__ = ["SequenceStack"]
@@ -65,12 +65,40 @@ class SequenceStack(SequenceLayer):
         self.decoder = nn.Linear(width, output_size)
         self.dropout = nn.Dropout(dropout)
 
-    def scan(self, ts: Tensor, us: Tensor, state: Any = None, *, reset: Tensor | None = None) -> tuple[Tensor, Any]:
-        """As in `SequenceLayer`; the state is a tuple of those of the layers."""
+    def scan(
+        self,
+        ts: Tensor,
+        us: Tensor,
+        state: Any = None,
+        *,
+        reset: Tensor | None = None,
+        arrives: Tensor | None = None,
+    ) -> tuple[Tensor, Any]:
+        """As in `SequenceLayer`; the state is a tuple of those of the layers.
+
+        Args:
+            ts: as in `SequenceLayer`.
+            us: as in `SequenceLayer`.
+            state: as in `SequenceLayer`.
+            reset: as in `SequenceLayer`.
+            arrives: as in `StateSpaceLayer.scan`: False where the stack is read between its inputs.
+
+        Returns:
+            As in `SequenceLayer`.
+
+        Raises:
+            ValueError: as for the layers; or `arrives` is given and a layer cannot be read between its inputs.
+        """
         self._check(us)
         x, after = self.encoder(us), []
         for number, (layer, norm) in enumerate(zip(self._layers, self.norms, strict=True)):
-            ys, kept = layer.scan(ts, norm(x), None if state is None else state[number], reset=reset)
+            kept = None if state is None else state[number]
+            if arrives is None:
+                ys, kept = layer.scan(ts, norm(x), kept, reset=reset)
+            elif isinstance(layer, StateSpaceLayer | SequenceStack):
+                ys, kept = layer.scan(ts, norm(x), kept, reset=reset, arrives=arrives)
+            else:
+                raise ValueError(f"{type(layer).__name__} cannot be read between its inputs; use state-space layers.")
             x = x + self._update(number, ys)
             after.append(kept)
         return self.decoder(x), tuple(after)
