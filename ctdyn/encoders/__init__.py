@@ -8,10 +8,12 @@ from .cde import CDEEncoder
 from .cell import CellEncoder
 from .convolution import ConvolutionEncoder
 from .gru import GRUEncoder
+from .joint import JointEncoder
 from .ode_rnn import ODERNNEncoder
 from .reverse_gru import ReverseGRUEncoder
 from .sites import SiteEncoder
 from .state_space import StateSpaceEncoder
+from .summary import SummaryEncoder
 
 
 __all__ = [
@@ -24,10 +26,12 @@ __all__ = [
     "Encoder",
     "Encoding",
     "GRUEncoder",
+    "JointEncoder",
     "ODERNNEncoder",
     "ReverseGRUEncoder",
     "SiteEncoder",
     "Sites",
     "StateSpaceEncoder",
+    "SummaryEncoder",
     "start_time",
 ]

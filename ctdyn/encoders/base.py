@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +109,7 @@ class Encoder(nn.Module, Configurable, ABC):
     """
 
     #: The fields of `Encoding` that this encoder fills.
-    provides: ClassVar[frozenset[str]]
+    provides: frozenset[str]
 
     @abstractmethod
     def forward(self, batch: IrregularBatch) -> Encoding:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 from torch.nn.functional import softplus
 
 from ..data import IrregularBatch
@@ -23,10 +24,11 @@ class SiteEncoder(Encoder):
 
     .. math::
         (\tilde{y}_i, \rho_i) = \operatorname{MLP}\left([m_i \odot x_i,\; m_i]\right), \qquad
-        \tilde{v}_i^{-1} = \operatorname{softplus}(\rho_i)
+        \tilde{v}_i^{-1} = e^{s} \odot \operatorname{softplus}(\rho_i)
 
     What belongs together over time is the business of the process, whose smoother passes it on. Rows without an
-    observation are no sites.
+    observation are no sites. The scale :math:`s` of each dimension is learned, so that sites become as precise as
+    observations are in a few steps.
 
     Args:
         num_channels: how many channels are observed.
@@ -54,6 +56,7 @@ class SiteEncoder(Encoder):
         self.reads_noise = reads_noise
         self.latent_size = latent_size
         self.net = MLP((2 + reads_noise) * num_channels, 2 * latent_size, hidden)
+        self.log_scale = nn.Parameter(torch.zeros(latent_size))
 
     def forward(self, batch: IrregularBatch) -> Encoding:
         """See `Encoder.forward`."""
@@ -64,5 +67,6 @@ class SiteEncoder(Encoder):
             noise = torch.zeros_like(batch.values) if batch.noise is None else batch.noise
             features.append(torch.where(batch.mask, noise, 0))
         mean, raw = self.net(torch.cat(features, -1)).chunk(2, -1)
+        precision = _MIN_PRECISION + self.log_scale.exp() * softplus(raw)
         mask = batch.observed[..., None].expand(mean.shape)
-        return Encoding(sites=Sites(batch.times, mean, _MIN_PRECISION + softplus(raw), mask))
+        return Encoding(sites=Sites(batch.times, mean, precision, mask))

@@ -25,6 +25,7 @@ r"""Exact linear dynamics between any two times, and scans over whole series.
 `StationaryPath`     a trajectory of stationary dynamics as a value: asked twice, it answers the same
 `Chain`              the same written out over its steps, for transitions that come from elsewhere
 `maximum_likelihood` fits its parameters; so does `expectation_maximisation`
+`fit_transition`     the linear map between states a step apart (dynamic mode decomposition)
 `layers`             sequence layers on all this: S5, S4D, S4 ...; by a scan or one observation at a time
 ==================== ===========================================================================================
 """
@@ -55,6 +56,7 @@ from .phi import phi1, phi2, phi3
 from .recurrence import linear_recurrence, zoh_scan
 from .stationary_path import StationaryPath
 from .tiling import over_tiles
+from .transition import fit_transition
 
 
 __all__ = [
@@ -93,6 +95,7 @@ __all__ = [
     "decay",
     "expectation_maximisation",
     "exponential_kernel",
+    "fit_transition",
     "follow_control",
     "held_gain",
     "layers",

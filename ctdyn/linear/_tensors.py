@@ -14,7 +14,7 @@ from torch import Tensor, nn
 __all__ = ["as_tensor", "check_matrix", "check_psd", "concrete", "concretely", "keep", "positive"]
 
 
-def as_tensor(name: str, value: Tensor | float | Sequence[float]) -> Tensor:
+def as_tensor(name: str, value: Tensor | float | Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
     """A finite floating or complex tensor; numbers take the default dtype."""
     tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.get_default_dtype())
     if not (tensor.is_floating_point() or tensor.is_complex()):
@@ -54,7 +54,7 @@ def keep(module: nn.Module, name: str, value: Tensor) -> None:
         )
 
 
-def positive(name: str, value: Tensor | float | Sequence[float]) -> Tensor:
+def positive(name: str, value: Tensor | float | Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
     """A tensor of positive real numbers."""
     tensor = as_tensor(name, value)
     if tensor.is_complex() or bool((tensor.detach() <= 0).any()):

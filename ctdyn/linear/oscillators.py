@@ -53,10 +53,10 @@ class Oscillators(LinearDynamics):
 
     def __init__(
         self,
-        frequency: Tensor | Sequence[float],
+        frequency: Tensor | Sequence[float] | Sequence[Sequence[float]],
         *,
-        decay: Tensor | float | Sequence[float] | None = None,
-        variance: Tensor | float | Sequence[float] = 1.0,
+        decay: Tensor | float | Sequence[float] | Sequence[Sequence[float]] | None = None,
+        variance: Tensor | float | Sequence[float] | Sequence[Sequence[float]] = 1.0,
         fixed: bool = False,
     ) -> None:
         omega = as_tensor("frequency", frequency)

@@ -8,6 +8,8 @@
 | `MarkovianGPVAE` | Zhu et al. 2023 | per-point sites, Matern processes, perceptron decoder | fill, generate |
 | `KoopmanVAE` | Naiman et al. 2024 | per-point sites, oscillators, perceptron decoder | fill, forecast, generate |
 | `LatentVAE` | the composition behind it | any encoder, process, likelihood and objective | those of its parts |
+| `Refined` | Kim et al. 2018; Ahmadi, Tani 2019 | a `LatentVAE`, its posterior improved | those of its model |
+| `Reencoded` | Fathi et al. 2024 | a `LatentVAE`, its forecasts encoded again on the way | fill, forecast |
 | `FilteringModel` | De Brouwer et al. 2019; Schirmer et al. 2022 | any cell, heteroscedastic decoder | forecast |
 | `SequenceModel` | Kidger et al. 2020; Walker et al. 2025 | any encoder, labels | classes, numbers |
 | `LinearGaussianSSM` | Hartikainen, Sarkka 2010 | Matern processes that all channels read | fill, forecast, generate |
@@ -28,9 +30,14 @@ from .latent_vae import LatentVAE
 from .linear_gaussian import ExpectationMaximisation, Fitting, LinearGaussianSSM, MaximumLikelihood
 from .ls4 import LS4
 from .markovian_gp_vae import MarkovianGPVAE
-from .objectives import ELBO, IWAE, Anneal, Objective
+from .objectives import ELBO, IWAE, Anneal, CapacityELBO, Objective
 from .prophecy import HippoProphecy
+from .reencoded import Reencoded
+from .refined import Refined
+from .representation import InformationScore, RelaxedScore, RepresentationScore, VAMPScore
 from .sequence import SequenceModel
+from .spectrum import Spectral, Spectrum
+from .terms import Inference, LinearPriorPenalty, LossTerm, RepresentationTerm, Supervision
 
 
 __all__ = [
@@ -39,6 +46,7 @@ __all__ = [
     "LS4",
     "Anneal",
     "Baseline",
+    "CapacityELBO",
     "Encodes",
     "ExactlyFitted",
     "ExpectationMaximisation",
@@ -47,6 +55,8 @@ __all__ = [
     "Generative",
     "HippoProphecy",
     "HoldLast",
+    "Inference",
+    "InformationScore",
     "KoopmanVAE",
     "Labels",
     "LatentODE",
@@ -54,7 +64,9 @@ __all__ = [
     "LatentVAE",
     "LinearGaussianSSM",
     "LinearInterpolation",
+    "LinearPriorPenalty",
     "Loss",
+    "LossTerm",
     "MarkovianGPVAE",
     "MaternGP",
     "MaximumLikelihood",
@@ -63,6 +75,15 @@ __all__ = [
     "OwnMean",
     "PointBaseline",
     "Predictive",
+    "Reencoded",
+    "Refined",
+    "RelaxedScore",
+    "RepresentationScore",
+    "RepresentationTerm",
     "Scorable",
     "SequenceModel",
+    "Spectral",
+    "Spectrum",
+    "Supervision",
+    "VAMPScore",
 ]

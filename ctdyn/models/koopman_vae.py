@@ -10,12 +10,14 @@ from ..linear import Oscillators
 from ..processes import LinearGaussianProcess
 from .latent_vae import LatentVAE
 from .objectives import ELBO, Objective
+from .spectrum import Spectral
+from .terms import LossTerm
 
 
 __all__ = ["KoopmanVAE"]
 
 
-class KoopmanVAE(LatentVAE):
+class KoopmanVAE(LatentVAE, Spectral):
     r"""A network between observations and coordinates in which the dynamics are linear; its spectrum can be read.
 
     .. math::
@@ -25,10 +27,12 @@ class KoopmanVAE(LatentVAE):
 
     The prior is linear in continuous time, exact between irregular times, and constrained by construction: stable with
     learned decays; on the unit circle without (`Oscillators(frequencies)`); or at frequencies that are given
-    (`Oscillators(frequencies, decay=..., fixed=True)`). After training `model.process.dynamics.eigenvalues` and
-    `.period` hold the spectrum, on the model's clock. The posterior is exact given the sites of the encoder.
+    (`Oscillators(frequencies, decay=..., fixed=True)`). `spectrum()` reads eigenvalues, periods and modes. The
+    posterior is exact given the sites of the encoder.
 
-    This is not the published code, whose prior is a recurrent network with a penalty for being far from linear.
+    This is not the published code, whose prior is a recurrent network with a penalty for being far from linear: that
+    is a `LatentVAE` with another process and `terms=[LinearPriorPenalty()]`. `terms=[RepresentationTerm(VAMPScore(),
+    lag)]` trains the coordinates by a score as well, and `Reencoded` corrects the course of long forecasts.
 
     Args:
         channels: what is observed; real channels get a Gaussian, binary ones a Bernoulli likelihood.
@@ -40,6 +44,7 @@ class KoopmanVAE(LatentVAE):
             oscillators.
         likelihood: your own decoder and observation family.
         objective: what is maximised; default: the ELBO.
+        terms: what is added to the loss.
 
     References:
         Generative modeling of regular and irregular time series data via Koopman VAEs, I. Naiman, N. B. Erichson,
@@ -49,8 +54,8 @@ class KoopmanVAE(LatentVAE):
         >>> import torch
         >>> from ctdyn.data import IrregularBatch
         >>> model = KoopmanVAE([Channel("x")], pairs=2)
-        >>> model.process.dynamics.period.detach()
-        tensor([1.0000, 0.5000])
+        >>> model.spectrum().period.sort().values
+        tensor([0.5000, 1.0000])
         >>> batch = IrregularBatch(torch.zeros(1, 1), torch.ones(1, 1, 1), torch.ones(1, 1, 1, dtype=torch.bool))
         >>> model.predict(batch, torch.tensor([[0.5, 1.5]]), num_samples=10).mean.shape
         torch.Size([1, 2, 1])
@@ -66,6 +71,7 @@ class KoopmanVAE(LatentVAE):
         decoder_hidden: Sequence[int] = (64,),
         likelihood: Likelihood | None = None,
         objective: Objective | None = None,
+        terms: Sequence[LossTerm] = (),
     ) -> None:
         channels = tuple(channels)
         if dynamics is None:
@@ -78,4 +84,5 @@ class KoopmanVAE(LatentVAE):
             process=process,
             likelihood=PerKind.default(size, channels, decoder_hidden) if likelihood is None else likelihood,
             objective=ELBO() if objective is None else objective,
+            terms=terms,
         )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from inspect import isabstract
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from .. import encoders
 from .._types import Times
@@ -16,6 +16,7 @@ from ..paths import Path
 from ..processes import LatentProcess
 from .base import Encodes, Generative, Loss, Model, Predictive, Scorable, input_path
 from .objectives import ELBO, Objective
+from .terms import Inference, LossTerm
 
 
 __all__ = ["LatentVAE"]
@@ -36,6 +37,7 @@ class LatentVAE(Model, Encodes, Generative, Scorable):
         process: the latent dynamics.
         likelihood: decodes a latent state.
         objective: what is maximised; default: `ELBO()`.
+        terms: what is added to the loss: penalties and second tasks.
 
     Raises:
         ValueError: the process needs something that the encoder does not provide, or the likelihood decodes another
@@ -65,6 +67,7 @@ class LatentVAE(Model, Encodes, Generative, Scorable):
         process: LatentProcess,
         likelihood: Likelihood,
         objective: Objective = ELBO(),  # noqa: B008
+        terms: Sequence[LossTerm] = (),
     ) -> None:
         super().__init__(channels)
         missing = process.requires - encoder.provides
@@ -82,12 +85,14 @@ class LatentVAE(Model, Encodes, Generative, Scorable):
         self.process = process
         self.likelihood = likelihood
         self.objective = objective
+        self.terms = nn.ModuleList(terms)
 
     def loss(self, window: Window, *, generator: Generator | None = None, step: int | None = None) -> Loss:
         """See `Model.loss`; the parts are means over the series, in nats, and the true bound per observation."""
         context, target = window.context, window.target
+        encoding = self.encode_context(context)
         latent = self.process.posterior(
-            self._encode(context),
+            encoding,
             start_time(context),
             target.times,
             self.objective.num_samples,
@@ -105,7 +110,14 @@ class LatentVAE(Model, Encodes, Generative, Scorable):
                 "kl": divergence,
                 "nats_per_observation": -true_bound.sum() / target.mask.sum().clamp(min=1),
             }
-        return Loss(-self.objective.bound(log_prob, latent, step).mean(), parts)
+        total = -self.objective.bound(log_prob, latent, step).mean()
+        inference = Inference(context, encoding, latent, self.process, generator)
+        for term in self.terms:
+            value = term(inference)
+            name = type(term).__name__
+            parts[name] = value.detach() + parts.get(name, 0.0)
+            total = total + value
+        return Loss(total, parts)
 
     def predict(
         self,
@@ -117,16 +129,18 @@ class LatentVAE(Model, Encodes, Generative, Scorable):
         generator: Generator | None = None,
     ) -> Predictive:
         """See `Model.predict`."""
-        encoding = self._encode(context)
+        encoding = self.encode_context(context)
         latent = self.process.posterior(encoding, start_time(context), ts, num_samples, generator, inputs)
         return Predictive(self.likelihood(latent.zs, ts))
 
     def encode(self, context: IrregularBatch) -> Tensor:
-        """The posterior mean of the latent state at the first observation, `(*batch, latent)`."""
-        encoding = self._encode(context)
-        if encoding.q0 is None:
-            raise ValueError(f"{type(self.encoder).__name__} gives no distribution of an initial state to describe.")
-        return encoding.q0.mean
+        """The posterior mean of the state at the first observation, or the encoder's description of the series."""
+        encoding = self.encode_context(context)
+        if encoding.q0 is not None:
+            return encoding.q0.mean
+        if encoding.static is None:
+            raise ValueError(f"{type(self.encoder).__name__} describes neither an initial state nor the whole series.")
+        return encoding.static
 
     def sample(
         self,
@@ -144,12 +158,13 @@ class LatentVAE(Model, Encodes, Generative, Scorable):
         """See `Scorable.log_prob`: the joint density of the target under the posterior given the context."""
         context, target = window.context, window.target
         path = input_path(context, target)
-        encoding = self._encode(context)
+        encoding = self.encode_context(context)
         latent = self.process.posterior(encoding, start_time(context), target.times, num_samples, generator, path)
         distribution = self.likelihood(latent.zs, target.times, target.noise)
         return Predictive(distribution).joint_log_prob(target.values, target.mask)
 
-    def _encode(self, context: IrregularBatch) -> Encoding:
+    def encode_context(self, context: IrregularBatch) -> Encoding:
+        """What the encoder makes of a context, for the process."""
         given = context.values.shape[-1]
         if given != len(self.channels):
             raise ValueError(

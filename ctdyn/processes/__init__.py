@@ -1,14 +1,19 @@
 """Latent dynamics with a prior and a posterior."""
 
 from .base import LatentProcess, LatentSample
+from .categorical import CategoricalProcess
 from .gaussian_sites import LinearGaussianProcess
+from .joint import JointProcess
 from .ode import ODEProcess
 from .sde import SDEProcess
 from .sde_matching import MatchedSDEProcess
 from .sequence import SequenceProcess
+from .static import StaticProcess
 
 
 __all__ = [
+    "CategoricalProcess",
+    "JointProcess",
     "LatentProcess",
     "LatentSample",
     "LinearGaussianProcess",
@@ -16,4 +21,5 @@ __all__ = [
     "ODEProcess",
     "SDEProcess",
     "SequenceProcess",
+    "StaticProcess",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from torch import Generator, Tensor, nn
 
@@ -57,7 +56,7 @@ class LatentProcess(nn.Module, Configurable, ABC):
     """
 
     #: The fields of `Encoding` that the posterior is made of.
-    requires: ClassVar[frozenset[str]]
+    requires: frozenset[str]
 
     def __init__(self, latent_size: int) -> None:
         super().__init__()

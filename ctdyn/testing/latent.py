@@ -173,6 +173,7 @@ def check_process(
     *,
     encoding: Callable[[Tensor, Tensor], Encoding] | None = None,
     carried: int = 0,
+    start: Tensor | None = None,
     tolerance: float = 1e-4,
 ) -> None:
     """The contract of a `LatentProcess`.
@@ -187,6 +188,7 @@ def check_process(
             start; default: `q0` as a diagonal normal.
         carried: how many of the last latent dimensions are a memory that the process carries along, of which an
             encoding says nothing.
+        start: three initial states, `(3, latent)`, for a process that can take some alone; default: random ones.
         tolerance: largest difference that counts as equal, relative to 1: the accuracy of the solver.
 
     Raises:
@@ -201,6 +203,7 @@ def check_process(
     build = _diagonal if encoding is None else encoding
     rng = Generator().manual_seed(0)
     mean = 0.3 * torch.randn(3, process.latent_size, generator=rng, dtype=torch.float64)
+    mean = mean if start is None else start.to(torch.float64)
     std = torch.full_like(mean, 0.9)
     t0 = torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64)
     ts = t0.unsqueeze(-1) + torch.tensor([0.0, 0.2, 0.7, 0.7, 1.1], dtype=torch.float64)

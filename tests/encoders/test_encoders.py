@@ -12,10 +12,12 @@ from ctdyn.encoders import (
     CellEncoder,
     ConvolutionEncoder,
     GRUEncoder,
+    JointEncoder,
     ODERNNEncoder,
     ReverseGRUEncoder,
     SiteEncoder,
     StateSpaceEncoder,
+    SummaryEncoder,
     start_time,
 )
 from ctdyn.fields import LinearCDEField, LogODEField, MLPCDEField
@@ -61,6 +63,10 @@ PARTS = {
         lambda: GRUEncoder(2, 3, hidden_size=5, head_hidden=(4,)),
         lambda: GRUEncoder(2, 3, hidden_size=5, input_size=2, static_size=3, reads_noise=True, reads_rates=True),
     ],
+    "JointEncoder": [
+        lambda: JointEncoder([SiteEncoder(2, 3, (4,)), SummaryEncoder(GRUEncoder(2, 3, 4, head_hidden=(4,)))]),
+    ],
+    "SummaryEncoder": [lambda: SummaryEncoder(GRUEncoder(2, 3, 4, head_hidden=(4,)))],
     "ODERNNEncoder": [
         lambda: ODERNNEncoder(2, 3, hidden_size=5),
         lambda: ODERNNEncoder(2, 3, hidden_size=5, static_size=3),

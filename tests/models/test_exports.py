@@ -28,6 +28,8 @@ from ctdyn.models import (
     MaximumLikelihood,
     Model,
     OwnMean,
+    Reencoded,
+    Refined,
 )
 from ctdyn.processes import ODEProcess
 from ctdyn.solvers import RK4
@@ -63,6 +65,8 @@ MODELS = {
     "MarkovianGPVAE": lambda: MarkovianGPVAE(CHANNELS, 3, encoder_hidden=(8,), decoder_hidden=(8,)),
     "MaternGP": lambda: MaternGP(CHANNELS),
     "OwnMean": lambda: OwnMean(CHANNELS),
+    "Reencoded": lambda: Reencoded(_latent_vae(), every=0.3),
+    "Refined": lambda: Refined(_latent_vae(), steps=2, num_samples=1),
 }
 
 

@@ -1,0 +1,71 @@
+"""Labels that a part of the latent state is to explain."""
+
+from collections.abc import Sequence
+from math import log
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from .base import Inference, LossTerm
+
+
+__all__ = ["Supervision"]
+
+
+class Supervision(LossTerm):
+    r"""Ties entries of the latent state to labels of the series, so that they can be read, and set.
+
+    .. math:: -w\, \mathrm{E}_{q(z)} \sum_j \log \mathcal{N}\left(y_j \mid a_j \bar z_{d_j} + b_j,\, \sigma_j^2\right)
+
+    with :math:`\bar z` the mean over the times of the target: for a static latent (`StaticProcess`) the latent itself.
+    Labels are one more observation, of the chosen entries alone: with :math:`w = 1` the loss bounds the joint density
+    of series and labels. A label that is NaN is not known. Slopes, offsets and noise are learned.
+
+    Args:
+        dimensions: the entries of the latent state, one per label in their order; `JointProcess.slices` says where
+            those of a part are.
+        weight: :math:`w`.
+
+    Raises:
+        ValueError: no dimension is given, one is given twice, or the batch has another number of labels.
+
+    References:
+        Disentangled Generative Models for Robust Prediction of System Dynamics, S. Fotiadis et al., 2023,
+        https://arxiv.org/abs/2108.11684
+
+    Example:
+        >>> term = Supervision(dimensions=[4, 5], weight=10.0)
+        >>> term.slope.shape
+        torch.Size([2])
+    """
+
+    def __init__(self, dimensions: Sequence[int], *, weight: float = 1.0) -> None:
+        super().__init__()
+        if not dimensions or len(set(dimensions)) < len(dimensions):
+            raise ValueError(f"Supervision needs one latent dimension per label, each once; got {list(dimensions)}.")
+        self.dimensions = tuple(dimensions)
+        self.weight = weight
+        self.slope = nn.Parameter(torch.ones(len(self.dimensions)))
+        self.offset = nn.Parameter(torch.zeros(len(self.dimensions)))
+        self.log_scale = nn.Parameter(torch.full((len(self.dimensions),), log(0.5)))
+
+    def forward(self, inference: Inference) -> Tensor:
+        """See `LossTerm.forward`."""
+        zs, labels = inference.latent.zs, inference.context.labels
+        count, size = len(self.dimensions), zs.shape[-1]
+        given = 0 if labels is None else labels.shape[-1]
+        if labels is None or given != count or not -size <= min(self.dimensions) <= max(self.dimensions) < size:
+            raise ValueError(
+                f"Supervision ties {count} labels to the latent dimensions {list(self.dimensions)}; the series have "
+                f"{given} labels, and the latent state has {size} dimensions. Labels come in with the series: "
+                "from_pandas(..., labels=[...])."
+            )
+        known = ~labels.isnan()
+        expected = self.slope * self.read(zs) + self.offset
+        log_prob = Normal(expected, self.log_scale.exp(), validate_args=False).log_prob(torch.where(known, labels, 0.0))
+        return -self.weight * torch.where(known, log_prob, 0.0).sum(-1).mean()
+
+    def read(self, zs: Tensor) -> Tensor:
+        """The supervised entries of latent states `(..., time, latent)`, `(..., label)`."""
+        return zs[..., list(self.dimensions)].mean(-2)
