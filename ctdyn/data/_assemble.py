@@ -251,16 +251,19 @@ def _in_order(columns: Columns, policy: Policy) -> tuple[Columns, int]:
             f"{columns.where(int(back.min()))}: the times go backwards here (in {unsorted} series); sort the rows, or "
             "use sort=True."
         )
-    if not unsorted and bool((np.diff(codes) >= 0).all()):
+    if not unsorted and columns.start is None and bool((np.diff(codes) >= 0).all()):
         return columns, 0
-    return columns.rows(np.lexsort((times, codes))), unsorted
+    keys = (times, codes) if columns.start is None else (columns.start, times, codes)
+    return columns.rows(np.lexsort(keys)), unsorted
 
 
 def _merged(columns: Columns, policy: Policy) -> tuple[Columns, int]:
-    """One row per series and time. Rows that observe different channels are put together without loss."""
+    """One row per series, time and start. Rows that observe different channels are put together without loss."""
     codes, times = columns.codes, columns.times
     fresh = np.ones(len(times), dtype=bool)
     fresh[1:] = (np.diff(times) > 0) | (np.diff(codes) != 0)
+    if columns.start is not None:
+        fresh[1:] |= np.diff(columns.start) != 0
     if fresh.all():
         return columns, 0
     group = np.cumsum(fresh) - 1
@@ -316,13 +319,12 @@ def _chosen(columns: Columns, row: Any, channel: Any, cell: Any, count: Any) -> 
 
 
 def _check_agreeing_inputs(columns: Columns, group: np.ndarray, first: np.ndarray) -> None:
-    for name in ("inputs", "start"):
-        rows = getattr(columns, name)
-        if rows is None:
-            continue
-        differs = np.flatnonzero((rows != rows[first][group]).reshape(len(group), -1).any(axis=1))
-        if len(differs):
-            raise DataError(f"{columns.where(int(differs[0]))}: two rows at the same time have different {name}.")
+    rows = columns.inputs
+    if rows is None:
+        return
+    differs = np.flatnonzero((rows != rows[first][group]).reshape(len(group), -1).any(axis=1))
+    if len(differs):
+        raise DataError(f"{columns.where(int(differs[0]))}: two rows at the same time have different inputs.")
 
 
 def _near_duplicates(columns: Columns) -> int:

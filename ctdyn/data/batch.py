@@ -68,6 +68,11 @@ class IrregularBatch:
             )
         if self.start is not None and self.start.shape != self.times.shape:
             raise ValueError(f"start must have the shape of times {time_shape}; got {tuple(self.start.shape)}.")
+        if self.start is not None and not bool((self.start <= self.times).all()):
+            raise ValueError(
+                "start must not lie after its time, nor be NaN: an aggregated observation begins before it is made; "
+                "that of an observation at one instant is its time."
+            )
         for name in ("static", "labels"):
             value = getattr(self, name)
             if value is not None and tuple(value.shape[:-1]) != time_shape[:-1]:

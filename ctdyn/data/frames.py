@@ -36,6 +36,7 @@ def from_pandas(
     static: Names = None,
     labels: Names = None,
     start: str | None = None,
+    sums: Names = None,
     units: Mapping[str, str] | None = None,
     kinds: Mapping[str, str] | None = None,
     time_unit: str | None = None,
@@ -62,7 +63,10 @@ def from_pandas(
         inputs: columns known at every row, the future included.
         static: columns that are constant within a series; NaN where unknown.
         labels: columns that are constant within a series and are to be predicted.
-        start: the column of times at which an aggregated observation (a mean, a sum) begins.
+        start: the column of times at which an aggregated observation (a mean, a sum) begins; for an observation at one
+            instant, its time. Rows of one time and different start stay apart.
+        sums: channels that hold sums from start to time. They become means, per unit of the float clock: what every
+            model reads; times the length of an interval they are sums again.
         units: the unit of each channel.
         kinds: the kind of each channel, if not "real": see `Channel`.
         time_unit: the unit of the float clock, as "hour"; for numbers, what they are in. Default for datetimes: chosen
@@ -124,11 +128,12 @@ def from_pandas(
         columns = pivoted(columns, entries, _names(values), policy)
     else:
         columns = _wide(table, columns, values, noise, taken, where)
-    return assemble(replace(columns, channels=_annotated(columns.channels, units, kinds)), policy)
+    columns = replace(columns, channels=_annotated(columns.channels, units, kinds))
+    return assemble(_as_means(columns, _names(sums)), policy)
 
 
 def to_long(data: SeriesSet) -> DataFrame:
-    """A frame with one row per observation: id, time, channel, value, and noise where there is any.
+    """A frame with one row per observation: id, time, channel, value, and noise and start where there are any.
 
     Args:
         data: the series.
@@ -157,6 +162,9 @@ def to_long(data: SeriesSet) -> DataFrame:
     noise = [one.noise for one in data if one.noise is not None]
     if len(noise) == len(data):
         frame["noise"] = np.concatenate(noise)[row, channel]
+    if any(one.start is not None for one in data):
+        starts = np.concatenate([one.times if one.start is None else one.start for one in data])
+        frame["start"] = data.axis.to_user(starts[row])
     return pd.DataFrame(frame)
 
 
@@ -345,6 +353,37 @@ def _annotated(
         replace(channel, unit=units.get(channel.name), kind=kinds.get(channel.name, channel.kind))
         for channel in channels
     )
+
+
+def _as_means(columns: Columns, sums: tuple[str, ...]) -> Columns:
+    """Sums over intervals as means, per unit of the clock."""
+    if not sums:
+        return columns
+    names = [channel.name for channel in columns.channels]
+    unknown = [name for name in sums if name not in names]
+    if unknown:
+        raise DataError(f"sums names {few(unknown)}, which is no channel; the channels are {few(names, 40)}.")
+    if columns.start is None:
+        raise DataError(f"{few(sums)} holds sums, and of which interval is not known; give start= (the column).")
+    length, values = columns.times - columns.start, columns.values.copy()
+    noise = None if columns.noise is None else columns.noise.copy()
+    for name in sums:
+        place = names.index(name)
+        empty = np.flatnonzero(~(length > 0) & ~np.isnan(values[:, place]))
+        if len(empty):
+            raise DataError(
+                f"{columns.where(int(empty[0]))}, column {name!r}: a sum over an interval of no length; start must lie "
+                "before the time."
+            )
+        for array in (values, noise):
+            if array is not None:
+                array[:, place] /= np.where(length > 0, length, 1.0)
+    rate = columns.axis.unit or "unit of time"
+    channels = tuple(
+        replace(channel, unit=f"{channel.unit}/{rate}") if channel.name in sums and channel.unit else channel
+        for channel in columns.channels
+    )
+    return replace(columns, values=values, noise=noise, channels=channels)
 
 
 def _matrix(table: DataFrame, names: Sequence[str], where: Callable[[int], str]) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from .._checks import DataError
+from .._checks import DataError, few
 from ..data import (
     AnyOf,
     Extrapolate,
@@ -30,10 +30,10 @@ from ..data import (
     loader,
     pad,
 )
-from ..models import Encodes, ExactlyFitted, Generative, Labels, Model, Predictive
+from ..models import Aggregates, Baseline, Encodes, ExactlyFitted, Generative, Labels, Model, Predictive
 from ..models.base import input_path
 from ..paths import Path as ControlPath
-from .queries import at_times, gap_times, horizon_times, typical_gap
+from .queries import asked_starts, at_times, gap_times, has_intervals, horizon_times, shown, typical_gap
 from .result import Forecast
 
 
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Forecaster"]
+
+#: The times of each series that are asked about, and where the intervals that end there begin.
+_Asked = tuple[tuple[np.ndarray, ...], tuple[np.ndarray | None, ...]]
 
 #: Observations drawn per latent sample: quantiles need more draws than trajectories cost.
 DRAWS = 5
@@ -122,6 +125,7 @@ class Forecaster:
         import pandas as pd
 
         train = train.with_channels(self.model.channels)
+        self._check_intervals(train)
         validation = None if validation is None else validation.with_channels(self.model.channels)
         if validation is not None:
             _clock(train.axis, validation.axis)
@@ -167,8 +171,8 @@ class Forecaster:
                 then regular, from each series' last observation to the horizon, at the series' own median gap (at most
                 1,000 of them).
             at: the times, instead of a horizon: numbers or datetimes for all series, a dict from id to times, or a
-                `SeriesSet` whose times are meant. They may lie anywhere; those outside of the observations are marked
-                in `Forecast.to_frame`.
+                `SeriesSet` whose times are meant, and whose intervals (`start`): the answers are then means over these.
+                They may lie anywhere; those outside of the observations are marked in `Forecast.to_frame`.
             inputs: series of the same ids whose inputs are known ahead, where the model is driven by any; default:
                 `at`, where that is a set with inputs.
             num_samples: latent trajectories; each gives five draws of an observation.
@@ -178,11 +182,11 @@ class Forecaster:
                 not positive.
             DataError: the series have other channels, units or another kind of clock than those of the training.
         """
-        series = self._checked(series)
+        series = self._checked(series, at)
         if (horizon is None) == (at is None):
             raise ValueError("forecast needs either horizon= (how far) or at= (which times).")
         times = at_times(series, at) if horizon is None else horizon_times(series, horizon, self._own_gap(series))
-        return self._answer(series, times, _known_inputs(inputs, at), num_samples)
+        return self._answer(series, (times, asked_starts(series, at)), _known_inputs(inputs, at), num_samples)
 
     def interpolate(
         self, series: SeriesSet, at: Any = None, *, inputs: SeriesSet | None = None, num_samples: int = 100
@@ -200,9 +204,9 @@ class Forecaster:
             ValueError: the Forecaster is not fitted.
             DataError: the series have other channels, units or another kind of clock than those of the training.
         """
-        series = self._checked(series)
+        series = self._checked(series, at)
         times = gap_times(series, self._own_gap(series)) if at is None else at_times(series, at)
-        return self._answer(series, times, _known_inputs(inputs, at), num_samples)
+        return self._answer(series, (times, asked_starts(series, at)), _known_inputs(inputs, at), num_samples)
 
     def sample(self, at: Any, *, num_samples: int = 10) -> pd.DataFrame:
         """New series that resemble the training series, without seeing any.
@@ -321,7 +325,8 @@ class Forecaster:
         from ..metrics import evaluate
 
         context, truth = self.cut(self._checked(series), task)
-        forecast, densities = self._ask(context, tuple(one.times for one in truth), truth, num_samples, truth)
+        asked = (tuple(one.times for one in truth), tuple(one.start for one in truth))
+        forecast, densities = self._ask(context, asked, truth, num_samples, truth)
         return evaluate(forecast, truth, log_density=densities, means=forecast.means, **options)
 
     def cut(self, series: SeriesSet, task: WindowMaker | None = None) -> tuple[SeriesSet, SeriesSet]:
@@ -340,7 +345,7 @@ class Forecaster:
             pair = task(one, np.random.default_rng(_number(self.seed, "cut", one.id)))
             if pair is None:
                 continue
-            hidden = pair[1].take(~np.isin(pair[1].times, pair[0].times))
+            hidden = pair[1].take(~shown(pair[1], pair[0]))
             if hidden.observed.any():
                 contexts.append(pair[0])
                 targets.append(hidden)
@@ -371,17 +376,15 @@ class Forecaster:
 
     # -- from series to the model and back
 
-    def _answer(
-        self, series: SeriesSet, times: tuple[np.ndarray, ...], inputs: SeriesSet | None, num_samples: int
-    ) -> Forecast:
+    def _answer(self, series: SeriesSet, asked: _Asked, inputs: SeriesSet | None, num_samples: int) -> Forecast:
         if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
             raise ValueError(f"num_samples must be a whole number, at least 1; got {num_samples!r}.")
-        return self._ask(series, times, inputs, num_samples, None)[0]
+        return self._ask(series, asked, inputs, num_samples, None)[0]
 
     def _ask(
         self,
         series: SeriesSet,
-        times: tuple[np.ndarray, ...],
+        asked: _Asked,
         inputs: SeriesSet | None,
         num_samples: int,
         truth: SeriesSet | None,
@@ -390,11 +393,13 @@ class Forecaster:
         to_fitted = _clock(self.axis_, series.axis)
         samples, means, densities = [], [], []
         self.model.eval()
-        for place, (one, when) in enumerate(zip(series, times, strict=True)):
+        for place, (one, when, begin) in enumerate(zip(series, *asked, strict=True)):
             generator = self._generator(one.id)
             ahead = None if inputs is None or not inputs.input_names else inputs.by_id(one.id)
-            clocked = replace(one, times=to_fitted(one.times))
-            units, predictive = self._predict(clocked, to_fitted(when), ahead, to_fitted, num_samples, generator)
+            own, begin = (None if x is None else to_fitted(x) for x in (one.start, begin))
+            clocked = replace(one, times=to_fitted(one.times), start=own)
+            question = (to_fitted(when), begin)
+            units, predictive = self._predict(clocked, question, ahead, to_fitted, num_samples, generator)
             drawn = units.values_to_data(predictive.sample(generator, DRAWS).cpu())[:, 0, : len(when)]
             # float32 halves the memory; a level far above the spread needs the digits.
             fine = bool((units.loc.abs() > 1e3 * units.scale).any())
@@ -402,17 +407,18 @@ class Forecaster:
             means.append(units.values_to_data(predictive.mean.cpu())[0, : len(when)].numpy())
             if truth is not None:
                 densities.append(self._log_density(units, predictive, truth[place]))
-        return Forecast(series, times, tuple(samples), tuple(means)), densities
+        return Forecast(series, asked[0], tuple(samples), tuple(means)), densities
 
     def _predict(
         self,
         one: Series,
-        times: np.ndarray,
+        question: tuple[np.ndarray, np.ndarray | None],
         ahead: Series | None,
         to_fitted: Callable[[np.ndarray], np.ndarray],
         num_samples: int,
         generator: Generator,
     ) -> tuple[Units, Predictive]:
+        times, start = question
         # A model needs a time to be asked at; the answer to it is cut off again.
         asked = times if len(times) else np.concatenate([one.times[-1:], np.zeros(1)])[:1]
         raw = pad([one], empty=[float(asked[0])])
@@ -424,7 +430,11 @@ class Forecaster:
             path = input_path(context, None if known is None else self._in_units(units, known))
         with torch.no_grad():
             ts = self._on_model_clock(units, asked)
-            return units, self.model.predict(context, ts, path, num_samples=num_samples, generator=generator)
+            options = {"num_samples": num_samples, "generator": generator}
+            if start is None or not len(times) or not bool((start < times).any()) or isinstance(self.model, Baseline):
+                return units, self.model.predict(context, ts, path, **options)
+            assert isinstance(self.model, Aggregates)
+            return units, self.model.predict_means(context, self._on_model_clock(units, start), ts, path, **options)
 
     def _log_density(self, units: Units, predictive: Predictive, truth: Series) -> np.ndarray:
         target = self._in_units(units, pad([truth]))
@@ -455,12 +465,26 @@ class Forecaster:
         start, end = to_fitted(np.array([0.0, 1.0]))
         return self.gap_ / float(end - start)
 
-    def _checked(self, series: SeriesSet) -> SeriesSet:
+    def _checked(self, series: SeriesSet, at: Any = None) -> SeriesSet:
         self._check_fitted()
         if not len(series):
             raise DataError("there is no series to answer for: the set is empty.")
         _clock(self.axis_, series.axis)
+        self._check_intervals(series)
+        if isinstance(at, SeriesSet):
+            self._check_intervals(at)
         return series.with_channels(self.model.channels)
+
+    def _check_intervals(self, series: SeriesSet) -> None:
+        """A baseline takes a mean for what is observed at its time; every other model must know what it is."""
+        if isinstance(self.model, Aggregates | Baseline):
+            return
+        found = [one.id for one in series if has_intervals(one)]
+        if found:
+            raise TypeError(
+                f"series {few(found)} holds means over intervals (start before time), and {type(self.model).__name__} "
+                "knows observations at one instant only; use LinearGaussianSSM, LatentODE or LatentSDE."
+            )
 
     def _check_fitted(self) -> None:
         if not self.fitted:

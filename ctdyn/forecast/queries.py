@@ -11,7 +11,7 @@ from .._checks import DataError, UnknownIdError, few
 from ..data import Series, SeriesSet
 
 
-__all__ = ["at_times", "gap_times", "horizon_times", "typical_gap"]
+__all__ = ["asked_starts", "at_times", "gap_times", "has_intervals", "horizon_times", "shown", "typical_gap"]
 
 #: More regular query times than this are not made unasked.
 MAX_REGULAR = 1000
@@ -103,6 +103,38 @@ def at_times(series: SeriesSet, at: Any) -> tuple[np.ndarray, ...]:
     if not len(times):
         raise DataError("at= holds no times; give at least one.")
     return (times,) * len(series)
+
+
+def asked_starts(series: SeriesSet, at: Any) -> tuple[np.ndarray | None, ...]:
+    """Where the interval of each asked time begins: that of the rows of a `SeriesSet`, else nowhere before it.
+
+    Args:
+        series: what is conditioned on.
+        at: as in `at_times`.
+    """
+    if not isinstance(at, SeriesSet):
+        return (None,) * len(series)
+
+    def begins(one: Series) -> np.ndarray | None:
+        if one.start is None or at.axis == series.axis:
+            return one.start
+        return _listed(series, at.axis.to_user(one.start))
+
+    return tuple(begins(at.by_id(id)) for id in series.ids)
+
+
+def has_intervals(one: Series) -> bool:
+    """Whether an observation of a series is a mean over an interval."""
+    return one.start is not None and bool((one.start < one.times).any())
+
+
+def shown(target: Series, context: Series) -> np.ndarray:
+    """Rows of the target that stand in the context as well: the same time, and the same beginning."""
+
+    def key(one: Series) -> np.ndarray:
+        return one.times + 1j * (one.times if one.start is None else one.start)
+
+    return np.isin(key(target), key(context))
 
 
 def _listed(series: SeriesSet, times: Any) -> np.ndarray:

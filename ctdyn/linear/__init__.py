@@ -17,7 +17,7 @@ r"""Exact linear dynamics between any two times, and scans over whole series.
 `BlockedScan`        the scans in plain torch, anywhere; what a `ScanBackend` must do
 `LinearDynamics`     what can be discretized, scanned and stepped exactly: `Diagonal`, `Rotations`, `Dense`, `OU`,
                      `Matern`, `Oscillators`, `Periodic`, `HippoLegS`, `HippoLegT`, `HippoLagT`, `SumDynamics`,
-                     `ProductDynamics`
+                     `ProductDynamics`; with an integral of its readings, `IntegratedDynamics`
 `Hold`               what an input does between its times: `HeldBefore`, `HeldAfter`, `Impulse`, `Ramp`
 `phi1`, `phi2` ...   the functions that carry an input over a step
 `SeriesMemory`       the past of irregular series as HiPPO coefficients: a feature without parameters
@@ -41,12 +41,14 @@ from .combined import ProductDynamics, SumDynamics
 from .convolution import causal_convolution, exponential_kernel
 from .dense import Dense, MatrixDynamics
 from .diagonal import OU, Diagonal, Rotations
+from .distribution import Gaussian
 from .dynamics import Discretization, LinearDynamics
 from .fitting import expectation_maximisation, maximum_likelihood
 from .following import follow_control
-from .gaussian import Gaussian, LinearGaussian
+from .gaussian import LinearGaussian
 from .hippo import HippoLagT, HippoLegS, HippoLegT, legs_matrices
 from .holds import HeldAfter, HeldBefore, Hold, Impulse, Ramp
+from .integrated import IntegratedDynamics
 from .matern import Matern
 from .memory import SeriesMemory
 from .newton import NewtonScan, NonlinearScan, nonlinear_recurrence
@@ -54,6 +56,7 @@ from .oscillators import Oscillators
 from .periodic import Periodic
 from .phi import phi1, phi2, phi3
 from .recurrence import linear_recurrence, zoh_scan
+from .stationary import Stationary
 from .stationary_path import StationaryPath
 from .tiling import over_tiles
 from .transition import fit_transition
@@ -75,6 +78,7 @@ __all__ = [
     "HippoLegT",
     "Hold",
     "Impulse",
+    "IntegratedDynamics",
     "LinearDynamics",
     "LinearGaussian",
     "Matern",
@@ -88,6 +92,7 @@ __all__ = [
     "Rotations",
     "ScanBackend",
     "SeriesMemory",
+    "Stationary",
     "StationaryPath",
     "SumDynamics",
     "TritonScan",

@@ -18,6 +18,7 @@ __all__ = [
     "emission",
     "merge",
     "root",
+    "rows_at",
     "smoothed",
     "smoothed_covariance",
     "smoother_gains",
@@ -91,7 +92,7 @@ def stretch(batch: IrregularBatch, start: int, end: int | None) -> IrregularBatc
 
 
 def merge(batch: IrregularBatch, at: Tensor, hold: Hold) -> tuple[IrregularBatch, Tensor]:
-    """The batch with unobserved rows at the query times, and where they stand, `(*batch, query)`.
+    """The batch with unobserved rows at the query times, and where its own and they stand, `(*batch, time + query)`.
 
     Args:
         batch: the observations, `(*batch, time)`.
@@ -117,8 +118,16 @@ def merge(batch: IrregularBatch, at: Tensor, hold: Hold) -> tuple[IrregularBatch
     if inputs is not None:
         inputs = arrange(inputs, _inputs_at(known, inputs.expand(*shape, *inputs.shape[-2:]), asked, hold))
     noise = None if batch.noise is None else arrange(batch.noise)
-    merged = IrregularBatch(times, arrange(batch.values), arrange(batch.mask), inputs=inputs, noise=noise)
-    return merged, place[..., count:]
+    return IrregularBatch(times, arrange(batch.values), arrange(batch.mask), inputs=inputs, noise=noise), place
+
+
+def rows_at(place: Tensor, mean: Tensor, *matrices: Tensor) -> tuple[Tensor, ...]:
+    """Rows of `(*lead, *batch, row, n)`, and of matrices `(*batch, row, m, n)`, at `(*batch, time)`."""
+    count = place.shape[-1]
+    found = [mean.gather(-2, place[..., None].expand(*mean.shape[:-2], count, mean.shape[-1]))]
+    for x in matrices:
+        found.append(x.gather(-3, place[..., None, None].expand(*x.shape[:-3], count, *x.shape[-2:])))
+    return tuple(found)
 
 
 def _inputs_at(ts: Tensor, us: Tensor, at: Tensor, hold: Hold) -> Tensor:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 
-__all__ = ["as_tensor", "check_matrix", "check_psd", "concrete", "concretely", "keep", "positive"]
+__all__ = ["as_tensor", "check_matrix", "check_psd", "check_resolution", "concrete", "concretely", "keep", "positive"]
+
+_COARSE = 1e-2
 
 
 def as_tensor(name: str, value: Tensor | float | Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
@@ -92,3 +94,28 @@ def check_psd(name: str, value: Tensor, *, definite: bool = False) -> None:
             f"{name} is not {kind}: its smallest eigenvalue is {least:.3g}. Build it as L @ L.mT, or add a small "
             "multiple of the identity."
         )
+
+
+def check_resolution(ts: Tensor) -> None:
+    """Refuse times that are far from their origin in float32: their differences are wrong.
+
+    Raises:
+        ValueError: the times are coarser than a hundredth of a typical step.
+
+    Example:
+        >>> check_resolution(torch.tensor([0.0, 0.1, 0.3]))
+    """
+    if ts.dtype.itemsize > 4 or ts.shape[-1] < 2:
+        return
+    times = ts.detach()
+    largest = float(times.abs().amax())
+    spacing = largest * torch.finfo(ts.dtype).eps
+    typical = float((times[..., -1] - times[..., 0]).amax()) / (ts.shape[-1] - 1)
+    counted = largest * torch.finfo(ts.dtype).eps <= 1 and typical > 0 and bool((times == times.round()).all())
+    if counted or spacing <= (_COARSE * typical if typical > 0 else 0.1):
+        return
+    raise ValueError(
+        f"times around t={largest:.6g} are {spacing:.3g} apart in {ts.dtype}, too coarse for steps of about "
+        f"{typical:.3g}: they collapse. Hand in float64 times, or subtract an origin in float64 first "
+        "(ts - ts[..., :1])."
+    )

@@ -81,6 +81,10 @@ class SumDynamics(LinearDynamics):
         """As in `LinearDynamics`."""
         return _block_diagonal([part.noise(dt) for part in self._parts()])
 
+    def density(self) -> Tensor:
+        """As in `LinearDynamics`."""
+        return _block_diagonal([part.density() for part in self._parts()])
+
     def stationary(self) -> Tensor:
         """As in `LinearDynamics`."""
         return _block_diagonal([part.stationary() for part in self._parts()])
@@ -161,6 +165,11 @@ class ProductDynamics(MatrixDynamics):
         P1, P2 = (part.stationary().to(dt.dtype)[..., None, :, :] for part in (self.first, self.second))
         kept = transition @ P1 @ transition.mT
         return _kron(self.first.noise(dt), P2) + _kron(kept, self.second.noise(dt))
+
+    def density(self) -> Tensor:
+        """As in `LinearDynamics`."""
+        one, two = self.first, self.second
+        return _kron(one.density(), two.stationary()) + _kron(one.stationary(), two.density())
 
     def stationary(self) -> Tensor:
         """As in `LinearDynamics`."""

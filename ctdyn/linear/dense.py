@@ -42,6 +42,10 @@ class MatrixDynamics(LinearDynamics, ABC):
         Q = noise_integrals(self.A.to(torch.float64), self.S.to(torch.float64), dt.to(torch.float64))
         return Q.to(torch.promote_types(self.dtype, dt.dtype))
 
+    def density(self) -> Tensor:
+        """As in `LinearDynamics`."""
+        return super().density() if self.S is None else self.S
+
     def stationary(self) -> Tensor:
         """As in `LinearDynamics`, by doubling."""
         if self.S is None:

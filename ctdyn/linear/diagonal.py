@@ -89,6 +89,10 @@ class Diagonal(LinearDynamics):
         step = dt[..., None, None]
         return self.S[..., None, :, :] * step * phi1(rates[..., None, :, :].to(_wide(rates, dt)) * step)
 
+    def density(self) -> Tensor:
+        """As in `LinearDynamics`."""
+        return super().density() if self.S is None else self.S
+
     def stationary(self) -> Tensor:
         """As in `LinearDynamics`."""
         if self.S is None:
@@ -176,6 +180,13 @@ class Rotations(LinearDynamics):
         variance = (variance[..., None, :] if variance.dim() else variance) * step * phi1(-2.0 * decay * step)
         return torch.diag_embed(variance.repeat_interleave(2, -1))
 
+    def density(self) -> Tensor:
+        """As in `LinearDynamics`."""
+        if self.log_sigma is None:
+            return super().density()
+        variance = (2.0 * self.log_sigma).exp().expand(self.decay.shape)
+        return torch.diag_embed(variance.repeat_interleave(2, -1))
+
     def stationary(self) -> Tensor:
         """As in `LinearDynamics`."""
         if self.log_sigma is None:
@@ -250,6 +261,10 @@ class OU(LinearDynamics):
         """The variances that the noise gathers over each step, `(*batch, time, state)`: the diagonal of `noise`."""
         step, rate = dt[..., None], self.log_rate.to(dt.dtype).exp()[..., None, :]
         return (2.0 * self.log_sigma.to(dt.dtype)).exp()[..., None, :] * step * phi1(-2.0 * rate * step)
+
+    def density(self) -> Tensor:
+        """As in `LinearDynamics`."""
+        return torch.diag_embed((2.0 * self.log_sigma).exp())
 
     def stationary(self) -> Tensor:
         """As in `LinearDynamics`."""

@@ -11,14 +11,12 @@ from torch import Tensor, nn
 
 from ._explained import ExactlySolved
 from ._matrix_scan import matrix_recurrence
-from ._tensors import concretely
+from ._tensors import check_resolution, concretely
 from .holds import HeldBefore, Hold
 from .recurrence import linear_recurrence
 
 
-__all__ = ["Discretization", "LinearDynamics", "check_resolution"]
-
-_COARSE = 1e-2
+__all__ = ["Discretization", "LinearDynamics"]
 
 
 @dataclass(frozen=True)
@@ -149,6 +147,13 @@ class LinearDynamics(nn.Module, ExactlySolved, ABC):
         shape = torch.broadcast_shapes((*self.batch_shape, 1), dt.shape)
         dtype = torch.promote_types(self.dtype, dt.dtype)
         return dt.new_zeros(*shape, self.state_size, self.state_size, dtype=dtype)
+
+    def density(self) -> Tensor:
+        """The spectral density of the noise, `(*parameter_batch, state, state)`: what `noise` gathers per unit of time.
+
+        Zero for deterministic dynamics; dynamics with `noise` define it as well.
+        """
+        return torch.zeros_like(self.A)
 
     def stationary(self) -> Tensor:
         """The covariance of the state in the long run, `(*parameter_batch, state, state)`.
@@ -472,29 +477,4 @@ def _check_steps(dt: Tensor) -> None:
     raise ValueError(
         f"a step is {'negative' if value < 0 else 'not finite'}: dt={value:.6g} at index {place} (*batch, time). "
         "Linear dynamics run forward, in finite time; sort the times, and pad a short series with its last time."
-    )
-
-
-def check_resolution(ts: Tensor) -> None:
-    """Refuse times that are far from their origin in float32: their differences are wrong.
-
-    Raises:
-        ValueError: the times are coarser than a hundredth of a typical step.
-
-    Example:
-        >>> check_resolution(torch.tensor([0.0, 0.1, 0.3]))
-    """
-    if ts.dtype.itemsize > 4 or ts.shape[-1] < 2:
-        return
-    times = ts.detach()
-    largest = float(times.abs().amax())
-    spacing = largest * torch.finfo(ts.dtype).eps
-    typical = float((times[..., -1] - times[..., 0]).amax()) / (ts.shape[-1] - 1)
-    counted = largest * torch.finfo(ts.dtype).eps <= 1 and typical > 0 and bool((times == times.round()).all())
-    if counted or spacing <= (_COARSE * typical if typical > 0 else 0.1):
-        return
-    raise ValueError(
-        f"times around t={largest:.6g} are {spacing:.3g} apart in {ts.dtype}, too coarse for steps of about "
-        f"{typical:.3g}: they collapse. Hand in float64 times, or subtract an origin in float64 first "
-        "(ts - ts[..., :1])."
     )

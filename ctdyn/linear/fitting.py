@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import IrregularBatch
+from ._aggregation import has_intervals
 from .chain import Chain
 from .gaussian import LinearGaussian
 
@@ -170,6 +171,11 @@ def _gaussian(covariance: Tensor, second: Tensor) -> Tensor:
 
 def _check_noise(model: LinearGaussian, batch: IrregularBatch) -> None:
     model.check(batch)
+    if has_intervals(batch):
+        raise ValueError(
+            "the batch holds aggregated observations (start before times), whose integrals have no noise of their own "
+            "for expectation maximisation to learn from. Use maximum_likelihood."
+        )
     n = model.dynamics.state_size
     if n == 1:
         return

@@ -3,58 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor, nn
 
 from ..data import IrregularBatch
-from ._conditioning import emission, merge, root, stretch, whiten, whiten_channels
+from ._aggregation import Aggregation, has_intervals
+from ._conditioning import Whitened, emission, merge, root, rows_at, stretch, whiten, whiten_channels
 from ._matrix_scan import matrix_recurrence
-from ._tensors import as_tensor, check_matrix, check_psd, keep, positive
+from ._tensors import as_tensor, check_matrix, check_psd, check_resolution, keep, positive
 from ._tiles import differentiable_tensors, sum_over_tiles
 from .chain import Chain
-from .dynamics import LinearDynamics, check_resolution
+from .distribution import Gaussian
+from .dynamics import LinearDynamics
 from .holds import HeldBefore, Hold
 
 
-__all__ = ["Gaussian", "LinearGaussian"]
+__all__ = ["LinearGaussian"]
 
 #: Numbers in one tensor of matrices that a tile of a long batch may hold.
 _TILE = 1 << 17
-
-
-@dataclass(frozen=True)
-class Gaussian:
-    """A Gaussian distribution per series, or per series and time.
-
-    Args:
-        mean: `(*batch, state)`.
-        covariance: `(*batch, state, state)`.
-
-    Raises:
-        ValueError: the shapes disagree.
-
-    Example:
-        >>> Gaussian(torch.zeros(2), torch.eye(2)).variance
-        tensor([1., 1.])
-    """
-
-    mean: Tensor
-    covariance: Tensor
-
-    def __post_init__(self) -> None:
-        n = self.mean.shape[-1] if self.mean.dim() else 0
-        if self.covariance.shape[-2:] != (n, n) or not n:
-            raise ValueError(
-                "a Gaussian needs a mean (*batch, state) and a covariance (*batch, state, state); got "
-                f"{tuple(self.mean.shape)} and {tuple(self.covariance.shape)}."
-            )
-
-    @property
-    def variance(self) -> Tensor:
-        """The variances, of the shape of `mean`."""
-        return self.covariance.diagonal(dim1=-2, dim2=-1)
 
 
 class LinearGaussian(nn.Module):
@@ -207,7 +176,7 @@ class LinearGaussian(nn.Module):
         state = self.initial
         m, P = (x.to(torch.float64) for x in (state.mean, state.covariance))
         count = batch.times.shape[-1]
-        if count <= tile:
+        if count <= tile or has_intervals(batch):
             total = self._tile(batch, 0, count, m, P, chunks)[0]
         else:
             ends = [*range(0, count, tile), count]
@@ -231,7 +200,7 @@ class LinearGaussian(nn.Module):
         """
         self.check(batch)
         mean, P, _ = self.chain(batch).filter(chunks=chunks)
-        return _as(self._finite(mean), P, batch.values.dtype)
+        return self._states(batch, mean, P)
 
     def smooth(self, batch: IrregularBatch, *, chunks: int | None = None) -> Gaussian:
         """The state at each time given all observations.
@@ -248,7 +217,7 @@ class LinearGaussian(nn.Module):
         """
         self.check(batch)
         mean, P, _ = self.chain(batch).smooth(chunks=chunks)
-        return _as(self._finite(mean), P, batch.values.dtype)
+        return self._states(batch, mean, P)
 
     def predict(self, batch: IrregularBatch, at: Tensor, *, chunks: int | None = None) -> Gaussian:
         """The state at any times given all observations: between them, beyond them, at them.
@@ -267,13 +236,35 @@ class LinearGaussian(nn.Module):
         """
         merged, place = self._merge(batch, at)
         states = self.smooth(merged, chunks=chunks)
-        index = place[..., None]
-        n = self.dynamics.state_size
-        lead = states.mean.shape[:-2]
-        index = index.expand(*lead, place.shape[-1], 1)
-        mean = states.mean.gather(-2, index.expand(*index.shape[:-1], n))
-        wide = index[..., None].expand(*index.shape[:-1], n, n)
-        return Gaussian(mean, states.covariance.gather(-3, wide))
+        return Gaussian(*rows_at(place, states.mean, states.covariance))
+
+    def aggregate(
+        self, batch: IrregularBatch, start: Tensor, at: Tensor, *, noise: bool = True, chunks: int | None = None
+    ) -> Gaussian:
+        r"""What would be observed as means over intervals, given all observations: a month, a quarter, a nowcast.
+
+        .. math:: x = \frac{1}{t - s} \int_s^t H y(\tau)\,d\tau + c + \epsilon
+
+        Args:
+            batch: the observations.
+            start: where the intervals begin, `(*batch, query)`; where it is `at`, a point is meant.
+            at: where they end, `(*batch, query)`, in any order.
+            noise: add the covariance of the observation noise.
+            chunks: as in `log_prob`.
+
+        Returns:
+            Observations, mean `(*batch, query, channel)`.
+
+        Raises:
+            ValueError: as in `predict`.
+        """
+        merged, place = self._merge(batch, at, start)
+        self.check(merged)
+        found = self._aggregation(merged)
+        mean, P, _ = self._written(found, merged, None).smooth(chunks=chunks)
+        m, P, H = rows_at(place, *rows_at(found.place, mean, P), found.readings(self.H.to(P)))
+        seen = Gaussian((H @ m[..., None]).squeeze(-1), H @ P @ H.mT)
+        return self._observed(seen, noise, batch.values.dtype)
 
     def emit(self, states: Gaussian, *, noise: bool = True) -> Gaussian:
         """What states look like when they are observed.
@@ -285,12 +276,16 @@ class LinearGaussian(nn.Module):
         Returns:
             Observations, mean `(*batch, time, channel)`.
         """
-        mean, covariance = emission(self.H.to(states.mean.dtype), states.mean, states.covariance)
+        seen = Gaussian(*emission(self.H.to(states.mean.dtype), states.mean, states.covariance))
+        return self._observed(seen, noise, states.mean.dtype)
+
+    def _observed(self, seen: Gaussian, noise: bool, dtype: torch.dtype) -> Gaussian:
+        mean, covariance = seen.mean, seen.covariance
         if self.offset is not None:
             mean = mean + self.offset.to(mean.dtype)[..., None, :]
         if noise:
             covariance = covariance + self.R.to(mean.dtype)[..., None, :, :]
-        return Gaussian(mean, covariance)
+        return Gaussian(mean.to(dtype), covariance.to(dtype))
 
     def emit_samples(self, states: Tensor, *, generator: Generator | None = None) -> Tensor:
         """Observations of sampled states, with noise.
@@ -360,10 +355,11 @@ class LinearGaussian(nn.Module):
         present = (chain.H != 0).any(-1)
         surprise = torch.where(present, chain.y - seen - noise, 0.0)
         drawn = paths + chain.correction(surprise)
-        index = place[..., None].expand(*drawn.shape[:-2], place.shape[-1], drawn.shape[-1])
-        return drawn.gather(-2, index).to(batch.values.dtype)
+        if has_intervals(merged):
+            drawn = rows_at(self._aggregation(merged).place, drawn)[0][..., : self.dynamics.state_size]
+        return rows_at(place, drawn)[0].to(batch.values.dtype)
 
-    def _merge(self, batch: IrregularBatch, at: Tensor) -> tuple[IrregularBatch, Tensor]:
+    def _merge(self, batch: IrregularBatch, at: Tensor, start: Tensor | None = None) -> tuple[IrregularBatch, Tensor]:
         if not bool(torch.isfinite(at).all()):
             raise ValueError("the query times hold NaN or infinite entries; every time must be finite.")
         early = at.detach().to(torch.float64) < batch.times[..., :1].to(torch.float64)
@@ -372,7 +368,16 @@ class LinearGaussian(nn.Module):
                 "a query lies before the first time of its series, where the initial state is given; only a stationary "
                 "model (initial=None) knows what was before."
             )
-        return merge(batch, at, self.hold)
+        merged, place = merge(batch, at, self.hold)
+        count = batch.times.shape[-1]
+        if batch.start is not None or start is not None:
+            begins = [
+                times if given is None else torch.minimum(given, times)
+                for given, times in ((batch.start, batch.times), (start, at))
+            ]
+            both = torch.cat([x.to(torch.float64).expand(*place.shape[:-1], -1) for x in begins], -1)
+            merged = replace(merged, start=torch.empty_like(both).scatter(-1, place, both))
+        return merged, place[..., count:]
 
     def chain(
         self, batch: IrregularBatch, start: int = 0, end: int | None = None, state: tuple[Tensor, Tensor] | None = None
@@ -385,6 +390,8 @@ class LinearGaussian(nn.Module):
             end: the one after the last.
             state: mean and covariance at the time before `start`; None: the initial state, at the first time.
         """
+        if has_intervals(batch):
+            return self._written(self._aggregation(batch), batch, state)
         part = stretch(batch, start, end)
         times = batch.times.to(torch.float64)
         before = times[..., max(start - 1, 0) : max(start - 1, 0) + 1]
@@ -396,16 +403,45 @@ class LinearGaussian(nn.Module):
         given = None if inputs is None else inputs[..., start:end, :]
         first = None if inputs is None or not start else inputs[..., start - 1 : start, :]
         b = self.dynamics._forcing(made, given, self.hold, first)
+        white = self._white(self.H.to(torch.float64), part)
+        assert made.Q is not None
+        state = self._start_state(state)
+        return Chain(F, b.expand(*b.shape[:-1], F.shape[-1]), made.Q, white.H, white.y, white.nats, *state)
+
+    def _start_state(self, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        if state is not None:
+            return state
+        known = self.initial
+        return known.mean.to(torch.float64), known.covariance.to(torch.float64)
+
+    def _white(self, H: Tensor, batch: IrregularBatch) -> Whitened:
+        """The observations of a batch, and `H`, in units of their noise."""
         offset = None if self.offset is None else self.offset.to(torch.float64)
         if self.log_noise is None:
-            white = whiten(self.H.to(torch.float64), self.R.to(torch.float64), part, offset)
-        else:
-            white = whiten_channels(self.H.to(torch.float64), self.log_noise.to(torch.float64).exp(), part, offset)
-        if state is None:
-            known = self.initial
-            state = (known.mean.to(torch.float64), known.covariance.to(torch.float64))
-        assert made.Q is not None
-        return Chain(F, b.expand(*b.shape[:-1], F.shape[-1]), made.Q, white.H, white.y, white.nats, *state)
+            return whiten(H, self.R.to(torch.float64), batch, offset)
+        return whiten_channels(H, self.log_noise.to(torch.float64).exp(), batch, offset)
+
+    def _written(self, found: Aggregation, batch: IrregularBatch, state: tuple[Tensor, Tensor] | None) -> Chain:
+        eye = torch.eye(self.H.shape[-2], dtype=torch.float64, device=self.H.device)
+        H = self.H.to(torch.float64)
+        return found.chain(self.dynamics, H, self.hold, self._white(eye, batch), self._start_state(state))
+
+    def _states(self, batch: IrregularBatch, mean: Tensor, P: Tensor) -> Gaussian:
+        """The states at the times of a batch, from those of all rows of its chain."""
+        mean, dtype, n = self._finite(mean), batch.values.dtype, self.dynamics.state_size
+        if has_intervals(batch):
+            mean, P = rows_at(self._aggregation(batch).place, mean, P)
+        return Gaussian(mean[..., :n].to(dtype), P[..., :n, :n].to(dtype))
+
+    def _aggregation(self, batch: IrregularBatch) -> Aggregation:
+        shape = torch.broadcast_shapes(batch.batch_shape, self.dynamics.batch_shape)
+        found = Aggregation.of(batch, shape, self.hold)
+        if self.initial_mean is not None and bool((found.batch.times[..., 0] < batch.times[..., 0]).any()):
+            raise ValueError(
+                "an aggregated observation begins before the first time of its series, where the initial state is "
+                "given; begin the series with an unobserved row there, or leave initial=None."
+            )
+        return found
 
     def _tile(
         self, batch: IrregularBatch, start: int, end: int, m: Tensor, P: Tensor, chunks: int | None
@@ -451,7 +487,3 @@ class LinearGaussian(nn.Module):
             "the result is not finite: a covariance lost its positivity. Check that the dynamics are stable "
             "over the gaps of the series, that no parameter has run off, and that the observation noise is positive."
         )
-
-
-def _as(mean: Tensor, covariance: Tensor, dtype: torch.dtype) -> Gaussian:
-    return Gaussian(mean.to(dtype), covariance.to(dtype))

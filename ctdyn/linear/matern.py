@@ -87,9 +87,8 @@ class Matern(LinearDynamics):
         """The matrix of the dynamics."""
         return self.rate[..., None, None] * self._unit.to(self.rate)
 
-    @property
-    def S(self) -> Tensor:  # noqa: N802
-        """The spectral density of the noise; all of it enters the highest derivative."""
+    def density(self) -> Tensor:
+        """As in `LinearDynamics`; all of the noise enters the highest derivative."""
         size = self.state_size
         last = torch.zeros(size, size, dtype=torch.float64)
         last[-1, -1] = 1.0 / _white(size)

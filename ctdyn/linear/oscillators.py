@@ -120,6 +120,10 @@ class Oscillators(LinearDynamics):
         variance = self.log_variance.to(dt.dtype).exp()[..., None, :] * rate * step * phi1(-rate * step)
         return torch.diag_embed(variance.repeat_interleave(2, -1))
 
+    def density(self) -> Tensor:
+        """As in `LinearDynamics`."""
+        return torch.diag_embed((2.0 * self.decay * self.log_variance.exp()).repeat_interleave(2, -1))
+
     def stationary(self) -> Tensor:
         """As in `LinearDynamics`."""
         return torch.diag_embed(self.log_variance.exp().repeat_interleave(2, -1))

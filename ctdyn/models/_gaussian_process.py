@@ -188,12 +188,16 @@ def union(window: Window) -> tuple[IrregularBatch, Tensor]:
     if any(part.noise is not None for part in parts):
         known = [torch.zeros_like(part.values) if part.noise is None else part.noise for part in parts]
         noise = torch.cat(known, -2).gather(-2, rows)
+    start = None
+    if any(part.start is not None for part in parts):
+        begins = [part.times if part.start is None else part.start for part in parts]
+        start = torch.cat([begin.double() for begin in begins], -1).gather(-1, order)
     seen = mask.cumsum(-2)
     first = torch.searchsorted(times.contiguous(), times.contiguous(), right=False).unsqueeze(-1).expand(rows.shape)
     earlier = (seen - mask.long()).gather(-2, first)
     # The sort is stable, so that of an observation in both parts it is the one in the context that stays.
     given = (order < window.context.times.shape[-1]).unsqueeze(-1).expand(mask.shape)
-    return IrregularBatch(times, values, mask & (seen - earlier == 1), noise=noise), given
+    return IrregularBatch(times, values, mask & (seen - earlier == 1), noise=noise, start=start), given
 
 
 def _select(packed: list[Jobs], num_channels: int) -> Jobs:

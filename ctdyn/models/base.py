@@ -18,7 +18,18 @@ from ..paths import LinearPath, Path
 from ..structure import Explained
 
 
-__all__ = ["Encodes", "ExactlyFitted", "Generative", "Labels", "Loss", "Model", "Predictive", "Scorable", "input_path"]
+__all__ = [
+    "Aggregates",
+    "Encodes",
+    "ExactlyFitted",
+    "Generative",
+    "Labels",
+    "Loss",
+    "Model",
+    "Predictive",
+    "Scorable",
+    "input_path",
+]
 
 
 @dataclass(frozen=True)
@@ -237,6 +248,42 @@ class Scorable(ABC):
     @abstractmethod
     def log_prob(self, window: Window, *, num_samples: int = 100, generator: Generator | None = None) -> Tensor:
         """The log predictive density of the whole target of each series, `(*batch,)`, in nats."""
+
+
+class Aggregates(ABC):
+    r"""Capability: conditions on means over intervals (the `start` of a batch), and predicts them.
+
+    .. math:: x = \frac{1}{t - s} \int_s^t \mu(\tau)\,d\tau + \epsilon
+
+    A sum over an interval is such a mean, times the length of the interval.
+
+    Example:
+        >>> from ctdyn import models
+        >>> issubclass(models.LinearGaussianSSM, models.Aggregates)
+        True
+    """
+
+    @abstractmethod
+    def predict_means(
+        self,
+        context: IrregularBatch,
+        start: Times,
+        ts: Times,
+        inputs: Path | None = None,
+        *,
+        num_samples: int = 100,
+        generator: Generator | None = None,
+    ) -> Predictive:
+        """The distribution of what would be observed as means over intervals, given the context.
+
+        Args:
+            context: the observations to condition on.
+            start: where the intervals begin, `(*batch, time)`; where it is `ts`, a point is meant.
+            ts: where they end, in any order, `(*batch, time)`.
+            inputs: as in `Model.predict`.
+            num_samples: samples of the latent state.
+            generator: the source of randomness.
+        """
 
 
 class Encodes(ABC):

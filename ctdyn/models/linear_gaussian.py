@@ -25,7 +25,7 @@ from ..linear import (
 from ..linear._tensors import concrete
 from ..paths import Path
 from ._gaussian_process import union, with_row
-from .base import ExactlyFitted, Generative, Loss, Model, Predictive, Scorable
+from .base import Aggregates, ExactlyFitted, Generative, Loss, Model, Predictive, Scorable
 
 
 __all__ = ["ExpectationMaximisation", "Fitting", "LinearGaussianSSM", "MaximumLikelihood"]
@@ -85,7 +85,7 @@ class ExpectationMaximisation(Fitting):
         return expectation_maximisation(model, batch, max_steps=self.max_steps)[-1]
 
 
-class LinearGaussianSSM(Model, ExactlyFitted, Generative, Scorable):
+class LinearGaussianSSM(Model, Aggregates, ExactlyFitted, Generative, Scorable):
     r"""A linear state-space model with Gaussian noise: what a latent model with a linear decoder is, without a bound.
 
     .. math::
@@ -95,7 +95,9 @@ class LinearGaussianSSM(Model, ExactlyFitted, Generative, Scorable):
     By default the state holds independent Matern processes of different length scales together with their derivatives,
     and every channel reads all of it: a Gaussian process over several channels that inform each other, where one may be
     the derivative of another. A filter and a smoother answer exactly, in time linear in the length of a series; a
-    missing channel, irregular times and known standard errors cost nothing extra. Arithmetic is in float64.
+    missing channel, irregular times and known standard errors cost nothing extra, and a mean over an interval (`start`
+    of the batch) costs its integral in the state: weekly and monthly figures inform each other exactly. Arithmetic is
+    in float64.
 
     `fit_exact` starts from the principal components of the observations. Its answers are exact marginal distributions,
     so that all components of a `Predictive` are the same one; `sample` gives trajectories.
@@ -138,6 +140,8 @@ class LinearGaussianSSM(Model, ExactlyFitted, Generative, Scorable):
             raise ValueError(f"the dynamics must have no batch axes; got parameters of shape {dynamics.batch_shape}.")
         self.fitting = fitting
         count = len(self.channels)
+        # What the user's dynamics hold fixed, such as known frequencies, is not fitted.
+        self._fixed = frozenset(f"dynamics.{name}" for name, p in dynamics.named_parameters() if not p.requires_grad)
         with concrete():
             H, R = _start(dynamics.double(), torch.eye(count, dtype=torch.float64))
             self.core = LinearGaussian(dynamics.double(), H=H, R=R, offset=torch.zeros(count, dtype=torch.float64))
@@ -165,7 +169,7 @@ class LinearGaussianSSM(Model, ExactlyFitted, Generative, Scorable):
         try:
             for name, parameter in self.core.named_parameters():
                 # The size of a process is that of the rows which read it.
-                parameter.requires_grad_(not name.endswith(("log_variance", "log_sigma")))
+                parameter.requires_grad_(name not in self._fixed and not name.endswith(("log_variance", "log_sigma")))
             with torch.enable_grad():
                 self.fitting.fit(self.core, batch)
         finally:
@@ -174,7 +178,7 @@ class LinearGaussianSSM(Model, ExactlyFitted, Generative, Scorable):
     def loss(self, window: Window, *, generator: Generator | None = None, step: int | None = None) -> Loss:
         """The negative log density of the target, entry by entry. There is nothing to train: see `fit_exact`."""
         target = window.target
-        mean, variance = self._marginals(window.context, target.times)
+        mean, variance = self._marginals(window.context, target.times, target.start)
         if target.noise is not None:
             variance = variance + target.noise.square()
         nats = -masked_log_prob(Normal(mean, variance.sqrt(), validate_args=False), target.values, target.mask)
@@ -191,7 +195,20 @@ class LinearGaussianSSM(Model, ExactlyFitted, Generative, Scorable):
         generator: Generator | None = None,
     ) -> Predictive:
         """See `Model.predict`: the exact distribution of each entry, `num_samples` times the same one."""
-        mean, variance = self._marginals(context, ts)
+        return self.predict_means(context, ts, ts, inputs, num_samples=num_samples, generator=generator)
+
+    def predict_means(
+        self,
+        context: IrregularBatch,
+        start: Times,
+        ts: Times,
+        inputs: Path | None = None,
+        *,
+        num_samples: int = 100,
+        generator: Generator | None = None,
+    ) -> Predictive:
+        """See `Aggregates.predict_means`: exact, `num_samples` times the same distribution."""
+        mean, variance = self._marginals(context, ts, start)
         shape = torch.Size((num_samples, *mean.shape))
         return Predictive(Normal(mean.expand(shape), variance.sqrt().expand(shape), validate_args=False))
 
@@ -223,16 +240,19 @@ class LinearGaussianSSM(Model, ExactlyFitted, Generative, Scorable):
             with_row(window.context)
         )
 
-    def _marginals(self, context: IrregularBatch, ts: Times) -> tuple[Tensor, Tensor]:
-        """Mean and variance of a new observation at each time, `(*batch, time, channel)`."""
+    def _marginals(self, context: IrregularBatch, ts: Times, start: Times | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and variance of a new observation at each time, or over each interval, `(*batch, time, channel)`."""
         if context.values.shape[-1] != len(self.channels):
             raise ValueError(
                 f"the model was built for {len(self.channels)} channels {[c.name for c in self.channels]}; the batch "
                 f"has {context.values.shape[-1]}."
             )
         rows = with_row(context)
-        seen = IrregularBatch(rows.times, rows.values, rows.mask, noise=rows.noise)
-        found = self.core.emit(self.core.predict(seen, ts))
+        seen = IrregularBatch(rows.times, rows.values, rows.mask, noise=rows.noise, start=rows.start)
+        if start is None or not bool((start < ts).any()):
+            found = self.core.emit(self.core.predict(seen, ts))
+        else:
+            found = self.core.aggregate(seen, start, ts)
         return found.mean, found.variance
 
 
@@ -286,7 +306,8 @@ def _packed(batch: IrregularBatch) -> IrregularBatch:
     rows = order[..., None].expand(*order.shape, batch.values.shape[-1])
     mask = batch.mask.gather(-2, rows) & real[..., None]
     noise = None if batch.noise is None else batch.noise.gather(-2, rows)
-    return IrregularBatch(batch.times.gather(-1, order), batch.values.gather(-2, rows), mask, noise=noise)
+    start = None if batch.start is None else batch.start.gather(-1, order)
+    return IrregularBatch(batch.times.gather(-1, order), batch.values.gather(-2, rows), mask, noise=noise, start=start)
 
 
 def _together(parts: list[IrregularBatch]) -> IrregularBatch:
@@ -307,9 +328,13 @@ def _together(parts: list[IrregularBatch]) -> IrregularBatch:
     if any(part.noise is not None for part in parts):
         known = [torch.zeros_like(part.values) if part.noise is None else part.noise for part in parts]
         noise = torch.cat([rows(x) for x in known])
+    start = None
+    if any(part.start is not None for part in parts):
+        start = torch.cat([times(part.times if part.start is None else part.start) for part in parts])
     return IrregularBatch(
         torch.cat([times(part.times) for part in parts]),
         torch.cat([rows(part.values) for part in parts]),
         torch.cat([rows(part.mask) for part in parts]),
         noise=noise,
+        start=start,
     )

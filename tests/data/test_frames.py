@@ -385,3 +385,29 @@ def test_the_word_in_a_column_of_text_is_named_and_not_the_numbers_around_it() -
     frame = pd.DataFrame({"id": "a", "time": [0.0, 1.0, 2.0], "hr": ["70", "high", "72"]})
     with pytest.raises(DataError, match=r"'high' is not a number \(1 such entries\)"):
         from_pandas(frame, id="id", time="time")
+
+
+def test_sums_become_means_per_unit_of_time() -> None:
+    frame = pd.DataFrame(
+        {"t": [2.0, 5.0, 5.0], "begin": [0.0, 5.0, 2.0], "sales": [8.0, np.nan, 6.0], "x": [1.0, 3.0, np.nan]}
+    )
+    data = from_pandas(frame, time="t", start="begin", sums="sales", units={"sales": "EUR"}, time_unit="day")
+    np.testing.assert_allclose(data[0].values[:, 0], [4.0, 2.0, np.nan])
+    assert data[0].start is not None
+    assert data[0].start.tolist() == [0.0, 2.0, 5.0]
+    assert data.channels[0].unit == "EUR/day"
+    assert data.to_long()["start"].tolist() == [0.0, 0.0, 2.0, 5.0]
+    with pytest.raises(DataError, match="of which interval is not known; give start="):
+        from_pandas(frame.drop(columns="begin"), time="t", sums="sales", duplicates="first")
+    with pytest.raises(DataError, match="a sum over an interval of no length"):
+        from_pandas(frame, time="t", start="begin", sums=["x"])
+    with pytest.raises(DataError, match="sums names 'y', which is no channel"):
+        from_pandas(frame, time="t", start="begin", sums="y")
+
+
+def test_means_and_values_survive_a_file(tmp_path) -> None:
+    frame = pd.DataFrame({"t": [2.0, 5.0, 5.0], "begin": [0.0, 5.0, 2.0], "x": [1.0, 3.0, 2.0]})
+    data = from_pandas(frame, time="t", start="begin")
+    again = read(data.to_parquet(tmp_path / "x.parquet"))
+    assert again.to_wide().equals(data.to_wide())
+    assert len(again[0]) == 3

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from ctdyn._checks import DataError, UnknownIdError
+from ctdyn.cells import GRUODEBayesCell
 from ctdyn.data import (
     Channel,
     Extrapolate,
     Interpolate,
+    Reconstruct,
     Series,
     SeriesSet,
     Standardize,
@@ -21,7 +23,7 @@ from ctdyn.data import (
 )
 from ctdyn.forecast import Forecaster
 from ctdyn.integrate import ConstantStep
-from ctdyn.models import HoldLast, LatentODE, OwnMean
+from ctdyn.models import FilteringModel, HoldLast, LatentODE, LinearGaussianSSM, MaximumLikelihood, OwnMean
 
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -391,3 +393,49 @@ def test_one_series_gives_a_batch_of_windows_where_they_differ(windows, expected
     model = _Counted(series.channels)
     Forecaster(model, windows=windows).fit(series, batch_size=8)
     assert model.count == expected
+
+
+def _mixed(level: float = 0.0) -> SeriesSet:
+    """A month of daily values and of weekly means, which end where a day is observed as well."""
+    days = np.arange(28.0)
+    curve = level + np.sin(days / 5.0)
+    daily = pd.DataFrame({"day": days, "begin": days, "x": curve})
+    weeks = np.arange(6.0, 28.0, 7.0)
+    means = [curve[int(end) - 6 : int(end) + 1].mean() for end in weeks]
+    weekly = pd.DataFrame({"day": weeks, "begin": weeks - 6.5, "x": means})
+    return from_pandas(pd.concat([daily, weekly]), time="day", start="begin")
+
+
+def test_a_mean_and_a_value_at_one_time_are_two_rows() -> None:
+    series = _mixed()
+    assert len(series[0]) == 32
+    row = np.flatnonzero(series[0].times == 6.0)
+    assert series[0].start is not None
+    assert series[0].start[row].tolist() == [-0.5, 6.0]
+
+
+def test_means_are_asked_for_by_their_intervals() -> None:
+    series = _mixed()
+    model = LinearGaussianSSM(series.channels, 1, fitting=MaximumLikelihood(max_steps=3))
+    fitted = Forecaster(model, windows=Reconstruct()).fit(series)
+    weekly = replace(series, series=tuple(one.take(one.start < one.times) for one in series))
+    found = fitted.forecast(series.before(14.0), at=weekly).mean()["mean"].to_numpy()
+    points = fitted.forecast(series.before(14.0), at=list(weekly[0].times)).mean()["mean"].to_numpy()
+    # The first two weeks are known, as means.
+    np.testing.assert_allclose(found[:2], weekly[0].values[:2, 0], atol=0.1)
+    assert abs(points[1] - weekly[0].values[1, 0]) > 0.2
+    table = fitted.score(series, Extrapolate(cut=14.0))
+    assert table.loc[table["metric"] == "mse", "value"].notna().all()
+
+
+def test_a_model_that_knows_no_intervals_says_so() -> None:
+    series = _mixed()
+    model = FilteringModel(series.channels, GRUODEBayesCell(1, 4))
+    with pytest.raises(TypeError, match="FilteringModel knows observations at one instant only; use LinearGaussianSSM"):
+        Forecaster(model).fit(series, max_steps=1)
+    daily = replace(series, series=tuple(one.take(one.start == one.times) for one in series))
+    fitted = Forecaster(model).fit(daily, max_steps=1)
+    with pytest.raises(TypeError, match="means over intervals"):
+        fitted.forecast(daily, at=series)
+    held = Forecaster(HoldLast(series.channels)).fit(series).score(series)
+    assert held.loc[held["metric"] == "mse", "value"].notna().all()

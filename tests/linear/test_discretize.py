@@ -53,9 +53,9 @@ def van_loan(A, S, dt):
 @pytest.mark.parametrize("smoothness", [0.5, 1.5, 2.5])
 def test_noise_of_a_matern_process_for_every_step(smoothness):
     made = Matern(smoothness, lengthscale=torch.tensor(1.3, dtype=F64), variance=torch.tensor(2.0, dtype=F64))
-    dense = Dense(made.A.detach(), S=made.S.detach())
+    dense = Dense(made.A.detach(), S=made.density().detach())
     for dt in STEPS:
-        transition, expected = van_loan(made.A.detach(), made.S.detach(), dt)
+        transition, expected = van_loan(made.A.detach(), made.density().detach(), dt)
         step = torch.tensor([dt], dtype=F64)
         assert scaled_error(made.noise(step)[0].detach(), expected) < 1e-14
         assert scaled_error(dense.noise(step)[0].detach(), expected) < 2e-14
@@ -256,7 +256,7 @@ def test_reference_kernels_of_hippo(reference_root):
 
 def test_the_density_of_a_matern_process_is_that_of_its_kernel():
     made = Matern(2.5, lengthscale=torch.tensor(0.8, dtype=F64), variance=torch.tensor(1.7, dtype=F64))
-    residual = made.A @ made.stationary() + made.stationary() @ made.A.mT + made.S
+    residual = made.A @ made.stationary() + made.stationary() @ made.A.mT + made.density()
     assert float(residual.detach().abs().max()) < 1e-12
     lag = torch.linspace(-3, 3, 25, dtype=F64)
     r = math.sqrt(5) * lag.abs() / 0.8

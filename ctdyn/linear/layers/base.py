@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._config import Configurable
-from ..dynamics import check_resolution
+from .._tensors import check_resolution
 from ..holds import HeldAfter, HeldBefore, Hold, Impulse
 from ..tiling import over_tiles
 
