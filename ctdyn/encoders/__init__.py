@@ -12,6 +12,7 @@ from .joint import JointEncoder
 from .ode_rnn import ODERNNEncoder
 from .reverse_gru import ReverseGRUEncoder
 from .sites import SiteEncoder
+from .start import StartEncoder
 from .state_space import StateSpaceEncoder
 from .summary import SummaryEncoder
 
@@ -31,6 +32,7 @@ __all__ = [
     "ReverseGRUEncoder",
     "SiteEncoder",
     "Sites",
+    "StartEncoder",
     "StateSpaceEncoder",
     "SummaryEncoder",
     "start_time",

@@ -67,7 +67,7 @@ class Encoding:
 
 
 def start_time(batch: IrregularBatch) -> Time:
-    """When the latent state of each series begins: at its first observation.
+    """When the latent state of each series begins: at its first observation, or where the earliest of them begins.
 
     Args:
         batch: observations, with at least one row of times.
@@ -88,7 +88,10 @@ def start_time(batch: IrregularBatch) -> Time:
             "the batch has no times, so its latent state has no start; pass at least one (unobserved) row."
         )
     first = batch.observed.to(torch.uint8).argmax(-1, keepdim=True)
-    return batch.times.gather(-1, first).squeeze(-1)
+    time = batch.times.gather(-1, first).squeeze(-1)
+    if batch.start is None:
+        return time
+    return torch.minimum(time, torch.where(batch.observed, batch.start, torch.inf).amin(-1))
 
 
 class Encoder(nn.Module, Configurable, ABC):

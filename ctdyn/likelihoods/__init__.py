@@ -1,6 +1,6 @@
 """From a latent state to the distribution of an observation: a decoder network and a family, pointwise in time."""
 
-from .base import Likelihood, entry_log_prob, masked_log_prob
+from .base import Likelihood, Located, entry_log_prob, masked_log_prob
 from .bernoulli import Bernoulli
 from .categorical import Categorical
 from .gaussian import Gaussian
@@ -10,6 +10,7 @@ from .log_normal import LogNormal
 from .negative_binomial import NegativeBinomial
 from .per_kind import PerKind
 from .poisson import Poisson
+from .poisson_times import PoissonTimes
 from .scales import FixedScale, HeteroscedasticScale, LearnedScale, Scale
 from .student_t import StudentT
 from .zero_inflated import ZeroInflated
@@ -25,10 +26,12 @@ __all__ = [
     "Laplace",
     "LearnedScale",
     "Likelihood",
+    "Located",
     "LogNormal",
     "NegativeBinomial",
     "PerKind",
     "Poisson",
+    "PoissonTimes",
     "Scale",
     "StudentT",
     "ZeroInflated",

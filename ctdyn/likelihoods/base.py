@@ -12,7 +12,7 @@ from .._config import Configurable
 from .._types import Mask, Times, Values
 
 
-__all__ = ["Likelihood", "entry_log_prob", "masked_log_prob"]
+__all__ = ["Likelihood", "Located", "entry_log_prob", "masked_log_prob"]
 
 
 def entry_log_prob(distribution: Distribution, values: Values, mask: Mask) -> Tensor:
@@ -88,4 +88,31 @@ class Likelihood(nn.Module, Configurable, ABC):
 
         Returns:
             A distribution of batch shape `(..., time, channel)` without event axes.
+        """
+
+
+class Located(ABC):
+    r"""Capability: observations are spread around a location, and their mean over an interval around its mean.
+
+    .. math:: x \mid z \sim p\left(x - \mu(z)\right), \qquad
+        \bar x \mid z \sim p\left(\bar x - \frac{1}{t - s} \int_s^t \mu(z(\tau))\,d\tau\right)
+
+    Example:
+        >>> from ctdyn.likelihoods import Bernoulli, Gaussian
+        >>> issubclass(Gaussian, Located), issubclass(Bernoulli, Located)
+        (True, False)
+    """
+
+    @abstractmethod
+    def location(self, z: Tensor) -> Tensor:
+        """Where observations lie, `(..., channel)`, for latent states `(..., latent)`."""
+
+    @abstractmethod
+    def around(self, location: Tensor, z: Tensor, noise: Values | None = None) -> Distribution:
+        """The distribution of what is observed around a location.
+
+        Args:
+            location: `(..., time, channel)`.
+            z: latent states, on which the spread may depend, `(..., time, latent)`.
+            noise: as in `Likelihood.forward`.
         """

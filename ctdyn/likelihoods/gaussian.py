@@ -10,14 +10,14 @@ from torch.distributions import Distribution
 
 from .._types import Times, Values
 from ..nn import MLP
-from .base import Likelihood
+from .base import Likelihood, Located
 from .scales import LearnedScale, Scale, quadrature
 
 
 __all__ = ["Gaussian"]
 
 
-class Gaussian(Likelihood):
+class Gaussian(Likelihood, Located):
     r"""Real-valued observations with Gaussian noise.
 
     .. math:: x_t \mid z_t \sim \mathcal{N}\left(W(z_t), \sigma^2 + s_t^2\right)
@@ -49,4 +49,12 @@ class Gaussian(Likelihood):
 
     def forward(self, z: Tensor, ts: Times, noise: Values | None = None) -> Distribution:
         """See `Likelihood.forward`."""
-        return td.Normal(self.mean(z), quadrature(self.scale(z), noise), validate_args=False)
+        return self.around(self.location(z), z, noise)
+
+    def location(self, z: Tensor) -> Tensor:
+        """See `Located.location`."""
+        return self.mean(z)
+
+    def around(self, location: Tensor, z: Tensor, noise: Values | None = None) -> Distribution:
+        """See `Located.around`."""
+        return td.Normal(location, quadrature(self.scale(z), noise), validate_args=False)

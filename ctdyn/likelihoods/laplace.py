@@ -10,14 +10,14 @@ from torch.distributions import Distribution
 
 from .._types import Times, Values
 from ..nn import MLP
-from .base import Likelihood
+from .base import Likelihood, Located
 from .scales import LearnedScale, Scale, quadrature
 
 
 __all__ = ["Laplace"]
 
 
-class Laplace(Likelihood):
+class Laplace(Likelihood, Located):
     r"""Real-valued observations with exponential tails: the error that the mean absolute error is the score of.
 
     .. math:: x_t \mid z_t \sim \operatorname{Laplace}\left(W(z_t), b\right), \qquad 2 b^2 = \sigma^2 + s_t^2
@@ -47,4 +47,12 @@ class Laplace(Likelihood):
 
     def forward(self, z: Tensor, ts: Times, noise: Values | None = None) -> Distribution:
         """See `Likelihood.forward`."""
-        return td.Laplace(self.mean(z), quadrature(self.scale(z), noise) / 2**0.5, validate_args=False)
+        return self.around(self.location(z), z, noise)
+
+    def location(self, z: Tensor) -> Tensor:
+        """See `Located.location`."""
+        return self.mean(z)
+
+    def around(self, location: Tensor, z: Tensor, noise: Values | None = None) -> Distribution:
+        """See `Located.around`."""
+        return td.Laplace(location, quadrature(self.scale(z), noise) / 2**0.5, validate_args=False)

@@ -12,14 +12,14 @@ from torch.distributions import Distribution
 
 from .._types import Times, Values
 from ..nn import MLP
-from .base import Likelihood
+from .base import Likelihood, Located
 from .scales import LearnedScale, Scale, quadrature
 
 
 __all__ = ["StudentT"]
 
 
-class StudentT(Likelihood):
+class StudentT(Likelihood, Located):
     r"""Real-valued observations with heavy tails, for data with outliers.
 
     .. math:: x_t \mid z_t \sim t_{\nu_d}\left(W(z_t), \sigma^2 + s_t^2\right), \qquad \nu_d = 2 + e^{\eta_d}
@@ -59,4 +59,12 @@ class StudentT(Likelihood):
 
     def forward(self, z: Tensor, ts: Times, noise: Values | None = None) -> Distribution:
         """See `Likelihood.forward`."""
-        return td.StudentT(2 + self.log_df.exp(), self.mean(z), quadrature(self.scale(z), noise), validate_args=False)
+        return self.around(self.location(z), z, noise)
+
+    def location(self, z: Tensor) -> Tensor:
+        """See `Located.location`."""
+        return self.mean(z)
+
+    def around(self, location: Tensor, z: Tensor, noise: Values | None = None) -> Distribution:
+        """See `Located.around`."""
+        return td.StudentT(2 + self.log_df.exp(), location, quadrature(self.scale(z), noise), validate_args=False)

@@ -6,6 +6,7 @@
 | `LatentSDE` | Li et al. 2020; Bartosh et al. 2025 | context encoder, SDE, affine decoder | fill, forecast, generate |
 | `LS4` | Zhou et al. 2023 | S5 encoder, autoregressive sequence, S5 decoder | fill, forecast, generate |
 | `MarkovianGPVAE` | Zhu et al. 2023 | per-point sites, Matern processes, perceptron decoder | fill, generate |
+| `KalmanVAE` | Fraccaro et al. 2017 | per-point sites, learned linear dynamics, perceptron decoder | fill, generate |
 | `KoopmanVAE` | Naiman et al. 2024 | per-point sites, oscillators, perceptron decoder | fill, forecast, generate |
 | `LatentVAE` | the composition behind it | any encoder, process, likelihood and objective | those of its parts |
 | `Refined` | Kim et al. 2018; Ahmadi, Tani 2019 | a `LatentVAE`, its posterior improved | those of its model |
@@ -20,9 +21,10 @@
 | `HippoProphecy` | Arangath Joseph et al. 2024 | a HiPPO memory per channel, carried on | baseline |
 """
 
-from .base import Encodes, ExactlyFitted, Generative, Labels, Loss, Model, Predictive, Scorable
+from .base import Aggregates, Encodes, ExactlyFitted, Generative, Labels, Loss, Model, Predictive, Scorable
 from .baselines import Baseline, HoldLast, LinearInterpolation, MaternGP, OwnMean, PointBaseline
 from .filtering import FilteringModel
+from .kalman_vae import KalmanVAE
 from .koopman_vae import KoopmanVAE
 from .latent_ode import LatentODE
 from .latent_sde import LatentSDE
@@ -44,6 +46,7 @@ __all__ = [
     "ELBO",
     "IWAE",
     "LS4",
+    "Aggregates",
     "Anneal",
     "Baseline",
     "CapacityELBO",
@@ -57,6 +60,7 @@ __all__ = [
     "HoldLast",
     "Inference",
     "InformationScore",
+    "KalmanVAE",
     "KoopmanVAE",
     "Labels",
     "LatentODE",

@@ -8,7 +8,7 @@ from ..data.channels import Channel
 from ..encoders import GRUEncoder
 from ..fields import MLPField
 from ..integrate import Adjoint, ConstantStep, StepController
-from ..likelihoods import Likelihood, PerKind
+from ..likelihoods import Likelihood, PerKind, PoissonTimes
 from ..processes import ODEProcess
 from ..solvers import RK4, Solver
 from ..structure import VectorField
@@ -42,6 +42,7 @@ class LatentODE(LatentVAE):
         field: your own dynamics, in place of a perceptron.
         likelihood: your own decoder and observation family.
         objective: what is maximised; default: the ELBO, its divergence annealed over the first 200 steps.
+        times: what the times of the observations tell of the latent state; None where they tell nothing.
         solver: the method; default: `RK4()`.
         controller: the step control; default: `ConstantStep(0.05)` on the model's clock, on which the median training
             window has length 1.
@@ -77,6 +78,7 @@ class LatentODE(LatentVAE):
         likelihood: Likelihood | None = None,
         objective: Objective | None = None,
         solver: Solver | None = None,
+        times: PoissonTimes | None = None,
         controller: StepController | None = None,
         adjoint: Adjoint | None = None,
     ) -> None:
@@ -95,6 +97,7 @@ class LatentODE(LatentVAE):
             ),
             likelihood=PerKind.default(latent_size, channels, decoder_hidden) if likelihood is None else likelihood,
             objective=ELBO(beta=Anneal(200)) if objective is None else objective,
+            times=times,
         )
 
 

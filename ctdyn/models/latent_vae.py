@@ -10,11 +10,12 @@ from .. import encoders
 from .._types import Times
 from ..data import IrregularBatch, Window
 from ..data.channels import Channel
-from ..encoders import Encoder, Encoding, start_time
-from ..likelihoods import Likelihood, masked_log_prob
+from ..encoders import Encoder, Encoding
+from ..likelihoods import Likelihood, PoissonTimes
 from ..paths import Path
 from ..processes import LatentProcess
-from .base import Encodes, Generative, Loss, Model, Predictive, Scorable, input_path
+from ._reading import Question, Reading
+from .base import Aggregates, Encodes, Generative, Loss, Model, Predictive, Scorable, input_path
 from .objectives import ELBO, Objective
 from .terms import Inference, LossTerm
 
@@ -22,7 +23,7 @@ from .terms import Inference, LossTerm
 __all__ = ["LatentVAE"]
 
 
-class LatentVAE(Model, Encodes, Generative, Scorable):
+class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
     r"""A latent process that an encoder infers and a likelihood decodes; compose your own model from parts with it.
 
     .. math::
@@ -38,10 +39,12 @@ class LatentVAE(Model, Encodes, Generative, Scorable):
         likelihood: decodes a latent state.
         objective: what is maximised; default: `ELBO()`.
         terms: what is added to the loss: penalties and second tasks.
+        times: what the times of the observations tell of the latent state, where they are no matter of chance; they
+            are then part of what is bounded.
 
     Raises:
         ValueError: the process needs something that the encoder does not provide, or the likelihood decodes another
-            number of channels.
+            number of channels; observation times are to tell something, and the process does not integrate.
 
     References:
         Neural Ordinary Differential Equations, Chen, Rubanova, Bettencourt, Duvenaud, 2018.
@@ -68,6 +71,7 @@ class LatentVAE(Model, Encodes, Generative, Scorable):
         likelihood: Likelihood,
         objective: Objective = ELBO(),  # noqa: B008
         terms: Sequence[LossTerm] = (),
+        times: PoissonTimes | None = None,
     ) -> None:
         super().__init__(channels)
         missing = process.requires - encoder.provides
@@ -86,21 +90,15 @@ class LatentVAE(Model, Encodes, Generative, Scorable):
         self.likelihood = likelihood
         self.objective = objective
         self.terms = nn.ModuleList(terms)
+        self.times = times
+        # Says before training what does not fit.
+        _ = self._reading
 
     def loss(self, window: Window, *, generator: Generator | None = None, step: int | None = None) -> Loss:
         """See `Model.loss`; the parts are means over the series, in nats, and the true bound per observation."""
         context, target = window.context, window.target
         encoding = self.encode_context(context)
-        latent = self.process.posterior(
-            encoding,
-            start_time(context),
-            target.times,
-            self.objective.num_samples,
-            generator,
-            input_path(context, target),
-        )
-        distribution = self.likelihood(latent.zs, target.times, target.noise)
-        log_prob = masked_log_prob(distribution, target.values, target.mask)
+        latent, log_prob, told = self._reading.score(encoding, window, self.objective.num_samples, generator)
         with torch.no_grad():
             true_bound = self.objective.bound(log_prob, latent)
             divergence = sum((kl.mean() for kl in latent.kl.values()), start=torch.zeros_like(true_bound.mean()))
@@ -109,6 +107,7 @@ class LatentVAE(Model, Encodes, Generative, Scorable):
                 "log_likelihood": log_prob.mean(),
                 "kl": divergence,
                 "nats_per_observation": -true_bound.sum() / target.mask.sum().clamp(min=1),
+                **told,
             }
         total = -self.objective.bound(log_prob, latent, step).mean()
         inference = Inference(context, encoding, latent, self.process, generator)
@@ -129,9 +128,20 @@ class LatentVAE(Model, Encodes, Generative, Scorable):
         generator: Generator | None = None,
     ) -> Predictive:
         """See `Model.predict`."""
-        encoding = self.encode_context(context)
-        latent = self.process.posterior(encoding, start_time(context), ts, num_samples, generator, inputs)
-        return Predictive(self.likelihood(latent.zs, ts))
+        return self._predictive(context, Question(ts), num_samples, generator, inputs)
+
+    def predict_means(
+        self,
+        context: IrregularBatch,
+        start: Times,
+        ts: Times,
+        inputs: Path | None = None,
+        *,
+        num_samples: int = 100,
+        generator: Generator | None = None,
+    ) -> Predictive:
+        """See `Aggregates.predict_means`; the process must integrate, and the likelihood be around a location."""
+        return self._predictive(context, Question(ts, start), num_samples, generator, inputs)
 
     def encode(self, context: IrregularBatch) -> Tensor:
         """The posterior mean of the state at the first observation, or the encoder's description of the series."""
@@ -157,11 +167,24 @@ class LatentVAE(Model, Encodes, Generative, Scorable):
     def log_prob(self, window: Window, *, num_samples: int = 100, generator: Generator | None = None) -> Tensor:
         """See `Scorable.log_prob`: the joint density of the target under the posterior given the context."""
         context, target = window.context, window.target
-        path = input_path(context, target)
+        question = Question(target.times, target.start, target.noise)
+        predictive = self._predictive(context, question, num_samples, generator, input_path(context, target))
+        return predictive.joint_log_prob(target.values, target.mask)
+
+    def _predictive(
+        self,
+        context: IrregularBatch,
+        question: Question,
+        num_samples: int,
+        generator: Generator | None,
+        inputs: Path | None,
+    ) -> Predictive:
         encoding = self.encode_context(context)
-        latent = self.process.posterior(encoding, start_time(context), target.times, num_samples, generator, path)
-        distribution = self.likelihood(latent.zs, target.times, target.noise)
-        return Predictive(distribution).joint_log_prob(target.values, target.mask)
+        return Predictive(self._reading.answer(encoding, context, question, num_samples, generator, inputs)[1])
+
+    @property
+    def _reading(self) -> Reading:
+        return Reading(self.process, self.likelihood, self.times)
 
     def encode_context(self, context: IrregularBatch) -> Encoding:
         """What the encoder makes of a context, for the process."""

@@ -1,6 +1,6 @@
 """Latent dynamics with a prior and a posterior."""
 
-from .base import LatentProcess, LatentSample
+from .base import IntegratingProcess, LatentProcess, LatentSample
 from .categorical import CategoricalProcess
 from .gaussian_sites import LinearGaussianProcess
 from .joint import JointProcess
@@ -13,6 +13,7 @@ from .static import StaticProcess
 
 __all__ = [
     "CategoricalProcess",
+    "IntegratingProcess",
     "JointProcess",
     "LatentProcess",
     "LatentSample",

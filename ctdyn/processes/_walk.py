@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
@@ -16,7 +17,7 @@ from ..structure import SDEField
 from ..terms import SDETerm, brownian_size
 
 
-__all__ = ["Walk", "between", "nodes_until"]
+__all__ = ["Walk", "between", "integral", "nodes_until"]
 
 
 def nodes_until(t0: Tensor, end: Tensor, dt: float) -> Tensor:
@@ -46,6 +47,32 @@ def between(nodes: Tensor, ys: Tensor, ts: Tensor, dt: float) -> Tensor:
     weight = (place - left).to(ys.dtype).unsqueeze(-1)
     index = left.unsqueeze(-1).expand(*ys.shape[:-2], left.shape[-1], ys.shape[-1])
     return torch.lerp(ys.gather(-2, index), ys.gather(-2, index + 1), weight.expand(index.shape))
+
+
+def integral(nodes: Tensor, ys: Tensor, integrand: Callable[[Tensor, Tensor], Tensor], ts: Tensor, dt: float) -> Tensor:
+    """Integrals from the first node to `ts`, `(*lead, *batch, time, k)`, along the straight lines between the nodes.
+
+    A function of the state is a straight line between the nodes as well, which is exact for an affine one; before the
+    first node the state stands still.
+
+    Args:
+        nodes: `(*batch, step + 1)`.
+        ys: states at the nodes, `(*lead, *batch, step + 1, state)`.
+        integrand: of times and states.
+        ts: `(*batch, time)`.
+        dt: from node to node.
+    """
+    rates = integrand(nodes.to(ys.dtype).expand(ys.shape[:-1]), ys)
+    whole = torch.zeros_like(rates)
+    whole[..., 1:, :] = 0.5 * dt * (rates[..., 1:, :] + rates[..., :-1, :]).cumsum(-2)
+    elapsed = ts - nodes[..., :1]
+    last = nodes.shape[-1] - 1
+    left = (elapsed / dt).detach().floor().long().clamp(min=0, max=max(last - 1, 0))
+    index = left.unsqueeze(-1).expand(*rates.shape[:-2], left.shape[-1], rates.shape[-1])
+    first, second = rates.gather(-2, index), rates.gather(-2, (index + 1).clamp(max=last))
+    share = (elapsed / dt - left).to(rates.dtype).unsqueeze(-1)
+    inside = dt * share * (first + 0.5 * share * (second - first))
+    return torch.where(elapsed.unsqueeze(-1) >= 0, whole.gather(-2, index) + inside, dt * share * rates[..., :1, :])
 
 
 @dataclass(frozen=True)

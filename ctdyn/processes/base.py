@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Generator, Tensor, nn
@@ -14,7 +14,7 @@ from ..encoders import Encoding
 from ..paths import Path
 
 
-__all__ = ["LatentProcess", "LatentSample"]
+__all__ = ["IntegratingProcess", "LatentProcess", "LatentSample"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class LatentSample:
             the mean of the ratio. A name that `log_terms` lacks is a divergence without a density ratio.
         kl_by_dimension: the divergence of the initial state by latent dimension, `(*batch, latent)`, where the
             dimensions are independent; free bits need it.
+        integrals: of what was to be integrated along the trajectories, from the start to each time,
+            `(sample, *batch, time, k)` each; see `IntegratingProcess`.
 
     Example:
         >>> import torch
@@ -41,6 +43,7 @@ class LatentSample:
     log_terms: Mapping[str, Tensor] = field(default_factory=dict)
     kl: Mapping[str, Tensor] = field(default_factory=dict)
     kl_by_dimension: Tensor | None = None
+    integrals: tuple[Tensor, ...] = ()
 
 
 class LatentProcess(nn.Module, Configurable, ABC):
@@ -94,3 +97,41 @@ class LatentProcess(nn.Module, Configurable, ABC):
         inputs: Path | None = None,
     ) -> LatentSample:
         """Trajectories given nothing; the arguments are those of `posterior`."""
+
+
+class IntegratingProcess(LatentProcess, ABC):
+    r"""Capability: integrates functions of the latent state along its trajectories, as further entries of the state.
+
+    .. math:: I(t) = \int_{t_0}^t q(\tau, z(\tau))\,d\tau
+
+    Observations that are means over intervals need it, and so do observation times that tell something.
+
+    Example:
+        >>> from ctdyn.processes import ODEProcess
+        >>> issubclass(ODEProcess, IntegratingProcess)
+        True
+    """
+
+    @abstractmethod
+    def posterior(
+        self,
+        encoding: Encoding,
+        t0: Time,
+        ts: Times,
+        num_samples: int = 1,
+        generator: Generator | None = None,
+        inputs: Path | None = None,
+        integrands: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
+    ) -> LatentSample:
+        """See `LatentProcess.posterior`.
+
+        Args:
+            encoding: what the encoder has read.
+            t0: where the latent state begins, `(*batch,)`.
+            ts: times to sample at, and to integrate to, `(*batch, time)`.
+            num_samples: trajectories per series.
+            generator: the source of randomness.
+            inputs: covariates that drive the dynamics.
+            integrands: functions `q(t, z)` of times `(...)` and states `(..., latent)`, with values `(..., k)`; their
+                integrals are the `integrals` of the sample. Modules, where they have parameters.
+        """

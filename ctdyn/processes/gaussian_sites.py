@@ -75,6 +75,11 @@ class LinearGaussianProcess(LatentProcess):
         H: Sequence[Sequence[float]] | None = None,
         resolution: float = 2.0**-14,
     ) -> None:
+        if not isinstance(dynamics, LinearDynamics):
+            raise TypeError(
+                f"LinearGaussianProcess needs LinearDynamics, such as Matern; got {type(dynamics).__name__}. "
+                "ODEProcess and SDEProcess take fields."
+            )
         batch = dynamics.batch_shape
         if len(batch) > 1:
             raise ValueError(f"the parameters of the dynamics may have one batch axis, (latent,); got {tuple(batch)}.")

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from .._types import Time, Times
 from ..encoders import Encoding
-from ..integrate import Adjoint, StepController, explain, solve
+from ..integrate import Adjoint, Engine, StepController, explain, solve
 from ..nn import rsample
 from ..paths import Path
 from ..solvers import Solver
-from ..structure import Explained, VectorField
+from ..structure import CDEField, Explained, VectorField
 from ._grid import own_grid, take_rows
 from ._initial import closed_form_kl, kl_by_dimension
-from .base import LatentProcess, LatentSample
+from .base import IntegratingProcess, LatentSample
 
 
 __all__ = ["ODEProcess"]
 
 
-class ODEProcess(LatentProcess, Explained):
+class ODEProcess(IntegratingProcess, Explained):
     r"""A random initial state that follows an ordinary differential equation.
 
     .. math:: z_{t_0} \sim p(z), \qquad \frac{dz}{dt} = f(t, z, u(t))
@@ -29,12 +31,15 @@ class ODEProcess(LatentProcess, Explained):
     The posterior replaces :math:`p(z)` by the encoder's `q0`. Times before `t0` are reached by solving backwards.
 
     Args:
-        field: the dynamics.
+        field: the dynamics; a `CDEField` is driven by the inputs.
         latent_size: size of the latent state.
         learned_prior: whether the mean and width of the diagonal normal prior are learned; the standard normal if not.
-        solver: the method; default: that of `solve`.
+        solver: the method, or an engine; default: that of `solve`.
         controller: the step control; default: that of `solve`.
         adjoint: how gradients are computed; default: that of `solve`.
+
+    Raises:
+        TypeError: `field` is no field of an ordinary or controlled equation.
 
     References:
         Neural Ordinary Differential Equations, Chen, Rubanova, Bettencourt, Duvenaud, 2018.
@@ -51,14 +56,19 @@ class ODEProcess(LatentProcess, Explained):
 
     def __init__(
         self,
-        field: VectorField,
+        field: VectorField | CDEField,
         latent_size: int,
         *,
         learned_prior: bool = False,
-        solver: Solver | None = None,
+        solver: Solver | Engine | None = None,
         controller: StepController | None = None,
         adjoint: Adjoint | None = None,
     ) -> None:
+        if not isinstance(field, VectorField | CDEField):
+            raise TypeError(
+                f"ODEProcess needs a VectorField, or a CDEField and inputs that drive it; got {type(field).__name__}. "
+                "SDEProcess takes an SDEField, LinearGaussianProcess linear dynamics."
+            )
         super().__init__(latent_size)
         self.field = field
         self.solver = solver
@@ -80,8 +90,9 @@ class ODEProcess(LatentProcess, Explained):
         num_samples: int = 1,
         generator: Generator | None = None,
         inputs: Path | None = None,
+        integrands: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
     ) -> LatentSample:
-        """See `LatentProcess.posterior`."""
+        """See `IntegratingProcess.posterior`."""
         if encoding.q0 is None:
             raise ValueError(
                 "ODEProcess needs an encoding with q0; use an encoder that provides it, such as GRUEncoder."
@@ -89,11 +100,14 @@ class ODEProcess(LatentProcess, Explained):
         q0, p0 = encoding.q0, self.p0
         z0 = rsample(q0, (num_samples,), generator=generator)
         kl = closed_form_kl(q0, p0)
+        aux = tuple(_Along(integrand) for integrand in integrands)
+        zs, integrals = self._trajectories(z0, t0, ts, inputs, aux)
         return LatentSample(
-            zs=self._trajectories(z0, t0, ts, inputs),
+            zs=zs,
             log_terms={"z0": p0.log_prob(z0) - q0.log_prob(z0)},
             kl={} if kl is None else {"z0": kl},
             kl_by_dimension=kl_by_dimension(q0, p0),
+            integrals=tuple(integrals.split([along.width for along in aux], -1)) if aux else (),
         )
 
     def prior(
@@ -106,26 +120,53 @@ class ODEProcess(LatentProcess, Explained):
     ) -> LatentSample:
         """See `LatentProcess.prior`."""
         z0 = rsample(self.p0, (num_samples, *t0.shape), generator=generator)
-        return LatentSample(zs=self._trajectories(z0, t0, ts, inputs))
+        return LatentSample(zs=self._trajectories(z0, t0, ts, inputs)[0])
 
     def explain(self) -> str:
         """See `Explained.explain`."""
         return explain(self.field, solver=self.solver, controller=self.controller, adjoint=self.adjoint)
 
-    def _trajectories(self, z0: Tensor, t0: Time, ts: Times, inputs: Path | None) -> Tensor:
-        """States at `ts` from those at `t0`: forwards in time, and backwards where a time lies before `t0`."""
+    def _trajectories(
+        self, z0: Tensor, t0: Time, ts: Times, inputs: Path | None, aux: tuple[_Along, ...] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """States at `ts` from those at `t0`, and integrals: forwards in time, and backwards before `t0`."""
         later, index = own_grid(t0, ts)
-        zs = take_rows(self._solve(z0, later, inputs), index)
+        forwards = [take_rows(x, index) for x in self._solve(z0, later, inputs, aux)]
         before = ts < t0.unsqueeze(-1)
         if not bool(before.any()):
-            return zs
+            return forwards[0], forwards[1]
         earlier, index = own_grid(-t0, -ts)
-        backwards = take_rows(self._solve(z0, -earlier, inputs), index)
-        return torch.where(before.unsqueeze(-1), backwards, zs)
+        backwards = [take_rows(x, index) for x in self._solve(z0, -earlier, inputs, aux)]
+        zs, integrals = (torch.where(before.unsqueeze(-1), *pair) for pair in zip(backwards, forwards, strict=True))
+        return zs, integrals
 
-    def _solve(self, z0: Tensor, ts: Times, inputs: Path | None) -> Tensor:
+    def _solve(self, z0: Tensor, ts: Times, inputs: Path | None, aux: tuple[_Along, ...]) -> tuple[Tensor, Tensor]:
         if ts.shape[-1] == 1:
-            return z0.unsqueeze(-2)
-        return solve(
-            self.field, z0, ts, inputs=inputs, solver=self.solver, controller=self.controller, adjoint=self.adjoint
-        ).ys
+            for along in aux:
+                along(ts[..., 0].to(z0.dtype), z0)
+            return z0.unsqueeze(-2), z0.new_zeros(*z0.shape[:-1], 1, sum(along.width for along in aux))
+        solution = solve(
+            self.field,
+            z0,
+            ts,
+            inputs=inputs,
+            solver=self.solver,
+            controller=self.controller,
+            adjoint=self.adjoint,
+            aux=aux,
+        )
+        return solution.ys, solution.ys[..., :0] if solution.aux is None else solution.aux
+
+
+class _Along(nn.Module):
+    """An integrand as `solve` wants it, which remembers how many numbers it gave."""
+
+    def __init__(self, integrand: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.integrand = integrand
+        self.width = 0
+
+    def forward(self, t: Tensor, y: Tensor, u: Tensor | None = None) -> Tensor:
+        value = self.integrand(t, y)
+        self.width = value.shape[-1]
+        return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
@@ -17,14 +17,14 @@ from ..solvers import Solver
 from ..structure import Explained, SDEField
 from ..terms import brownian_size
 from ._initial import closed_form_kl, kl_by_dimension
-from ._walk import Walk, between, nodes_until
-from .base import LatentProcess, LatentSample
+from ._walk import Walk, between, integral, nodes_until
+from .base import IntegratingProcess, LatentSample
 
 
 __all__ = ["SDEProcess"]
 
 
-class SDEProcess(LatentProcess, Explained):
+class SDEProcess(IntegratingProcess, Explained):
     r"""A stochastic differential equation as a prior; as a posterior, the same with a drift that is told what comes.
 
     .. math::
@@ -80,6 +80,11 @@ class SDEProcess(LatentProcess, Explained):
         solver: Solver | None = None,
         adjoint: Adjoint | None = None,
     ) -> None:
+        if not isinstance(field, SDEField):
+            raise TypeError(
+                f"SDEProcess needs an SDEField, with a drift and a diffusion; got {type(field).__name__}. "
+                "ODEProcess takes a VectorField."
+            )
         super().__init__(latent_size)
         self.field = field
         self.walk = Walk(dt, solver, adjoint)
@@ -108,8 +113,9 @@ class SDEProcess(LatentProcess, Explained):
         num_samples: int = 1,
         generator: Generator | None = None,
         inputs: Path | None = None,
+        integrands: Sequence[Callable[[Tensor, Tensor], Tensor]] = (),
     ) -> LatentSample:
-        """See `LatentProcess.posterior`; one Brownian motion per sample and series."""
+        """See `IntegratingProcess.posterior`; one Brownian motion per sample and series."""
         q0, context = encoding.q0, encoding.context
         knots = None if context is None else context.knots()
         if q0 is None or context is None or knots is None:
@@ -132,6 +138,7 @@ class SDEProcess(LatentProcess, Explained):
             log_terms={"z0": p0.log_prob(z0) - q0.log_prob(z0), "path": ratio},
             kl={"path": energy.mean(0), **({} if kl is None else {"z0": kl})},
             kl_by_dimension=kl_by_dimension(q0, p0),
+            integrals=tuple(integral(nodes, path, q, ts, self.walk.dt) for q in integrands),
         )
 
     def prior(

@@ -80,6 +80,11 @@ class MatchedSDEProcess(LatentProcess, Explained):
         dt: float = 0.05,
         num_times: int = 32,
     ) -> None:
+        if not isinstance(field, SDEField):
+            raise TypeError(
+                f"MatchedSDEProcess needs an SDEField, with a drift and a diffusion; got {type(field).__name__}. "
+                "ODEProcess takes a VectorField."
+            )
         super().__init__(latent_size)
         if field.noise not in (Noise.DIAGONAL, Noise.ADDITIVE) or field.calculus is not Calculus.ITO:
             raise ValueError(

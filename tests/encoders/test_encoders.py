@@ -16,6 +16,7 @@ from ctdyn.encoders import (
     ODERNNEncoder,
     ReverseGRUEncoder,
     SiteEncoder,
+    StartEncoder,
     StateSpaceEncoder,
     SummaryEncoder,
     start_time,
@@ -57,6 +58,10 @@ PARTS = {
     "ReverseGRUEncoder": [
         lambda: ReverseGRUEncoder(2, 3, 2, 5, reads_rates=True),
         lambda: ReverseGRUEncoder(2, 3, 2, 5, input_size=2, static_size=3, reads_noise=True),
+    ],
+    "StartEncoder": [
+        lambda: StartEncoder(CDEEncoder(2, 4, MLPCDEField(4, 5)), 4, 3, ()),
+        lambda: StartEncoder(CellEncoder(ODERNNCell(2, 4)), 4, 3, static_size=3),
     ],
     "StateSpaceEncoder": [lambda: StateSpaceEncoder(2, 3, 6, (4,)), lambda: StateSpaceEncoder(2, 3, 6, static_size=3)],
     "GRUEncoder": [

@@ -11,10 +11,10 @@ from ctdyn.data import IrregularBatch, Window
 from ctdyn.data.channels import Channel
 from ctdyn.encoders import Encoder, Encoding, Sites
 from ctdyn.likelihoods import FixedScale, Gaussian
-from ctdyn.linear import LinearGaussian, Matern, Oscillators
+from ctdyn.linear import LinearGaussian, Matern, MatrixDynamics, Oscillators, Stationary, maximum_likelihood
 from ctdyn.models import ELBO, IWAE, KoopmanVAE, LatentVAE, MarkovianGPVAE
 from ctdyn.processes import LinearGaussianProcess
-from ctdyn.testing import check_model, example_window
+from ctdyn.testing import check_linear, check_model, example_window
 
 
 F64 = torch.float64
@@ -150,3 +150,27 @@ def test_a_planted_spectrum_is_recovered_through_a_nonlinear_observation():
     torch.testing.assert_close(found, torch.tensor([4.0, 11.0], dtype=F64), rtol=0.05, atol=0)
     assert (dynamics.eigenvalues.real < 0).all()
     torch.testing.assert_close(dynamics.period, 2 * math.pi / dynamics.frequency.abs())
+
+
+def test_learned_dynamics_are_stationary_whatever_is_learned():
+    torch.manual_seed(0)
+    dynamics = Stationary(4, rate=2.0).double()
+    dynamics.factor.data.normal_(std=3.0)
+    assert float(torch.linalg.eigvals(dynamics.A).real.max()) < 0
+    residual = MatrixDynamics.stationary(dynamics)
+    torch.testing.assert_close(residual, torch.eye(4, dtype=F64), rtol=0, atol=1e-8)
+    check_linear(dynamics, tolerance=1e-9)
+
+
+def test_a_coupled_process_is_found_by_maximum_likelihood():
+    """A damped turn of the plane that is read in one coordinate: its period comes out of the matrix."""
+    torch.manual_seed(0)
+    planted = LinearGaussian(Oscillators([6.0], decay=[0.3]), H=torch.tensor([[1.0, 0.0]]), R=0.01).double()
+    ts = (0.1 * torch.rand(20, 60, dtype=F64)).cumsum(-1)
+    generator = torch.Generator().manual_seed(0)
+    values = planted.emit_samples(planted.sample(ts, 1, generator=generator), generator=generator)[0].detach()
+    batch = IrregularBatch(ts, values, torch.ones_like(values, dtype=torch.bool))
+    model = LinearGaussian(Stationary(2), H=torch.tensor([[1.0, 0.5]]), R=0.1).double()
+    reached = maximum_likelihood(model, batch, max_steps=60)
+    assert reached > float(planted.log_prob(batch).sum()) - 0.5
+    torch.testing.assert_close(model.dynamics.periods, torch.tensor([2 * math.pi / 6.0], dtype=F64), rtol=0.05, atol=0)
