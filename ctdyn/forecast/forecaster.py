@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from .._checks import DataError, few
+from .._checks import DataError
 from ..data import (
     AnyOf,
     Extrapolate,
@@ -33,7 +33,17 @@ from ..data import (
 from ..models import Aggregates, Baseline, Encodes, ExactlyFitted, Generative, Labels, Model, Predictive
 from ..models.base import input_path
 from ..paths import Path as ControlPath
-from .queries import asked_starts, at_times, gap_times, has_intervals, horizon_times, shown, typical_gap
+from .queries import (
+    asked_starts,
+    at_times,
+    between_clocks,
+    check_intervals,
+    gap_times,
+    horizon_times,
+    known_inputs,
+    shown,
+    typical_gap,
+)
 from .result import Forecast
 
 
@@ -125,10 +135,10 @@ class Forecaster:
         import pandas as pd
 
         train = train.with_channels(self.model.channels)
-        self._check_intervals(train)
+        check_intervals(self.model, train)
         validation = None if validation is None else validation.with_channels(self.model.channels)
         if validation is not None:
-            _clock(train.axis, validation.axis)
+            between_clocks(train.axis, validation.axis)
         self.fitted = False
         self.model.load_state_dict(self._unfitted)
         self.scaler_ = self.scaler.fit(train, self.windows.plain)
@@ -186,7 +196,7 @@ class Forecaster:
         if (horizon is None) == (at is None):
             raise ValueError("forecast needs either horizon= (how far) or at= (which times).")
         times = at_times(series, at) if horizon is None else horizon_times(series, horizon, self._own_gap(series))
-        return self._answer(series, (times, asked_starts(series, at)), _known_inputs(inputs, at), num_samples)
+        return self._answer(series, (times, asked_starts(series, at)), known_inputs(inputs, at), num_samples)
 
     def interpolate(
         self, series: SeriesSet, at: Any = None, *, inputs: SeriesSet | None = None, num_samples: int = 100
@@ -206,7 +216,7 @@ class Forecaster:
         """
         series = self._checked(series, at)
         times = gap_times(series, self._own_gap(series)) if at is None else at_times(series, at)
-        return self._answer(series, (times, asked_starts(series, at)), _known_inputs(inputs, at), num_samples)
+        return self._answer(series, (times, asked_starts(series, at)), known_inputs(inputs, at), num_samples)
 
     def sample(self, at: Any, *, num_samples: int = 10) -> pd.DataFrame:
         """New series that resemble the training series, without seeing any.
@@ -234,7 +244,9 @@ class Forecaster:
         units = self.scaler_.units(raw)
         generator = self._generator("sample")
         with torch.no_grad():
-            predictive = model.sample(self._on_model_clock(units, times), num_samples=num_samples, generator=generator)
+            predictive = model.sample(
+                self._on_modelbetween_clocks(units, times), num_samples=num_samples, generator=generator
+            )
         values = units.values_to_data(predictive.sample(generator).cpu())[:, 0].numpy()
         width = len(model.channels)
         names = np.array([channel.name for channel in model.channels], dtype=object)
@@ -263,7 +275,7 @@ class Forecaster:
         if not isinstance(model, Encodes):
             raise TypeError(f"{type(model).__name__} does not encode series; use a model that is Encodes.")
         series = self._checked(series)
-        to_fitted = _clock(self.axis_, series.axis)
+        to_fitted = between_clocks(self.axis_, series.axis)
         rows = []
         for one in series:
             raw = pad([replace(one, times=to_fitted(one.times))])
@@ -292,7 +304,7 @@ class Forecaster:
         if not isinstance(model, Labels):
             raise TypeError(f"{type(model).__name__} predicts no labels; use a SequenceModel.")
         series = self._checked(series)
-        to_fitted = _clock(self.axis_, series.axis)
+        to_fitted = between_clocks(self.axis_, series.axis)
         model.eval()
         found = []
         for one in series:
@@ -390,7 +402,7 @@ class Forecaster:
         truth: SeriesSet | None,
     ) -> tuple[Forecast, list[np.ndarray]]:
         """The forecast and, where the truth is given at just these times, its log density in data units."""
-        to_fitted = _clock(self.axis_, series.axis)
+        to_fitted = between_clocks(self.axis_, series.axis)
         samples, means, densities = [], [], []
         self.model.eval()
         for place, (one, when, begin) in enumerate(zip(series, *asked, strict=True)):
@@ -429,12 +441,14 @@ class Forecaster:
             known = None if ahead is None or not len(ahead) else pad([replace(ahead, times=to_fitted(ahead.times))])
             path = input_path(context, None if known is None else self._in_units(units, known))
         with torch.no_grad():
-            ts = self._on_model_clock(units, asked)
+            ts = self._on_modelbetween_clocks(units, asked)
             options = {"num_samples": num_samples, "generator": generator}
             if start is None or not len(times) or not bool((start < times).any()) or isinstance(self.model, Baseline):
                 return units, self.model.predict(context, ts, path, **options)
             assert isinstance(self.model, Aggregates)
-            return units, self.model.predict_means(context, self._on_model_clock(units, start), ts, path, **options)
+            return units, self.model.predict_means(
+                context, self._on_modelbetween_clocks(units, start), ts, path, **options
+            )
 
     def _log_density(self, units: Units, predictive: Predictive, truth: Series) -> np.ndarray:
         target = self._in_units(units, pad([truth]))
@@ -445,7 +459,7 @@ class Forecaster:
     def _in_units(self, units: Units, raw: IrregularBatch) -> IrregularBatch:
         return units.to_model(raw).to(self._dtype()).to(self._device())
 
-    def _on_model_clock(self, units: Units, times: np.ndarray) -> Tensor:
+    def _on_modelbetween_clocks(self, units: Units, times: np.ndarray) -> Tensor:
         ts = units.times_to_model(torch.from_numpy(np.array(times, dtype=np.float64))[None])
         return ts.to(self._device(), self._dtype())
 
@@ -461,7 +475,7 @@ class Forecaster:
 
     def _own_gap(self, series: SeriesSet) -> float:
         """The typical gap of the training, on the clock of `series`."""
-        to_fitted = _clock(self.axis_, series.axis)
+        to_fitted = between_clocks(self.axis_, series.axis)
         start, end = to_fitted(np.array([0.0, 1.0]))
         return self.gap_ / float(end - start)
 
@@ -469,52 +483,15 @@ class Forecaster:
         self._check_fitted()
         if not len(series):
             raise DataError("there is no series to answer for: the set is empty.")
-        _clock(self.axis_, series.axis)
-        self._check_intervals(series)
+        between_clocks(self.axis_, series.axis)
+        check_intervals(self.model, series)
         if isinstance(at, SeriesSet):
-            self._check_intervals(at)
+            check_intervals(self.model, at)
         return series.with_channels(self.model.channels)
-
-    def _check_intervals(self, series: SeriesSet) -> None:
-        """A baseline takes a mean for what is observed at its time; every other model must know what it is."""
-        if isinstance(self.model, Aggregates | Baseline):
-            return
-        found = [one.id for one in series if has_intervals(one)]
-        if found:
-            raise TypeError(
-                f"series {few(found)} holds means over intervals (start before time), and {type(self.model).__name__} "
-                "knows observations at one instant only; use LinearGaussianSSM, LatentODE or LatentSDE."
-            )
 
     def _check_fitted(self) -> None:
         if not self.fitted:
             raise ValueError("this Forecaster is not fitted; call fit(train) first, or ctdyn.load(dir).")
-
-
-def _clock(fitted: TimeAxis, own: TimeAxis) -> Callable[[np.ndarray], np.ndarray]:
-    """From the float clock of some series to that of the training: datetimes may have another unit and origin."""
-    if fitted == own:
-        return lambda times: times
-    if fitted.is_datetime != own.is_datetime:
-        raise DataError(
-            f"the times of these series are {own}, but those of the training were {fitted}; convert them first."
-        )
-    if own.is_datetime:
-        # Two instants of the user's clock, a unit apart, give the shift and the stretch.
-        ends = fitted.to_float(own.to_user(np.array([0.0, 1.0])))
-        return lambda times: ends[0] + (ends[1] - ends[0]) * times
-    if fitted.unit is not None and own.unit is not None and fitted.unit != own.unit:
-        raise DataError(
-            f"the times of these series are in {own.unit}, but those of the training were in {fitted.unit}; convert "
-            "the column first."
-        )
-    return lambda times: times
-
-
-def _known_inputs(inputs: SeriesSet | None, at: Any) -> SeriesSet | None:
-    if inputs is None and isinstance(at, SeriesSet) and at.input_names:
-        return at
-    return inputs
 
 
 def _number(seed: int, purpose: str, id: object) -> int:

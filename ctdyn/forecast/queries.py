@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from .._checks import DataError, UnknownIdError, few
-from ..data import Series, SeriesSet
+from ..data import Series, SeriesSet, TimeAxis
+from ..models import Aggregates, Baseline, Model
 
 
-__all__ = ["asked_starts", "at_times", "gap_times", "has_intervals", "horizon_times", "shown", "typical_gap"]
+__all__ = [
+    "asked_starts",
+    "at_times",
+    "between_clocks",
+    "check_intervals",
+    "gap_times",
+    "horizon_times",
+    "known_inputs",
+    "shown",
+    "typical_gap",
+]
 
 #: More regular query times than this are not made unasked.
 MAX_REGULAR = 1000
@@ -123,9 +134,24 @@ def asked_starts(series: SeriesSet, at: Any) -> tuple[np.ndarray | None, ...]:
     return tuple(begins(at.by_id(id)) for id in series.ids)
 
 
-def has_intervals(one: Series) -> bool:
-    """Whether an observation of a series is a mean over an interval."""
-    return one.start is not None and bool((one.start < one.times).any())
+def check_intervals(model: Model, series: SeriesSet) -> None:
+    """Refuse means over intervals for a model that does not know them; a baseline takes one for a value at its time.
+
+    Args:
+        model: what is to read the series.
+        series: what it is to read.
+
+    Raises:
+        TypeError: there are such means, and the model does not know them.
+    """
+    if isinstance(model, Aggregates | Baseline):
+        return
+    found = [one.id for one in series if one.start is not None and bool((one.start < one.times).any())]
+    if found:
+        raise TypeError(
+            f"series {few(found)} holds means over intervals (start before time), and {type(model).__name__} knows "
+            "observations at one instant only; use LinearGaussianSSM, LatentODE or LatentSDE."
+        )
 
 
 def shown(target: Series, context: Series) -> np.ndarray:
@@ -152,3 +178,30 @@ def _check_present(series: SeriesSet, given: tuple[object, ...]) -> None:
 def _median_gap(one: Series) -> float | None:
     gaps = np.diff(np.unique(one.times[one.observed]))
     return float(np.median(gaps)) if len(gaps) else None
+
+
+def between_clocks(fitted: TimeAxis, own: TimeAxis) -> Callable[[np.ndarray], np.ndarray]:
+    """From the float clock of some series to that of the training: datetimes may have another unit and origin."""
+    if fitted == own:
+        return lambda times: times
+    if fitted.is_datetime != own.is_datetime:
+        raise DataError(
+            f"the times of these series are {own}, but those of the training were {fitted}; convert them first."
+        )
+    if own.is_datetime:
+        # Two instants of the user's clock, a unit apart, give the shift and the stretch.
+        ends = fitted.to_float(own.to_user(np.array([0.0, 1.0])))
+        return lambda times: ends[0] + (ends[1] - ends[0]) * times
+    if fitted.unit is not None and own.unit is not None and fitted.unit != own.unit:
+        raise DataError(
+            f"the times of these series are in {own.unit}, but those of the training were in {fitted.unit}; convert "
+            "the column first."
+        )
+    return lambda times: times
+
+
+def known_inputs(inputs: SeriesSet | None, at: Any) -> SeriesSet | None:
+    """The series whose inputs are known ahead: those that were given, or those that are asked about."""
+    if inputs is None and isinstance(at, SeriesSet) and at.input_names:
+        return at
+    return inputs
