@@ -111,8 +111,8 @@ def zoh_scan(
     multiplied into `v` beforehand.
 
     The coefficients are accurate for every step and eigenvalue, zero included, and are never stored: the backward pass
-    makes them again. A step of length zero changes nothing if it adds nothing (a held input adds nothing), which is how
-    ragged batches are padded. A time scale per state, as in S5, is a factor on `lam` and on `v`.
+    makes them again. A step of length zero changes nothing beyond the last digit if it adds nothing (a held input adds
+    nothing), which is how ragged batches are padded. A time scale per state, as in S5, is a factor on `lam` and on `v`.
 
     Of the values only the steps are looked at. An eigenvalue with a positive real part grows, and an input that is not
     finite spoils the states of its series from there on, and of no other.

@@ -18,11 +18,11 @@ processes take.
 
     python recipes/bench/ssm_layer.py --quick --seed 0
 
-On one thread of a two-core machine, CPU time, forward and backward: S5 takes 2.2 times its two products with the
-compiled kernels and 8 times in pure torch; s5-pytorch takes 83 times as long as the compiled layer and 22 times as
-pure torch, its formula 52 and 14 times. The selective reference formula takes 43 to 76 times as long as the layer, cut
-once 1.1 to 1.2 times. A convolution is 8 times faster than the scan at 256 regular times. 10^6 observations take 2.2
-to 2.7 seconds and 0.5 GiB.
+On one thread of a busy two-core machine (Zen 5), CPU time, forward and backward: S5 takes 1.6 times its two products
+with the compiled kernels and 3.5 times in pure torch, which is what an installation without numba gives; s5-pytorch
+takes 54 times as long as the compiled layer and 25 times as pure torch, its formula 54 and 26 times. The selective
+reference formula takes 68 times as long as the layer, cut once 1.3 times. A convolution is 14 times faster than the
+scan at 256 regular times. 10^6 observations take 2.5 seconds and 0.5 GiB, without numba 5.3 seconds.
 
 A peer that is not installed gives a row that says absent. The last line is one JSON object.
 """
