@@ -18,6 +18,7 @@ from .._types import State, States, Time, Times
 from ..solvers.base import Solver, StepState
 from ..terms import Term
 from .clock import Clock
+from .compaction import Rows, cuts, divisible, stand_alone
 from .compiled import Program, fresh
 from .controllers import AdaptiveController, GridController, StepController
 from .dense import Record, locate, rows_of
@@ -188,8 +189,7 @@ class Replay:
     ) -> tuple[list[Tensor], StepState, Tensor | None]:
         """The states at the nodes, what the last step left, and the interpolants `(step, part, *batch, state)`."""
         if not self.compile:
-            path, state, interpolants = _walk(_take, self.solver, self.term, grid.unbind(0), y, state, dense)
-            return path, state, _stacked(interpolants) if dense else None
+            return self._walk_on(grid, y, state, dense)
         if state is None and dense and self.term.knots() is None:
             # With a state from the start the first run is the same program as the others.
             state = self.solver.init(self.term, grid[0], y)
@@ -206,6 +206,38 @@ class Replay:
             y = path[-1]
             parts.append(part)
         return path[: steps + 1], state, torch.cat(parts)[:steps] if dense else None
+
+    def _walk_on(
+        self, grid: Tensor, y: State, state: StepState, dense: bool
+    ) -> tuple[list[Tensor], StepState, Tensor | None]:
+        """As `_walk`, step after step; once few series still move, of these alone."""
+        found = cuts(grid, y.shape[-1]) if divisible(self.term, self.solver) else []
+        bounds = [0, *(cut for cut in found if cut), len(grid) - 1]
+        path, parts = [y], []
+        for first, last in pairwise(bounds):
+            rows = None
+            if first:
+                moves = (grid[first:].detach() != grid[-1].detach()).any(0)
+                rows = Rows.where(moves)
+                if not stand_alone(self.term, grid[first].detach(), y.detach(), rows):
+                    rows, last = None, len(grid) - 1
+            run = grid[first : last + 1]
+            given = (run, y, state) if rows is None else (rows.take(run, 1), *rows.take((y, state)))
+            ends, left, inner = _walk(_take, self.solver, self.term, given[0].unbind(0), *given[1:], dense)
+            part = _stacked(inner) if dense else None
+            if rows is None:
+                path.extend(ends[1:])
+                state = left
+            else:
+                moved = torch.stack(ends[1:])
+                path.extend(rows.put(moved, y.expand(len(moved), *y.shape), 1).unbind(0))
+                state = None if state is None or left is None else rows.put(left, state)
+                part = None if part is None else rows.put(part, part.new_zeros(*part.shape[:2], *y.shape), 2)
+            y = path[-1]
+            parts.append(part)
+            if last == len(grid) - 1:
+                break
+        return path, state, torch.cat(parts) if dense else None
 
     def _step_to(self, grid: Tensor, nodes: Tensor, ts: Times, node: Tensor, carries: bool) -> States:
         """Outputs of a method without dense output: by one shorter step each from the node before, all at once."""

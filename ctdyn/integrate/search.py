@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from .._types import State, Time
 from ..solvers.base import Solver, Step, StepState
 from ..terms import Term
 from .clock import Clock, landing_times
+from .compaction import Rows, divisible, fewer, stand_alone
 from .compiled import Program, fresh
 from .controllers import AdaptiveController
 from .dense import Record
@@ -215,15 +216,30 @@ class Search:
         """Step until every series is done or has failed."""
         if self.limits.compile:
             return self._run_compiled(y0)
+        return self._plan(*self._follow(self.begin(y0), self.limits.max_steps))
+
+    def _follow(self, front: Front, left: int) -> tuple[Front, Trial | None]:
+        """At most so many attempts; once few series are left, of these alone."""
         # Reading a flag stalls an accelerator; a few idle attempts cost it less.
-        patience = 1 if y0.device.type == "cpu" else 4
-        front, trials = self.begin(y0), []
-        for attempt in range(self.limits.max_steps):
-            if attempt % patience == 0 and not bool(front.active.any()):
-                break
+        patience = 1 if front.y.device.type == "cpu" else 4
+        trials: list[Trial] = []
+        apart = self.limits.watch is None and divisible(self.term, self.solver, self.controller)
+        for attempt in range(left):
+            if attempt % patience == 0:
+                count = int(front.active.sum())
+                if not count:
+                    break
+                rows = fewer(front.active, count, front.y.shape[-1]) if apart else None
+                apart = apart and (rows is None or stand_alone(self.term, front.t, front.y, rows))
+                if rows is not None and apart:
+                    few = replace(self, direction=rows.take(self.direction), stops=rows.take(self.stops, 1))
+                    ended, more = few._follow(rows.take(front), left - attempt)
+                    runs = [_joined(trials, torch.stack)] if trials else []
+                    runs += [] if more is None else [_spread(more, rows, front)]
+                    return rows.put(ended, front), _joined(runs, torch.cat) if runs else None
             front, trial = self.attempt(front)
             trials.append(trial)
-        return self._plan(front, _joined(trials, torch.stack) if trials else None)
+        return front, _joined(trials, torch.stack) if trials else None
 
     def _run_compiled(self, y0: State) -> StepPlan:
         """The same attempts, several in one call: a series that is done waits for the end of the call."""
@@ -369,6 +385,26 @@ def _joined(trials: list[Trial], join: Callable[[tuple[Tensor, ...]], Tensor]) -
     return Trial(
         join(tried), join(accept), join(finite), join(reach), tuple(map(join, spans)), join(y0), tuple(map(join, parts))
     )
+
+
+def _spread(trials: Trial, rows: Rows, front: Front) -> Trial:
+    """The attempts of some series as those of all: the others stand still."""
+    count = len(trials.tried)
+
+    def held(x: Tensor) -> Tensor:
+        return x.expand(count, *x.shape)
+
+    off = torch.zeros_like(front.active)
+    still = Trial(
+        held(off),
+        held(off),
+        held(~off),
+        held(front.t),
+        tuple(held(front.t) for _ in trials.span),
+        held(front.y),
+        tuple(torch.zeros_like(held(front.y)) for _ in trials.interpolant),
+    )
+    return rows.put(trials, still, 1)
 
 
 def _select(accept: Tensor, new: StepState, old: StepState) -> StepState:
