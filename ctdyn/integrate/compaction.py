@@ -22,7 +22,7 @@ T = TypeVar("T")
 _SHARE = 4
 """Series are left behind where no more than one in so many still steps."""
 
-_WORTH = 4096
+_WORTH = 2048
 """So many entries of states must be saved in every evaluation: below, steps cost the same for any number of series."""
 
 
