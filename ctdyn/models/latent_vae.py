@@ -200,5 +200,7 @@ class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
 def _providers(process: LatentProcess) -> str:
     """The encoders of the house that fill what a process needs."""
     found = [getattr(encoders, name) for name in encoders.__all__]
-    named = [x.__name__ for x in found if isinstance(x, type) and issubclass(x, Encoder) and not isabstract(x)]
-    return " or ".join(name for name in named if process.requires <= getattr(encoders, name).provides)
+    named = [x for x in found if isinstance(x, type) and issubclass(x, Encoder) and not isabstract(x)]
+    # What a composed encoder provides is known of its instances alone.
+    enough = [x.__name__ for x in named if process.requires <= getattr(x, "provides", frozenset())]
+    return " or ".join(enough) or "a JointEncoder of several"

@@ -11,6 +11,7 @@ from ctdyn.data.channels import Channel
 from ctdyn.encoders import GRUEncoder
 from ctdyn.likelihoods import Gaussian
 from ctdyn.models import LS4, LatentVAE
+from ctdyn.processes import JointProcess, StaticProcess
 from ctdyn.testing import check_model, example_window
 
 
@@ -66,3 +67,6 @@ def test_an_encoder_of_the_start_alone_is_refused_with_those_that_will_do():
     process = LS4(CHANNELS, 2, 6, 1).process
     with pytest.raises(ValueError, match=r"needs \['context'\] .* comes from .*BidirectionalStateSpaceEncoder"):
         LatentVAE(CHANNELS, GRUEncoder(2, 2), process, Gaussian(8, 2))
+    several = JointProcess([process, StaticProcess(1, 2)])
+    with pytest.raises(ValueError, match=r"needs \['context', 'static'\] .* comes from a JointEncoder of several"):
+        LatentVAE(CHANNELS, GRUEncoder(2, 2), several, Gaussian(9, 2))
