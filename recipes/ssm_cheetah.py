@@ -139,8 +139,8 @@ def errors(guess: Tensor, window: Window) -> dict[str, float]:
     return {"mse": float(by_window.mean()), "median": float(by_window.median())}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(models: dict[str, Callable[[int], nn.Module]] = MODELS, description: str | None = __doc__) -> None:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="what datasets/cheetah.py wrote")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a tenth of the steps")
@@ -151,8 +151,8 @@ def main() -> None:
     windows = {part: cut(parts[part]) for part in ("validation", "test")}
     channels = windows["test"][1].shape[-1]
     steps = options.steps // 10 if options.quick else options.steps
-    table = {"hold last": {"test": errors(windows["test"][1][:, :-1], windows["test"])}}
-    for name, build in MODELS.items():
+    table = {"hold last": {part: errors(window[1][:, :-1], window) for part, window in windows.items()}}
+    for name, build in models.items():
         torch.manual_seed(options.seed)
         model = build(channels)
         seconds = train(model, parts["train"], steps, np.random.default_rng(options.seed))

@@ -128,14 +128,9 @@ class FilteringModel(Model, Encodes):
             )
         times, values, mask, real = forwards(context)
         h = self._start(context)
-        states = [h]
-        at = times[..., 0]
-        for t, x, m in zip(times.unbind(-1), values.unbind(-2), mask.unbind(-2), strict=True):
-            h = self.cell.evolve(h, at, t, None if path is None else path.evaluate(at))
-            h = self.cell.update(h, x, m)
-            states.append(h)
-            at = t
-        return torch.where(real, times, torch.inf), torch.stack(states, -2)
+        us = None if path is None else torch.stack([path.evaluate(t) for t in times.unbind(-1)], -2)
+        _, states = self.cell.scan(h, times, values, mask, us)
+        return torch.where(real, times, torch.inf), torch.cat([h.unsqueeze(-2), states], -2)
 
     def _start(self, context: IrregularBatch) -> Tensor:
         h = self.h0.expand(*context.batch_shape, -1)

@@ -2,7 +2,16 @@ import pytest
 import torch
 
 from ctdyn import encoders
-from ctdyn.cells import Cell, GRUDCell, ODERNNCell
+from ctdyn.cells import (
+    Cell,
+    CfCCell,
+    CRUCell,
+    GRUDCell,
+    GRUODEBayesCell,
+    LTCCell,
+    ODELSTMCell,
+    ODERNNCell,
+)
 from ctdyn.data import IrregularBatch
 from ctdyn.encoders import (
     AttentionEncoder,
@@ -115,6 +124,21 @@ def test_every_exported_encoder_is_checked():
 @pytest.mark.parametrize("build", [build for builds in PARTS.values() for build in builds])
 def test_contract(build):
     check_encoder(build(), _noisy(example_window(2, input_size=2, static_size=3).context))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        lambda: CfCCell(2, 5, hidden=(4,)),
+        lambda: CRUCell(2, 2, 2, (4,)),
+        lambda: GRUDCell(2, 5),
+        lambda: GRUODEBayesCell(2, 5),
+        lambda: LTCCell(2, 5, mixed_memory=True),
+        lambda: ODELSTMCell(2, 5),
+    ],
+)
+def test_any_cell_reads_for_a_latent_model(cell):
+    check_encoder(ODERNNEncoder(2, 3, cell=cell()), example_window(2).context)
 
 
 def test_the_ode_rnn_integrates_exactly_the_gaps_between_observations():

@@ -4,17 +4,31 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from ctdyn.cells import CRUCell, GRUDCell, GRUODEBayesCell, LEMCell, ODERNNCell
+from ctdyn.cells import (
+    CfCCell,
+    CRUCell,
+    GRUDCell,
+    GRUODEBayesCell,
+    LEMCell,
+    LTCCell,
+    ODELSTMCell,
+    ODERNNCell,
+)
 from ctdyn.data import IrregularBatch, Window
 from ctdyn.data.channels import Channel
 from ctdyn.likelihoods import FixedScale, Gaussian
 from ctdyn.models import FilteringModel
 from ctdyn.testing import check_model, example_window
+from ctdyn.wirings import AutoNCP
 
 
 F64 = torch.float64
 CHANNELS = (Channel("a"), Channel("b"))
 CELLS = {
+    "CfCCell": lambda: CfCCell(2, 6, hidden=(8,)),
+    "CfCCell wired": lambda: CfCCell(2, AutoNCP(8, 2), mixed_memory=True),
+    "LTCCell": lambda: LTCCell(2, 6),
+    "ODELSTMCell": lambda: ODELSTMCell(2, 6),
     "CRUCell": lambda: CRUCell(2, 2, 2, (4,)),
     "GRUDCell": lambda: GRUDCell(2, 6),
     "LEMCell": lambda: LEMCell(2, 6),
