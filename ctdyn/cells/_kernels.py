@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..fields._kernels import collect, trace_back
-from ..linear._elementary import _exp, kernel
+from ..linear._elementary import _exp, kernel, sum_kernel
 
 
 __all__ = ["exponential_back", "exponential_steps", "fused_back", "fused_steps"]
@@ -22,7 +22,7 @@ def _decayed(y, a, b, h, after):
             after[r, j] = y[r, j] + moved * (b[r, j] - rate * y[r, j])
 
 
-@kernel
+@sum_kernel
 def _decayed_back(y, a, b, h, g, to_y, to_a, to_b, to_h):
     """Overwrite the gradients to rate and drive, add those to state and span."""
     for r in range(y.shape[0]):
@@ -52,66 +52,66 @@ def _filled(y, rate, drive, weights, a, b):
 
 
 @kernel
-def exponential_steps(rate, drive, gap, y, weights, count, states, room):
-    """The exponential midpoint; `states` is `(time, 2 count, series, neuron)`, the last of a time is its end."""
-    a, b, span, half = room
-    share = y.dtype.type(1.0) / y.dtype.type(count)
+def exponential_steps(rate, drive, gap, y, weights, count, states, rates, drives, span):
+    """The exponential midpoint; `states` is `(time, 2 count, series, neuron)`, the last of a time is its end.
+
+    Rates and drives of every stage are kept beside them.
+    """
     for k in range(rate.shape[0]):
         for r in range(y.shape[0]):
-            span[r, 0] = gap[k, r] * share
-            half[r, 0] = span[r, 0] * y.dtype.type(0.5)
+            span[0, r] = gap[k, r] / y.dtype.type(2 * count)
+            span[1, r] = gap[k, r] / y.dtype.type(count)
         for n in range(count):
-            _filled(y, rate[k], drive[k], weights, a, b)
-            _decayed(y, a, b, half[:, 0], states[k, 2 * n])
-            _filled(states[k, 2 * n], rate[k], drive[k], weights, a, b)
-            _decayed(y, a, b, span[:, 0], states[k, 2 * n + 1])
-            y = states[k, 2 * n + 1]
+            begin, middle = y, 2 * n
+            for stage in range(2):
+                now = middle + stage
+                _filled(y, rate[k], drive[k], weights, rates[k, now], drives[k, now])
+                _decayed(begin, rates[k, now], drives[k, now], span[stage], states[k, now])
+                y = states[k, now]
 
 
 @kernel
-def exponential_back(rate, drive, gap, y0, weights, count, states, given, to_rate, to_drive, to_gap, to_y, to, room):
+def exponential_back(y0, weights, count, gap, states, rates, drives, given, to_rate, to_drive, to_gap, to_y, to, room):
     """Backwards through `exponential_steps`; `to_y` is left with the gradient to the first state."""
-    a, b, span, half, to_a, to_b, to_mid, moved = room
+    to_a, to_b, to_middle, moved, span = room
     slope, offset, weight, pull = weights
     to_slope, to_offset, to_weight, to_pull = to
-    share = y0.dtype.type(1.0) / y0.dtype.type(count)
-    for k in range(rate.shape[0] - 1, -1, -1):
+    for k in range(gap.shape[0] - 1, -1, -1):
         for r in range(y0.shape[0]):
-            span[r, 0] = gap[k, r] * share
-            half[r, 0] = span[r, 0] * y0.dtype.type(0.5)
-            span[r, 1] = half[r, 1] = y0.dtype.type(0.0)
+            span[0, r] = gap[k, r] / y0.dtype.type(2 * count)
+            span[1, r] = gap[k, r] / y0.dtype.type(count)
+            span[2, r] = span[3, r] = y0.dtype.type(0.0)
         _plus(to_y, given[k])
         for n in range(count - 1, -1, -1):
-            middle = states[k, 2 * n]
-            y = states[k, 2 * n - 1] if n > 0 else (states[k - 1, 2 * count - 1] if k > 0 else y0)
-            _zero(to_mid)
+            begin = states[k, 2 * n - 1] if n > 0 else (states[k - 1, 2 * count - 1] if k > 0 else y0)
             _zero(moved)
-            _filled(middle, rate[k], drive[k], weights, a, b)
-            _decayed_back(y, a, b, span[:, 0], to_y, moved, to_a, to_b, span[:, 1])
-            _plus(to_rate[k], to_a)
-            _plus(to_drive[k], to_b)
-            trace_back(middle, slope, offset, weight, pull, to_a, to_b, to_mid, to_slope, to_offset, to_weight, to_pull)
-            _filled(y, rate[k], drive[k], weights, a, b)
-            _decayed_back(y, a, b, half[:, 0], to_mid, moved, to_a, to_b, half[:, 1])
-            _plus(to_rate[k], to_a)
-            _plus(to_drive[k], to_b)
-            trace_back(y, slope, offset, weight, pull, to_a, to_b, moved, to_slope, to_offset, to_weight, to_pull)
-            for r in range(y0.shape[0]):
-                for j in range(y0.shape[1]):
-                    to_y[r, j] = moved[r, j]
+            to_end = to_y
+            for stage in range(1, -1, -1):
+                now = 2 * n + stage
+                at = states[k, 2 * n] if stage == 1 else begin
+                _decayed_back(
+                    begin, rates[k, now], drives[k, now], span[stage], to_end, moved, to_a, to_b, span[2 + stage]
+                )
+                _plus(to_rate[k], to_a)
+                _plus(to_drive[k], to_b)
+                if stage == 1:
+                    _zero(to_middle)
+                to_at = to_middle if stage == 1 else moved
+                trace_back(at, slope, offset, weight, pull, to_a, to_b, to_at, to_slope, to_offset, to_weight, to_pull)
+                to_end = to_middle
+            _copy(moved, to_y)
         for r in range(y0.shape[0]):
-            to_gap[k, r] = share * (span[r, 1] + y0.dtype.type(0.5) * half[r, 1])
+            to_gap[k, r] = (span[2, r] / y0.dtype.type(2) + span[3, r]) / y0.dtype.type(count)
 
 
 @kernel
-def fused_steps(rate, drive, gap, y, weights, count, states, room):
+def fused_steps(rate, drive, gap, y, weights, count, states, rates, drives, span):
     """Linearly implicit Euler; `states` is `(time, count, series, neuron)`."""
-    a, b = room[0], room[1]
     one = y.dtype.type(1.0)
     for k in range(rate.shape[0]):
         for n in range(count):
+            a, b, after = rates[k, n], drives[k, n], states[k, n]
             _filled(y, rate[k], drive[k], weights, a, b)
-            after = states[k, n]
             for r in range(y.shape[0]):
                 h = gap[k, r] / y.dtype.type(count)
                 for j in range(y.shape[1]):
@@ -120,18 +120,17 @@ def fused_steps(rate, drive, gap, y, weights, count, states, room):
 
 
 @kernel
-def fused_back(rate, drive, gap, y0, weights, count, states, given, to_rate, to_drive, to_gap, to_y, to, room):
+def fused_back(y0, weights, count, gap, states, rates, drives, given, to_rate, to_drive, to_gap, to_y, to, room):
     """Backwards through `fused_steps`; `to_y` is left with the gradient to the first state."""
-    a, b, to_a, to_b, moved = room[0], room[1], room[4], room[5], room[7]
+    to_a, to_b, moved = room[0], room[1], room[3]
     slope, offset, weight, pull = weights
     to_slope, to_offset, to_weight, to_pull = to
     one = y0.dtype.type(1.0)
-    for k in range(rate.shape[0] - 1, -1, -1):
+    for k in range(gap.shape[0] - 1, -1, -1):
         _plus(to_y, given[k])
         for n in range(count - 1, -1, -1):
             y = states[k, n - 1] if n > 0 else (states[k - 1, count - 1] if k > 0 else y0)
-            _filled(y, rate[k], drive[k], weights, a, b)
-            after = states[k, n]
+            a, b, after = rates[k, n], drives[k, n], states[k, n]
             for r in range(y0.shape[0]):
                 h = gap[k, r] / y0.dtype.type(count)
                 total = h - h
@@ -145,9 +144,7 @@ def fused_back(rate, drive, gap, y0, weights, count, states, given, to_rate, to_
             _plus(to_rate[k], to_a)
             _plus(to_drive[k], to_b)
             trace_back(y, slope, offset, weight, pull, to_a, to_b, moved, to_slope, to_offset, to_weight, to_pull)
-            for r in range(y0.shape[0]):
-                for j in range(y0.shape[1]):
-                    to_y[r, j] = moved[r, j]
+            _copy(moved, to_y)
 
 
 @kernel
@@ -162,3 +159,10 @@ def _plus(x, y):
     for r in range(x.shape[0]):
         for j in range(x.shape[1]):
             x[r, j] += y[r, j]
+
+
+@kernel
+def _copy(x, to):
+    for r in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            to[r, j] = x[r, j]

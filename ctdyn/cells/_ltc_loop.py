@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..fields._scan import Loop
 from ..fields._synapses import arrays, gathered
+from ..linear._recycling import empty_like
 from ..linear.phi import phi1
 
 
@@ -53,24 +54,25 @@ class LTCLoop(Loop):
     def forward(self, *tensors: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         rate, drive, gap, y, *weights = tensors
         stages = self.count if self.fused else 2 * self.count
-        states = rate.new_empty(rate.shape[0], stages, *rate.shape[1:])
-        room = [torch.empty_like(y, memory_format=torch.contiguous_format) for _ in range(4)]
+        shape = rate.shape[0], stages, *rate.shape[1:]
+        states, rates, drives = (empty_like(rate.new_empty(1).expand(shape)) for _ in range(3))
         run = _kernels().fused_steps if self.fused else _kernels().exponential_steps
-        run(*arrays(rate, drive, gap, y), tuple(arrays(*weights)), self.count, *arrays(states), tuple(arrays(*room)))
-        return states[:, -1].clone(), (states,)
+        given, synapses = arrays(rate, drive, gap, y), tuple(arrays(*weights))
+        run(*given, synapses, self.count, *arrays(states, rates, drives, gap.new_empty(2, y.shape[0])))
+        return states[:, -1].clone(), (states, rates, drives)
 
     def backward(
         self, tensors: tuple[Tensor, ...], states: Tensor, kept: tuple[Tensor, ...], g: Tensor
     ) -> tuple[Tensor | None, ...]:
         found: list[Any] = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in tensors]
-        first, weights = tensors[:4], tensors[4:]
-        room = [torch.empty_like(found[3]) for _ in range(8)]
+        gap, y0, *weights = tensors[2:]
+        room = [*(torch.empty_like(found[3]) for _ in range(4)), gap.new_empty(4, y0.shape[0])]
         run = _kernels().fused_back if self.fused else _kernels().exponential_back
         run(
-            *arrays(*first),
+            *arrays(y0),
             tuple(arrays(*weights)),
             self.count,
-            *arrays(kept[0], g, *found[:4]),
+            *arrays(gap, *kept, g, *found[:4]),
             tuple(arrays(*found[4:])),
             tuple(arrays(*room)),
         )

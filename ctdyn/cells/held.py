@@ -65,7 +65,7 @@ class HeldCell(Cell, ABC):
 
     @abstractmethod
     def outputs(self, h: State) -> Tensor:
-        """What the units put out, `(*batch, motor)`."""
+        """What the units put out, `(*batch, motor)`, of hidden states or of units alone."""
 
     @abstractmethod
     def sweep(self, y: State, gaps: Times, seen: Tensor) -> States:
@@ -115,14 +115,20 @@ class HeldCell(Cell, ABC):
         """See `Cell.scan`: without mixed memory all observations are known at once, and the units run through."""
         if self.memory is not None or ts.shape[-1] < 2:
             return super().scan(h, ts, xs, mask, us)
-        self._check_inputs(us)
-        first, held = h[..., : self.units], h[..., self.units :].unsqueeze(-2)
-        seen = self._held(held, xs, mask)
-        drive = seen if us is None else torch.cat([seen, us.expand(*seen.shape[:-1], -1)], -1)
-        gaps = ts.diff(dim=-1).abs().to(h.dtype)
-        ys = torch.cat([first.unsqueeze(-2), self.sweep(first, gaps, drive[..., :-1, :])], -2)
+        seen, ys = self._run(h, ts.diff(dim=-1).abs().to(h.dtype), xs, mask, us)
+        first, held = h[..., : self.units].unsqueeze(-2), h[..., self.units :].unsqueeze(-2)
+        ys = torch.cat([first, ys], -2)
         was = torch.cat([held.expand(*seen.shape[:-2], 1, -1), seen[..., :-1, :]], -2)
         return torch.cat([ys, was], -1), torch.cat([ys, seen], -1)
+
+    def _run(
+        self, h: State, gaps: Times, xs: Tensor, mask: Tensor | None, us: Tensor | None
+    ) -> tuple[Tensor, States]:
+        """What is held behind every row, and the units behind every gap, the first of which follows the first row."""
+        self._check_inputs(us)
+        seen = self._held(h[..., self.units :].unsqueeze(-2), xs, mask)
+        drive = seen if us is None else torch.cat([seen, us.expand(*seen.shape[:-1], -1)], -1)
+        return seen, self.sweep(h[..., : self.units], gaps, drive[..., : gaps.shape[-1], :])
 
     def forward(
         self,
@@ -150,18 +156,25 @@ class HeldCell(Cell, ABC):
         Raises:
             ValueError: shapes do not fit, or a value is not finite and not masked.
         """
-        spans, mask = self._checked(xs, timespans, mask)
-        left = mask.any(-1).flip(-1).cummax(-1).values.flip(-1)
-        ts = torch.nn.functional.pad(torch.where(left, spans, 0.0).cumsum(-1), (1, 0))
+        spans = self._checked(xs, timespans, mask)
+        h = xs.new_zeros(*xs.shape[:-2], self.hidden_size) if h is None else h
+        if mask is not None:
+            spans = torch.where(mask.any(-1).flip(-1).cummax(-1).values.flip(-1), spans, 0.0)
+        if self.memory is None:
+            seen, ys = self._run(h, spans.to(h.dtype), xs, mask, inputs)
+            return self.outputs(ys), torch.cat([ys[..., -1, :], seen[..., -1, :]], -1)
         # One row more, where nothing is observed.
+        ts = torch.nn.functional.pad(spans.cumsum(-1), (1, 0))
+        mask = torch.ones_like(xs, dtype=torch.bool) if mask is None else mask
         xs, mask = (torch.cat([x, torch.zeros_like(x[..., :1, :])], -2) for x in (xs, mask))
         us = None if inputs is None else torch.cat([inputs, inputs[..., -1:, :]], -2)
-        h = xs.new_zeros(*xs.shape[:-2], self.hidden_size) if h is None else h
         states = self.scan(h, ts, xs, mask, us)[0][..., 1:, :]
         return self.outputs(states), states[..., -1, :]
 
-    def _held(self, held: Tensor, xs: Tensor, mask: Tensor) -> Tensor:
+    def _held(self, held: Tensor, xs: Tensor, mask: Tensor | None) -> Tensor:
         """What is held behind every row, `(*batch, time, channel)`, and which channels its last observation had."""
+        if mask is None:
+            return torch.cat([xs, torch.ones_like(xs)], -1) if self.reads_mask else xs
         rows = torch.arange(xs.shape[-2], device=xs.device).unsqueeze(-1)
         values = _latest(held[..., : self.num_channels], xs, torch.where(mask, rows, -1))
         if not self.reads_mask:
@@ -175,8 +188,8 @@ class HeldCell(Cell, ABC):
         if given != self.input_size:
             raise ValueError(f"this {type(self).__name__} has input_size={self.input_size}; got {given} inputs.")
 
-    def _checked(self, xs: Tensor, timespans: Tensor | float | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The timespans in float64, `(*batch, time)`, and the mask."""
+    def _checked(self, xs: Tensor, timespans: Tensor | float | None, mask: Tensor | None) -> Tensor:
+        """The timespans in float64, `(*batch, time)`."""
         if xs.dim() < 2 or xs.shape[-1] != self.num_channels or xs.shape[-2] == 0:
             raise ValueError(
                 f"xs must be (*batch, time, channel) with {self.num_channels} channels and at least one time; got "
@@ -185,7 +198,6 @@ class HeldCell(Cell, ABC):
         if mask is None:
             if not bool(torch.isfinite(xs).all()):
                 raise ValueError("xs hold NaN or infinite entries; pass mask=~xs.isnan() where they were not observed.")
-            mask = torch.ones_like(xs, dtype=torch.bool)
         elif mask.shape != xs.shape or mask.dtype != torch.bool:
             raise ValueError(
                 f"mask must be boolean and (*batch, time, channel) as xs, {tuple(xs.shape)}; got {tuple(mask.shape)} "
@@ -201,7 +213,7 @@ class HeldCell(Cell, ABC):
             )
         if bool((spans < 0).any()):
             raise ValueError("timespans must not be negative: each is the time from its row to the next.")
-        return spans.expand(xs.shape[:-1]), mask
+        return spans.expand(xs.shape[:-1])
 
 
 class Memory(nn.Module):

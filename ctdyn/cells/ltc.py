@@ -103,13 +103,13 @@ class LTCCell(HeldCell):
         y = y.expand(*batch, -1)
         if not isinstance(self.solver, ExponentialMidpoint | FusedEuler) or not is_compiled(y, us, field.raw_leak):
             return self._stepped(y, gaps, us)
-        rate, drive = (part.flatten(0, -3).transpose(0, 1) for part in self.field.driven(us.unsqueeze(0)))
-        slope, offset, weight, pull = field.synapses.weights()
-        capacity = softplus(field.raw_capacity)
+        # Time first, before there is more of it.
+        rate, drive = field.driven(us.reshape(-1, *us.shape[-2:]).transpose(0, 1).contiguous())
+        weights = field.synapses.weights(softplus(field.raw_capacity))
         loop = LTCLoop(self.num_steps, isinstance(self.solver, FusedEuler))
         gap = gaps.reshape(-1, gaps.shape[-1]).t()
         first = y.reshape(-1, self.units)
-        states = run_loop(loop, rate, drive, gap, first, slope, offset, weight / capacity, pull / capacity)
+        states = run_loop(loop, rate, drive, gap, first, *weights)
         return states.transpose(0, 1).reshape(*batch, -1, self.units)
 
     def _stepped(self, y: State, gaps: Times, us: Tensor) -> States:

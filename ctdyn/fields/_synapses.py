@@ -35,16 +35,19 @@ class Synapses(nn.Module):
         self.level = nn.Parameter(level)
         self.register_buffer("there", there, persistent=False)
 
-    def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Slope, offset, weight and pull of every synapse, `(source, neuron)`: what `gathered` takes."""
-        weight = softplus(self.raw_weight)
+    def weights(self, capacity: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Slope, offset, weight and pull of every synapse, `(source, neuron)`: what `gathered` takes.
+
+        The last two are over the capacity of the neuron.
+        """
+        weight = softplus(self.raw_weight) / capacity
         if self.there is not None:
             weight = weight * self.there
         return self.slope, self.slope * self.threshold, weight, weight * self.level
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The conductance of each neuron and the current it lets in, `(*batch, neuron)`."""
-        weights = self.weights()
+    def forward(self, x: Tensor, capacity: Tensor) -> tuple[Tensor, Tensor]:
+        """The conductance of each neuron and the current it lets in, over its capacity, `(*batch, neuron)`."""
+        weights = self.weights(capacity)
         if is_compiled(x, *weights):
             conductance, current = _Gathered.apply(x.reshape(-1, x.shape[-1]), *weights)
             return conductance.view(*x.shape[:-1], -1), current.view(*x.shape[:-1], -1)

@@ -17,6 +17,7 @@ from ..nn import LeCunTanh, LowRankSparse
 from ._arguments import check_arguments, check_sizes
 from ._cfc_loop import CfCLoop, mixed
 from ._scan import run_loop
+from ._synapses import is_compiled
 from .base import Transition
 
 
@@ -156,7 +157,8 @@ class CfCTransition(nn.Module, Transition, Configurable):
         if self._is_plain():
             rest = (self.heads.weight, self.heads.bias) if len(self.backbone) else ()
             loop = CfCLoop(self.mode is CfCMode.DEFAULT, isinstance(self.activation, LeCunTanh))
-            states = run_loop(loop, drive, gap, y, weight, *rest)
+            tensors = (drive, gap, y, weight, *rest)
+            states = run_loop(loop, *tensors) if is_compiled(*tensors) else loop.plain(*tensors)
         else:
             found = []
             for now, dt in zip(drive.unbind(), gap.unbind(), strict=True):

@@ -68,9 +68,8 @@ class LTCField(DecayField, Configurable):
         """See `DecayField.decay`."""
         check_arguments(self, self.state_size, self.input_size, y, u)
         rate, drive = self.driven(u)
-        conductance, current = self.synapses(y)
-        capacity = softplus(self.raw_capacity)
-        return rate + conductance / capacity, drive + current / capacity
+        conductance, current = self.synapses(y, softplus(self.raw_capacity))
+        return rate + conductance, drive + current
 
     def driven(self, u: Inputs | None = None) -> tuple[Tensor, Tensor]:
         """What leaks and inputs add to rates and drive, whatever the state; the neurons among themselves add the rest.
@@ -84,6 +83,6 @@ class LTCField(DecayField, Configurable):
         capacity, leak = softplus(self.raw_capacity), softplus(self.raw_leak)
         rate, drive = leak / capacity, leak * self.leak_level / capacity
         if u is not None and self.sensory is not None:
-            conductance, current = self.sensory(u)
-            rate, drive = rate + conductance / capacity, drive + current / capacity
+            conductance, current = self.sensory(u, capacity)
+            rate, drive = rate + conductance, drive + current
         return rate, drive
