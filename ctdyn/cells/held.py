@@ -122,8 +122,8 @@ class HeldCell(Cell, ABC):
         return torch.cat([ys, was], -1), torch.cat([ys, seen], -1)
 
     def _run(
-        self, h: State, gaps: Times, xs: Tensor, mask: Tensor | None, us: Tensor | None
-    ) -> tuple[Tensor, States]:
+        self, h: Tensor, gaps: Tensor, xs: Tensor, mask: Tensor | None, us: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """What is held behind every row, and the units behind every gap, the first of which follows the first row."""
         self._check_inputs(us)
         seen = self._held(h[..., self.units :].unsqueeze(-2), xs, mask)
