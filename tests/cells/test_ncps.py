@@ -107,6 +107,18 @@ def test_a_span_of_zero_is_finite_where_upstream_is_not():
     assert ours("ltc", theirs.state_dict(), xs, spans.expand(2, 5)).isfinite().all()
 
 
+def test_padding_changes_nothing_where_upstream_reads_it():
+    theirs, xs = upstream("cfc no_gate"), torch.randn(2, 5, CHANNELS)
+    junk = torch.full((2, 3, CHANNELS), 10.0)
+    longer, real = torch.cat([xs, junk], 1), torch.ones_like(xs, dtype=torch.bool)
+    assert not torch.allclose(theirs(longer)[1], theirs(xs)[1])
+    cell = CELLS["cfc no_gate"]()
+    load_ncps(cell, theirs.state_dict())
+    mask = torch.cat([real, torch.zeros_like(junk, dtype=torch.bool)], 1)
+    torch.testing.assert_close(cell(longer, mask=mask)[1], cell(xs)[1])
+    torch.testing.assert_close(cell(xs)[1][:, :4], theirs(xs)[1], rtol=0, atol=1e-6)
+
+
 def test_functional_calls_change_outputs_where_upstream_ignores_them():
     theirs, xs = upstream("ltc"), torch.randn(2, 5, CHANNELS)
     zeros = {name: torch.zeros_like(value) for name, value in theirs.state_dict().items()}
