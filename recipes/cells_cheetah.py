@@ -3,7 +3,11 @@ r"""Cells on half-cheetah traces: at frames that are kept at random, predict the
     python datasets/cheetah.py --root RAW --out cheetah.parquet
     python recipes/cells_cheetah.py cheetah.parquet --seed 0
 
-The task, the training and the errors are those of `ssm_cheetah.py`.
+The task, the training and the errors are those of `ssm_cheetah.py`; all rows predict the change from the last frame,
+and have the same budget: width, steps, learning rate and dropout, none of them chosen per row.
+
+Expect (seed 0; mean squared error on the test, the median over windows, CPU seconds on one thread): CfC .424, .371 in
+27 seconds with 89,683 parameters; LTC .644, .608 in 63 seconds with 86,389; hold last 1.994, 1.940.
 """
 
 from __future__ import annotations
