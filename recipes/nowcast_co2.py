@@ -1,13 +1,22 @@
 r"""A mixed-frequency nowcast: the mean of a quarter, a month into it, from weekly values and means of past quarters.
 
-    python recipes/nowcast_co2.py
+    python recipes/nowcast_co2.py --quick --steps 30
 
 The CO2 record of Mauna Loa, which the package ships. Each series is one quarter from 1967 on, on a clock of days from
 its beginning: the means of the 32 quarters before it (each an observation over an interval), the weekly values of the
 half year before it and of its first month, and, to be told, its own mean. Quarters before 1985 are fitted to, later
-ones are scored. TABLE
+ones are scored. With --quick and 30 steps (every third quarter, 23 of them scored; ppm; nothing is random but the
+intervals of the baselines):
 
-A mean over an interval is an integral of the state, so that the filter takes means and values together, exactly.
+| model               | MSE   | CRPS | 90 % interval score | coverage |
+|---------------------|-------|------|---------------------|----------|
+| means as integrals  |  .069 | .148 | 1.17                | .87      |
+| means as values     |  .441 | .378 | 2.64                | .91      |
+| hold last           |  .836 | .516 | 3.11                | .87      |
+| Matern GP           | 1.439 | .705 | 4.78                | .74      |
+
+A mean over an interval is an integral of the state, so that the filter takes means and values together, exactly. The
+same model that takes a mean for the value at the end of its quarter (as the baselines do) errs by 2.5 times as much.
 """
 
 from __future__ import annotations

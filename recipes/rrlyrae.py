@@ -6,7 +6,19 @@ r"""Light curves of pulsating stars in five bands, with an error per point: whol
 The clock counts the periods of each star, so that all stars have the cycle 1. The model is linear and Gaussian: a
 constant and seven harmonics, whose size and phase are those of the star, and which the bands read together; errors of
 the points are known, what else scatters is learned. Half of the epochs are shown and the others filled, or the epochs
-up to a random time, and the later ones forecast. TABLE
+up to a random time, and the later ones forecast.
+
+Magnitudes; interpolation for the 121 test stars of seed 0; forecast for the 22 validation stars of --quick --validate:
+
+| model                | interpolation: CRPS, interval score, coverage | forecast: CRPS, interval score, coverage |
+|----------------------|-----------------------------------------------|------------------------------------------|
+| Gaussian sites       | .036, .38, .88                                | .080,  .75, .85                          |
+| own mean             | .121, .92, .92                                | .148, 1.16, .90                          |
+| Matern GP            | .122, .95, .92                                | .148, 1.17, .89                          |
+| linear interpolation | .150, 1.25, .92                               | .172, 1.39, .92                          |
+| hold last            | .165, 1.34, .92                               | .172, 1.39, .92                          |
+
+The baselines have the same clock, on which a cycle has length 1, but do not know that it repeats.
 """
 
 from __future__ import annotations
