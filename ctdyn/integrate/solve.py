@@ -327,7 +327,8 @@ def _carried(field: Transition, y0: Tensor, ts: Tensor, clock: Clock, inputs: Pa
     """Every asked time reached from the start in one piece."""
     ts = ts.expand(*clock.t0.shape, ts.shape[-1])
     times = torch.movedim(clock.ts, -1, 0)
-    u = None if inputs is None else inputs.evaluate(clock.t0)
+    held = None if inputs is None else inputs.evaluate(clock.t0)
+    u = None if held is None else held.expand(*times.shape, held.shape[-1])
     start = y0.expand(*times.shape, y0.shape[-1])
     # Times in the dtype of the state, counted from the start so that a distant origin costs no digits.
     dtype = y0.dtype.to_real()

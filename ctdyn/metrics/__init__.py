@@ -4,6 +4,7 @@ The pure functions work on flat numpy arrays: one entry per observed value, samp
 applies them to a forecast and returns one tidy frame.
 """
 
+from .attractors import StateDivergence, state_divergence
 from .averages import average_per_channel, average_per_series_and_channel, average_pooled
 from .evaluation import Forecasted, evaluate, score_entries, summarize
 from .scores import coverage, crps, distance_to_nearest, interval, interval_score, pit, quantiles, worst_coverage
@@ -11,6 +12,7 @@ from .scores import coverage, crps, distance_to_nearest, interval, interval_scor
 
 __all__ = [
     "Forecasted",
+    "StateDivergence",
     "average_per_channel",
     "average_per_series_and_channel",
     "average_pooled",
@@ -23,6 +25,7 @@ __all__ = [
     "pit",
     "quantiles",
     "score_entries",
+    "state_divergence",
     "summarize",
     "worst_coverage",
 ]

@@ -8,13 +8,21 @@ import pytest
 import torch
 
 from ctdyn.cells import GRUDCell
-from ctdyn.fields import GRUODEField, LangevinSDEField, LinearCDEField, MLPCDEField, MLPField
+from ctdyn.fields import (
+    GRUODEField,
+    LangevinSDEField,
+    LinearCDEField,
+    MLPCDEField,
+    MLPField,
+    WiredCfCTransition,
+)
 from ctdyn.integrate import Checkpoint, ConstantStep, Event, PIDController, StepTo, TorchCDE, explain, solve
 from ctdyn.paths import ConstantPath, HermitePath, LinearPath, LogSignaturePath, RectilinearPath
 from ctdyn.solvers import RK4, Dopri5, Leapfrog
 from ctdyn.structure import Transition
 from ctdyn.terms import CDETerm, as_term
 from ctdyn.testing import check_path
+from ctdyn.wirings import AutoNCP
 
 
 F64 = torch.float64
@@ -242,6 +250,8 @@ def test_what_is_no_flow_is_refused_by_methods_and_never_chained():
     with pytest.raises(TypeError, match="ask for the times in ts"):
         solution.evaluate(ts[:, 1])
     held = solve(gated, y0, ts, inputs=ConstantPath(torch.ones(2, 3, dtype=F64)))
+    wired = WiredCfCTransition(AutoNCP(6, 2), 3).double()
+    assert solve(wired, torch.ones(2, 6, dtype=F64), ts, inputs=ConstantPath(y0)).ys.shape == (2, 3, 6)
     assert not torch.allclose(held.ys, solution.ys)
     with pytest.raises(ValueError, match="holds its inputs"):
         solve(gated, y0, ts, inputs=LinearPath(ts, ts[..., None].expand(2, 3, 3)))

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 import ctdyn
-from ctdyn.cells import GRUDCell, ODERNNCell
+from ctdyn.cells import CfCCell, GRUDCell, ODERNNCell
 from ctdyn.data import Channel, Extrapolate, Series, SeriesSet, Window
 from ctdyn.encoders import CDEEncoder, CellEncoder, GRUEncoder, SiteEncoder
 from ctdyn.fields import LinearCDEField, LogODEField, MLPCDEField
 from ctdyn.likelihoods import Categorical, Gaussian
-from ctdyn.models import LatentODE, OwnMean, SequenceModel
+from ctdyn.models import FilteringModel, LatentODE, OwnMean, SequenceModel
 from ctdyn.paths import Control, HermitePath, LinearPath, RectilinearPath
+from ctdyn.solvers import Dopri5
 from ctdyn.testing import check_labels, example_window
 
 
@@ -128,6 +129,28 @@ def test_whole_series_are_read_unless_told_otherwise():
     assert not ctdyn.Forecaster(model).windows.varies
     assert ctdyn.Forecaster(model, windows=Extrapolate()).windows == Extrapolate()
     assert ctdyn.Forecaster(OwnMean(CHANNELS)).windows.varies
+
+
+@pytest.mark.parametrize("name", ["neural CDE", "online CDE", "linear CDE", "Log-NCDE"])
+def test_a_level_is_felt_although_an_equation_feels_only_changes(name):
+    """Without the first values in the initial state a shift of all values would change nothing."""
+    torch.manual_seed(0)
+    encoder, batch = ENCODERS[name]().double(), example_window(2).context
+    raised = dataclasses.replace(batch, values=torch.where(batch.mask, batch.values + 10.0, 0.0))
+    assert (encoder(raised).static - encoder(batch).static)[:-1].abs().amax(-1).min() > 1e-3
+    if name == "linear CDE":
+        torch.nn.init.zeros_(encoder.start.layers[0].weight)
+        full = dataclasses.replace(batch, mask=torch.ones_like(batch.mask))
+        raised = dataclasses.replace(full, values=full.values + 10.0)
+        torch.testing.assert_close(encoder(raised).static, encoder(full).static, rtol=1e-9, atol=1e-9)
+
+
+def test_a_transition_that_is_no_flow_says_so_and_is_refused_by_a_method():
+    cell = CfCCell(2, 4)
+    for model in (SequenceModel.classifier(CHANNELS, CellEncoder(cell), 2), FilteringModel(CHANNELS, cell)):
+        assert "not a flow" in model.explain()
+    with pytest.raises(TypeError, match=r"CfCCell has none.*not even a flow"):
+        ctdyn.solve(cell, torch.zeros(2, cell.hidden_size), torch.tensor([0.0, 1.0]), solver=Dopri5())
 
 
 def test_what_solves_a_model_is_explained():
