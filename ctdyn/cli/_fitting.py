@@ -37,6 +37,7 @@ CLASSES: dict[ModelName, str] = {
     "ls4": "LS4",
     "markovian-gp-vae": "MarkovianGPVAE",
     "koopman-vae": "KoopmanVAE",
+    "kalman-vae": "KalmanVAE",
     "linear-gaussian-ssm": "LinearGaussianSSM",
     "hippo-prophecy": "HippoProphecy",
     "hold-last": "HoldLast",

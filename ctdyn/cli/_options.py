@@ -13,6 +13,7 @@ ModelName = Literal[
     "ls4",
     "markovian-gp-vae",
     "koopman-vae",
+    "kalman-vae",
     "linear-gaussian-ssm",
     "hippo-prophecy",
     "hold-last",

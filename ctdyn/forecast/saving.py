@@ -150,9 +150,8 @@ def _classes() -> Mapping[str, type]:
     found.update({x.__name__: x for x in layers if inspect.isclass(x) and issubclass(x, Configurable)})
     holds = (getattr(linear.holds, name) for name in linear.holds.__all__)
     found.update({x.__name__: x for x in holds if inspect.isclass(x) and is_dataclass(x)})
-    found.update(
-        {kind.__name__: kind for kind in (getattr(paths, name) for name in paths.__all__) if inspect.isclass(kind)}
-    )
+    kinds = (getattr(paths, name) for name in paths.__all__)
+    found.update({x.__name__: x for x in kinds if inspect.isclass(x) and not inspect.isabstract(x)})
     # Only the dynamics: other names of that package stand for other things here (`Gaussian` is a likelihood).
     dynamics = (getattr(linear, name) for name in linear.__all__)
     found.update({x.__name__: x for x in dynamics if inspect.isclass(x) and issubclass(x, linear.LinearDynamics)})

@@ -83,8 +83,8 @@ class FollowedPath(Path):
     Example:
         >>> from ctdyn.fields import LinearCDEField
         >>> line = LinearPath(torch.tensor([0.0, 2.0]), torch.tensor([[0.0], [1.0]]))
-        >>> FollowedPath(LinearCDEField(1, 1), line, torch.ones(2, 1)).evaluate(torch.tensor(0.0))
-        tensor([1.], grad_fn=<SelectBackward0>)
+        >>> FollowedPath(LinearCDEField(1, 1), line, torch.ones(2, 1)).evaluate(torch.tensor(0.0)).item()
+        1.0
     """
 
     def __init__(

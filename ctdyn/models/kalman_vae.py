@@ -8,6 +8,7 @@ from ..data.channels import Channel
 from ..encoders import SiteEncoder
 from ..likelihoods import Likelihood, PerKind
 from ..linear import Stationary
+from ..linear._tensors import concrete
 from ..processes import LinearGaussianProcess
 from .latent_vae import LatentVAE
 from .objectives import ELBO, Objective
@@ -66,7 +67,9 @@ class KalmanVAE(LatentVAE):
         objective: Objective | None = None,
     ) -> None:
         channels = tuple(channels)
-        rows = torch.randn(latent_size, state_size) / state_size**0.5
+        # A model that is loaded has no numbers yet.
+        with concrete():
+            rows = torch.randn(latent_size, state_size) / state_size**0.5
         process = LinearGaussianProcess(Stationary(state_size, rate=rate), H=rows.tolist())
         super().__init__(
             channels,

@@ -24,6 +24,7 @@ class LinearPath(PolygonalPath):
         ValueError: the shapes disagree, there is no knot, times decrease, or an entry is not finite.
 
     Example:
+        >>> import torch
         >>> path = LinearPath(torch.tensor([[0.0, 2.0]]), torch.tensor([[[0.0], [4.0]]]))
         >>> path.evaluate(torch.tensor([0.5])), path.derivative(torch.tensor([0.5]))
         (tensor([[1.]]), tensor([[2.]]))

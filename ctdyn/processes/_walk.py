@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from .._types import State, Time, Times
-from ..integrate import Adjoint, ConstantStep, explain, solve
+from ..integrate import Adjoint, ConstantStep, Direct, explain, solve
 from ..paths import ConstantPath, Path, StoredBrownian
 from ..solvers import EulerMaruyama, Solver
 from ..structure import SDEField
@@ -117,7 +117,9 @@ class Walk:
         first = None if held is None else held[..., 0, :].expand(*z0.shape[:-1], held.shape[-1])
         size = brownian_size(field, grid[0].to(z0.dtype), z0.detach(), first)
         motion = StoredBrownian.draw(grid, size, generator=generator, dtype=z0.dtype)
-        path = None if held is None else _Held(nodes[..., 0], self.dt, held)
+        # Other gradients than `Direct` want to know a tensor by itself; pieces of it only cost less.
+        cut = isinstance(self.adjoint, Direct | None)
+        path = None if held is None else _Held(nodes[..., 0], self.dt, held, cut=cut)
         solution = solve(
             SDETerm(field, motion, path),
             z0,
@@ -133,16 +135,17 @@ class Walk:
 class _Held(Path):
     """Inputs that stand still during each step: unlike a path with knots they cut no step, and cost no search."""
 
-    def __init__(self, t0: Tensor, dt: float, values: Tensor) -> None:
+    def __init__(self, t0: Tensor, dt: float, values: Tensor, *, cut: bool) -> None:
         self.t0, self.dt, self.values = t0, dt, values
-        self._steps = values.unbind(-2)
+        # Cut at once, the gradients of all pieces cost one of the whole; cut one by one, one of the whole each.
+        self._steps = values.unbind(-2) if cut else None
 
     @property
     def batch_shape(self) -> torch.Size:
         return self.values.shape[:-2]
 
     def _number(self, t: Tensor) -> Tensor:
-        return ((t.detach() - self.t0) / self.dt + 1e-6).floor().long().clamp(0, len(self._steps) - 1)
+        return ((t.detach() - self.t0) / self.dt + 1e-6).floor().long().clamp(0, self.values.shape[-2] - 1)
 
     def evaluate(self, t: Time) -> State:
         number = self._number(t)[..., None, None].expand(*t.shape, 1, self.values.shape[-1])
@@ -154,8 +157,10 @@ class _Held(Path):
     def restrict(self, t0: Time, t1: Time) -> Path:
         number = self._number(torch.minimum(t0, t1))
         first = int(number.min())
+        if first != int(number.max()):
+            return self
         # All series take their steps together.
-        return ConstantPath(self._steps[first]) if first == int(number.max()) else self
+        return ConstantPath(self.values[..., first, :] if self._steps is None else self._steps[first])
 
     def knots(self) -> Times | None:
         return None
@@ -165,4 +170,4 @@ class _Held(Path):
 
     def replace(self, tensors: tuple[Tensor, ...]) -> Path:
         (values,) = tensors
-        return _Held(self.t0, self.dt, values)
+        return _Held(self.t0, self.dt, values, cut=self._steps is not None)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctdyn._checks import DataError, DataWarning
-from ctdyn.data import SeriesSet, from_pandas
+from ctdyn.data import SeriesSet, from_pandas, read
 
 
 def wide(**columns: object) -> pd.DataFrame:

@@ -287,3 +287,17 @@ def test_checkpoint_recomputes_implicit_steps_from_a_start_without_gradients():
         ys = run(lambda t, y: -rate * t[..., None] * y.square(), start().detach(), way, Rodas5P())
         found += torch.autograd.grad(ys.sum(), rate)
     torch.testing.assert_close(found[1:], found[:1] * 2, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("adjoint", "solver"), [(Checkpoint(segments=2), RK4()), (Reversible(), ReversibleMethod(RK4()))]
+)
+def test_a_piece_of_a_tensor_that_the_first_step_does_not_use_is_refused(adjoint, solver):
+    """All pieces come from one operation: that one of them is known says nothing of the others."""
+    early, late = torch.randn(2, 2, 2, dtype=F64, requires_grad=True).mul(2.0).unbind(0)
+
+    def field(t, y):
+        return torch.where((t < 0.5).unsqueeze(-1), early, late) if bool((t > 0.4).any()) else early - y
+
+    with pytest.raises(RuntimeError, match="in a later step the field uses tensors with gradients made by Unbind"):
+        run(field, start(), adjoint, solver).sum().backward()

@@ -199,16 +199,9 @@ def _pairs():
     return [(name, process) for name, process, part in made if natural(part, PROCESSES[process])]
 
 
-_LOST = "the gradient of what the encoder says of each time is lost"
 #: What is refused without a reason, or wrong.
 _KNOWN = {
     ("LTCField", "ParallelInTime"): "its compiled derivative takes no batch of gradients, and does not say so",
-    ("GeometricSDEField", "Checkpoint"): _LOST,
-    ("GeometricSDEField", "Reversible"): _LOST,
-    ("LangevinSDEField", "Checkpoint"): _LOST,
-    ("LangevinSDEField", "Reversible"): _LOST,
-    ("LinearNoiseSDEField", "Checkpoint"): _LOST,
-    ("MLPSDEField", "Checkpoint"): _LOST,
 }
 
 

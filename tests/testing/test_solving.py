@@ -30,7 +30,7 @@ PADDED_XS = torch.cat([XS, XS[:, -1:].expand(-1, 2, -1)], -2)
 ARGUMENTS = {"ts": PADDED_TS, "xs": PADDED_XS, "value": XS[:, 0], "windows": TS[:, [0, 2, 4, 4]]}
 ARGUMENTS |= {"method": "heun", "dt": 0.002, "base": RK4()}
 # An even state can be positions and velocities too.
-ARGUMENTS |= {"state_size": 4, "field": ctdyn.fields.MLPField(4, (8,)), "span": 2.0}
+ARGUMENTS |= {"state_size": 4, "field": ctdyn.fields.MLPField(4, (8,)), "span": 2.0, "units": 4}
 ADJOINTS = {
     "Reversible": {"solver": ReversibleMethod(Tsit5())},
     "ParallelInTime": {"adaptive": False},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -65,7 +65,7 @@ class Held:
         self.device = y0.device.type
         self.cast = torch.is_autocast_enabled(self.device), torch.get_autocast_dtype(self.device)
         self.tensors: tuple[Tensor, ...] = ()
-        self._nodes: frozenset[Node] = frozenset()
+        self._heard: dict[Node, frozenset[int]] = {}
         if not torch.is_grad_enabled():
             return
         start = y0.detach().requires_grad_()
@@ -80,18 +80,19 @@ class Held:
                 f"the field draws random numbers (dropout in training mode?), and {mode}, which evaluates it once more "
                 "on the way back, would see other ones. Call field.eval(), or use adjoint=Direct()."
             )
-        leaves, others = _reached(outputs, set(listener.found), {id(start)})
+        leaves, crossed = _reached(outputs, set(listener.found), {id(start)})
+        others = list(dict.fromkeys(node for node, _ in crossed))
         found = {id(x): x for x in (*replay.term.parameters(), *leaves) if x.requires_grad}
         found |= {id(x): x for node in others for x in listener.found[node].values()}
         self.tensors = tuple(found.values())
-        self._nodes = frozenset(others)
+        self._heard = {node: frozenset(listener.found[node]) for node in others}
         self._check_independent(others)
 
     def _check_independent(self, others: Iterable[Node]) -> None:
         """Otherwise what flows through the one would be counted twice for the other."""
         held = {id(x) for x in self.tensors}
-        above = [node for other in others for node, _ in other.next_functions if node is not None]
-        leaves, crossed = _walk(above, self._nodes)
+        above = [edge for other in others for edge in other.next_functions]
+        leaves, crossed = _walk(above, set(self._heard))
         if crossed or any(id(leaf) in held for leaf in leaves):
             raise ValueError(
                 f"the field holds two tensors of which one was computed from the other, and {self.mode} cannot tell "
@@ -111,11 +112,13 @@ class Held:
             RuntimeError: they use something that the first step did not: its gradient would be lost.
         """
         known = {id(x) for x in (*self.tensors, *local)}
-        leaves, _ = _reached(outputs, self._nodes, known)
-        if leaves:
-            shapes = ", ".join(str(tuple(x.shape)) for x in leaves)
+        leaves, crossed = _reached(outputs, set(self._heard), known)
+        # Of a tensor that was cut up beforehand the first step uses one piece, and a later step another.
+        pieces = [node.name() for node, number in crossed if number not in self._heard[node]]
+        if leaves or pieces:
+            what = ", ".join([f"of shape {tuple(x.shape)}" for x in leaves] + [f"made by {name}" for name in pieces])
             raise RuntimeError(
-                f"in a later step the field uses tensors with gradients of shape {shapes} that it did not use in the "
+                f"in a later step the field uses tensors with gradients {what} that it did not use in the "
                 f"first; {self.mode} cannot follow them. Make them parameters of a module that is the field, pass them "
                 "through inputs=, or use adjoint=Direct()."
             )
@@ -135,31 +138,37 @@ def _device_state(device: torch.device) -> Tensor:
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.zeros(0)
 
 
-def _reached(outputs: Sequence[Tensor], stops: Iterable[Node], known: set[int]) -> tuple[list[Tensor], list[Node]]:
-    """The leaves that outputs depend on, and the nodes among `stops` that they reach."""
-    leaves, crossed = _walk([x.grad_fn for x in outputs if x.grad_fn is not None], frozenset(stops))
+def _reached(
+    outputs: Sequence[Tensor], stops: Container[Node], known: set[int]
+) -> tuple[list[Tensor], list[tuple[Node, int]]]:
+    """The leaves that outputs depend on, and what they reach of the nodes in `stops`: which of their results."""
+    edges = [get_gradient_edge(x) for x in outputs if x.grad_fn is not None]
+    leaves, crossed = _walk([(edge.node, edge.output_nr) for edge in edges], stops)
     return [leaf for leaf in leaves if id(leaf) not in known], crossed
 
 
-def _walk(roots: Iterable[Node], stops: frozenset[Node]) -> tuple[list[Tensor], list[Node]]:
-    stack, seen = list(roots), set(roots)
+def _walk(
+    roots: Iterable[tuple[Node | None, int]], stops: Container[Node]
+) -> tuple[list[Tensor], list[tuple[Node, int]]]:
+    stack = [(node, number) for node, number in roots if node is not None]
+    seen: set[Node] = set()
     leaves: list[Tensor] = []
-    crossed: list[Node] = []
+    crossed: dict[tuple[Node, int], None] = {}
     while stack:
-        node = stack.pop()
+        node, number = stack.pop()
         if node in stops:
-            crossed.append(node)
+            crossed[node, number] = None
             continue
+        if node in seen:
+            continue
+        seen.add(node)
         below = node.next_functions
         if not below:
             leaf = getattr(node, "variable", None)
             if leaf is not None:
                 leaves.append(leaf)
-        for child, _ in below:
-            if child is not None and child not in seen:
-                seen.add(child)
-                stack.append(child)
-    return leaves, crossed
+        stack += [(child, index) for child, index in below if child is not None]
+    return leaves, list(crossed)
 
 
 def pull(
