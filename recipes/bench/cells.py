@@ -4,15 +4,15 @@ Our cells have the weights of the peer's (`load_ncps`), so that outputs can be c
 liquid networks the error of both against the solution of their equation (root mean square over that of the solution, by
 small steps in float64). Timespans are the same for all series, as the peer wants them.
 
-Expected (one CPU thread, milliseconds of CPU; the machine was busy, so that ratios are provisional):
+Expected (one CPU thread, milliseconds of CPU, on a machine at rest, --quick):
 
 |              | ours | ncps | ratio | our error | error of ncps |
 |--------------|------|------|-------|-----------|---------------|
-| CfC          | 10.4 | 33   | 3.2   |           |               |
-| CfC wired    | 8.7  | 65   | 7.4   |           |               |
-| LTC, span .1 | 9.7  | 219  | 22    | .0082     | .0168         |
-| LTC, span 1  | 15.3 | 209  | 14    | .0038     | .0039         |
-| LTC fused    | 20.4 | 212  | 10    | .0046     | .0046         |
+| CfC          | 9.1  | 26   | 2.9   |           |               |
+| CfC wired    | 7.1  | 52   | 7.3   |           |               |
+| LTC, span .1 | 8.3  | 171  | 21    | .0082     | .0168         |
+| LTC, span 1  | 13.8 | 183  | 13    | .0038     | .0039         |
+| LTC fused    | 18.5 | 173  | 9.3   | .0046     | .0046         |
 
     python recipes/bench/cells.py --quick --seed 0
 

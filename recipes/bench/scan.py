@@ -19,10 +19,10 @@ Expected (1 thread, gradients included, 16 x 4096 x 64), on a machine at rest (Z
 times the bound, pure torch 3.6 times. The unbind loop takes 7 times longer than the compiled scan and 2.3 times longer
 than pure torch at 16 rows, 67 and 17 to 21 at one; the indexing loop over 1000 and 300 times at 2048 times.
 jax.lax.scan takes 3.5 and 1.1 times longer, jax.lax.associative_scan 11 and 3.6 times. A series of 10^6 observations:
-1.5 s, 0.3 GiB. On a crowded machine with faster memory (Zen 5, 25 processes on 2 cores, 36 GB/s): 1.5 and 8.2 times the
-bound, for pure torch is bound by its calls and not by the memory; the unbind loop 15 and 2.7 times at 16 rows, 105 and
-32 at one; the indexing loop 1100 and 240 times; jax.lax.scan 6 and 1.1 times (1.5 and 0.45 at one row),
-jax.lax.associative_scan 21 and 3.8 times (5.2 and 1.6). 10^6 observations: 4 to 5 s.
+1.5 s, 0.3 GiB. On another with faster memory (Zen 5, 36 GB/s), at rest: 1.5 and 7.3 times the bound, for pure torch is
+bound by its calls and not by the memory. The same, crowded by 25 processes on 2 cores: 1.5 and 8.2 times the bound; the
+unbind loop 15 and 2.7 times at 16 rows, 105 and 32 at one; the indexing loop 1100 and 240 times; jax.lax.scan 6 and 1.1
+times (1.5 and 0.45 at one row), jax.lax.associative_scan 21 and 3.8 times (5.2 and 1.6). 10^6 observations: 4 to 5 s.
 
     python recipes/bench/scan.py --quick --seed 0
 
