@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from ._config import Configurable
 
 
-__all__ = ["ACTIVATIONS", "MLP", "LeCunTanh", "LowRankSparse", "fork_rng", "rsample", "sample"]
+__all__ = ["ACTIVATIONS", "MLP", "LeCunTanh", "LowRankSparse", "fork_rng", "rsample", "sample", "xavier_"]
 
 
 class LeCunTanh(nn.Module):
@@ -169,6 +169,30 @@ class _LowRankSparse(nn.Module):
         U, S, V = torch.linalg.svd(recurrent, full_matrices=False)
         root = S[: self.rank].sqrt()
         return free, U[:, : self.rank] * root, root[:, None] * V[: self.rank]
+
+
+def xavier_(module: nn.Module) -> None:
+    r"""Draws the weights of every affine map anew, so that what it is given keeps its size; biases are 0.
+
+    .. math:: W_{ij} \sim \mathcal{N}\left(0, \frac{2}{n_{in} + n_{out}}\right)
+
+    Args:
+        module: it is changed in place.
+
+    References:
+        Understanding the difficulty of training deep feedforward neural networks, X. Glorot, Y. Bengio, 2010,
+        https://proceedings.mlr.press/v9/glorot10a.html
+
+    Example:
+        >>> net = MLP(3, 2, hidden=(16,))
+        >>> xavier_(net)
+        >>> float(net.layers[0].bias.abs().max())
+        0.0
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_normal_(part.weight)
+            nn.init.zeros_(part.bias)
 
 
 @contextmanager

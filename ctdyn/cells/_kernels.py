@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..fields._kernels import collect, trace_back
+from ..fields._kernels import collect, plus, trace_back
 from ..linear._elementary import _exp, kernel, sum_kernel
 
 
@@ -81,7 +81,7 @@ def exponential_back(y0, weights, count, gap, states, rates, drives, given, to_r
             span[0, r] = gap[k, r] / y0.dtype.type(2 * count)
             span[1, r] = gap[k, r] / y0.dtype.type(count)
             span[2, r] = span[3, r] = y0.dtype.type(0.0)
-        _plus(to_y, given[k])
+        plus(to_y, given[k])
         for n in range(count - 1, -1, -1):
             begin = states[k, 2 * n - 1] if n > 0 else (states[k - 1, 2 * count - 1] if k > 0 else y0)
             _zero(moved)
@@ -92,8 +92,8 @@ def exponential_back(y0, weights, count, gap, states, rates, drives, given, to_r
                 _decayed_back(
                     begin, rates[k, now], drives[k, now], span[stage], to_end, moved, to_a, to_b, span[2 + stage]
                 )
-                _plus(to_rate[k], to_a)
-                _plus(to_drive[k], to_b)
+                plus(to_rate[k], to_a)
+                plus(to_drive[k], to_b)
                 if stage == 1:
                     _zero(to_middle)
                 to_at = to_middle if stage == 1 else moved
@@ -127,7 +127,7 @@ def fused_back(y0, weights, count, gap, states, rates, drives, given, to_rate, t
     to_slope, to_offset, to_weight, to_pull = to
     one = y0.dtype.type(1.0)
     for k in range(gap.shape[0] - 1, -1, -1):
-        _plus(to_y, given[k])
+        plus(to_y, given[k])
         for n in range(count - 1, -1, -1):
             y = states[k, n - 1] if n > 0 else (states[k - 1, count - 1] if k > 0 else y0)
             a, b, after = rates[k, n], drives[k, n], states[k, n]
@@ -141,8 +141,8 @@ def fused_back(y0, weights, count, gap, states, rates, drives, given, to_rate, t
                     to_a[r, j] = -h * back * after[r, j]
                     total += back * (b[r, j] - a[r, j] * after[r, j])
                 to_gap[k, r] += total / y0.dtype.type(count)
-            _plus(to_rate[k], to_a)
-            _plus(to_drive[k], to_b)
+            plus(to_rate[k], to_a)
+            plus(to_drive[k], to_b)
             trace_back(y, slope, offset, weight, pull, to_a, to_b, moved, to_slope, to_offset, to_weight, to_pull)
             _copy(moved, to_y)
 
@@ -152,13 +152,6 @@ def _zero(x):
     for r in range(x.shape[0]):
         for j in range(x.shape[1]):
             x[r, j] = np.float32(0.0)
-
-
-@kernel
-def _plus(x, y):
-    for r in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            x[r, j] += y[r, j]
 
 
 @kernel

@@ -13,7 +13,17 @@ from ..data import IrregularBatch
 from ..nn import MLP
 
 
-__all__ = ["NormalHead", "backwards", "forwards", "read_inputs", "read_noise", "read_rates", "read_values", "take_rows"]
+__all__ = [
+    "NormalHead",
+    "backwards",
+    "forwards",
+    "read_inputs",
+    "read_noise",
+    "read_rates",
+    "read_values",
+    "take_rows",
+    "turned",
+]
 
 #: The narrowest `q0`: without a floor a confident encoder ends in infinite densities.
 _MIN_STD = 1e-3
@@ -43,29 +53,36 @@ class NormalHead(nn.Module):
 def backwards(batch: IrregularBatch) -> tuple[Tensor, Tensor]:
     """Where the observed rows are, latest first, `(*batch, row)`, and which of these entries are real."""
     observed = batch.observed
-    length = observed.shape[-1]
-    if length == 0:
+    count, number = _counted(observed)
+    order = observed.flip(-1).sort(dim=-1, descending=True, stable=True).indices[..., : len(number)]
+    return observed.shape[-1] - 1 - order, number < count
+
+
+def _counted(observed: Tensor) -> tuple[Tensor, Tensor]:
+    """How many rows hold an observation, `(*batch, 1)`, and numbers for as many as the longest series has."""
+    if observed.shape[-1] == 0:
         raise ValueError("the batch has no times to read; pass at least one (unobserved) row.")
     count = observed.sum(-1, keepdim=True)
     width = max(int(count.max()) if count.numel() else 0, 1)
-    order = observed.flip(-1).sort(dim=-1, descending=True, stable=True).indices[..., :width]
-    return length - 1 - order, torch.arange(width, device=observed.device) < count
+    return count, torch.arange(width, device=observed.device)
+
+
+def turned(valid: Tensor) -> Tensor:
+    """Where the rows that `backwards` gives stand from the first to the last; behind the last comes the last again."""
+    number = torch.arange(valid.shape[-1], device=valid.device)
+    return (valid.sum(-1, keepdim=True) - 1 - number).clamp(min=0)
 
 
 def forwards(batch: IrregularBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Times, values and mask of the rows that hold an observation, first to last, and which of them are real."""
     observed = batch.observed
-    count = observed.sum(-1, keepdim=True)
-    if not observed.shape[-1]:
-        raise ValueError("the batch has no times to read; pass at least one (unobserved) row.")
-    width = max(int(count.max()) if count.numel() else 0, 1)
-    order = observed.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[..., :width]
-    real = torch.arange(width, device=observed.device) < count
+    count, number = _counted(observed)
+    rows = observed.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[..., : len(number)]
+    real = number < count
     # A series that has been read to its end waits there.
-    order = torch.where(real, order, order.gather(-1, (count - 1).clamp(min=0)))
-    rows = order[..., None].expand(*order.shape, batch.values.shape[-1])
-    mask = batch.mask.gather(-2, rows) & real[..., None]
-    return batch.times.gather(-1, order), torch.where(mask, batch.values.gather(-2, rows), 0.0), mask, real
+    rows = torch.where(real, rows, rows.gather(-1, (count - 1).clamp(min=0)))
+    mask = take_rows(batch.mask, rows) & real[..., None]
+    return batch.times.gather(-1, rows), torch.where(mask, take_rows(batch.values, rows), 0.0), mask, real
 
 
 def take_rows(x: Tensor, rows: Tensor) -> Tensor:

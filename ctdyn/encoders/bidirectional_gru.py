@@ -7,7 +7,7 @@ from torch import nn
 
 from ..data import IrregularBatch
 from ..paths import LinearPath
-from ._reading import NormalHead, backwards, read_inputs, read_noise, read_rates, read_values
+from ._reading import NormalHead, backwards, read_inputs, read_noise, read_rates, read_values, turned
 from .base import Encoder, Encoding, start_time
 
 
@@ -84,9 +84,8 @@ class BidirectionalGRUEncoder(Encoder):
             features.append(read_inputs(batch, rows, self.input_size))
         read = torch.where(valid.unsqueeze(-1), torch.cat(features, -1), 0.0)
         count = valid.sum(-1, keepdim=True)
-        # Row j from the front is row count - 1 - j from the back; behind the last comes the last again.
         number = torch.arange(times.shape[-1], device=times.device)
-        turn = (count - 1 - number).clamp(min=0)
+        turn = turned(valid)
         knots = times.gather(-1, turn)
         before = torch.take_along_dim(read, turn.unsqueeze(-1), -2)
 

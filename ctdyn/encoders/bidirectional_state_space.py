@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..data import IrregularBatch
 from ..linear.layers import S5, SequenceLayer, SequenceStack
 from ..paths import LinearPath
-from ._reading import NormalHead, backwards, read_inputs, read_values
+from ._reading import NormalHead, backwards, read_inputs, read_values, turned
 from .base import Encoder, Encoding, start_time
 
 
@@ -83,7 +83,7 @@ class BidirectionalStateSpaceEncoder(Encoder):
         times = torch.where(count > 0, batch.times.gather(-1, rows), start_time(batch).unsqueeze(-1))
         read = torch.cat([*read_values(batch, rows), *self._inputs(batch, rows)], -1)
         read = torch.where((count > 0).unsqueeze(-1), read, 0.0)
-        turn = (count - 1 - number).clamp(min=0)
+        turn = turned(valid)
         knots, forth = times.gather(-1, turn), torch.take_along_dim(read, turn.unsqueeze(-1), -2)
         before = _scan(self.ahead, knots, forth)
         after = torch.take_along_dim(_scan(self.back, -times, read), turn.unsqueeze(-1), -2)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..data import IrregularBatch
 from ..paths import LinearPath
-from ._reading import NormalHead, backwards, read_inputs, read_values
+from ._reading import NormalHead, backwards, read_inputs, read_values, turned
 from .base import Encoder, Encoding, start_time
 
 
@@ -82,9 +82,7 @@ class ConvolutionEncoder(Encoder):
         """See `Encoder.forward`."""
         rows, valid = backwards(batch)
         count = valid.sum(-1, keepdim=True)
-        number = torch.arange(rows.shape[-1], device=rows.device)
-        # From the first to the last; behind the last comes the last again.
-        rows = rows.gather(-1, (count - 1 - number).clamp(min=0))
+        rows = rows.gather(-1, turned(valid))
         times = torch.where(count > 0, batch.times.gather(-1, rows), start_time(batch).unsqueeze(-1))
         features = [times.diff(dim=-1, prepend=times[..., :1]).unsqueeze(-1), *read_values(batch, rows)]
         if self.input_size:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..data import IrregularBatch
 from ..paths.piecewise import PiecewisePath
-from ._reading import NormalHead, backwards, read_inputs, read_noise, read_rates, read_values
+from ._reading import NormalHead, backwards, read_inputs, read_noise, read_rates, read_values, turned
 from .base import Encoder, Encoding, start_time
 
 
@@ -90,7 +90,7 @@ class ReverseGRUEncoder(Encoder):
         states = states.unflatten(0, batch.batch_shape) if batch.batch_shape else states[0]
         count = valid.sum(-1, keepdim=True)
         last = torch.take_along_dim(states, count.unsqueeze(-1), -2).squeeze(-2)
-        knots, held = _forwards(torch.where(valid, times, start_time(batch).unsqueeze(-1)), count, states)
+        knots, held = _forwards(torch.where(valid, times, start_time(batch).unsqueeze(-1)), turned(valid), states)
         return Encoding(q0=self.head(last, batch.static), context=_HeldPath(knots, self.context(held)))
 
 
@@ -101,17 +101,14 @@ class _HeldPath(PiecewisePath):
         return starts.unsqueeze(-2)
 
 
-def _forwards(times: Tensor, count: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+def _forwards(times: Tensor, back: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
     """The rows from the first to the last, and what is held from each of them on; padding repeats the last row.
 
     Args:
         times: of the rows, latest first, `(*batch, row)`.
-        count: how many of them are real, `(*batch, 1)`.
+        back: where the rows from the first to the last stand among them, `(*batch, row)`; as many were read before.
         states: after 0, 1, ... rows have been read, `(*batch, row + 1, hidden)`.
     """
-    number = torch.arange(times.shape[-1], device=times.device)
-    # Row j from the front is row count - 1 - j from the back, before which count - 1 - j rows had been read.
-    back = (count - 1 - number).clamp(min=0)
     knots = times.gather(-1, back)
     # An observation at the time that is asked about has been read there, whichever way the time was rounded.
     extent = knots.abs().amax(-1, keepdim=True) if knots.shape[-1] else knots

@@ -7,7 +7,7 @@ import numpy as np
 from ..linear._elementary import _exp, allocating_kernel, kernel, sum_kernel
 
 
-__all__ = ["closed_forms", "closed_forms_back", "collect", "trace_back"]
+__all__ = ["closed_forms", "closed_forms_back", "collect", "plus", "trace_back"]
 
 
 @kernel
@@ -65,7 +65,7 @@ def _bent(x, drive, scale, slope):
 
 
 @kernel
-def _plus(x, y):
+def plus(x, y):
     for r in range(x.shape[0]):
         for j in range(x.shape[1]):
             x[r, j] += y[r, j]
@@ -111,7 +111,7 @@ def closed_forms(drive, gap, y, weight, heads, bias, bend, interpolates, feature
             np.dot(features[k], heads, outputs[k])
         else:
             np.dot(y, weight, outputs[k])
-            _plus(outputs[k], drive[k])
+            plus(outputs[k], drive[k])
         _mixed(y, outputs[k], bias, gap[k], interpolates, states[k])
         y = states[k]
 

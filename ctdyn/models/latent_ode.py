@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-from torch import nn
-
 from ..data.channels import Channel
 from ..encoders import GRUEncoder
 from ..fields import MLPField
 from ..integrate import Adjoint, ConstantStep, StepController
 from ..likelihoods import Likelihood, PerKind, PoissonTimes
+from ..nn import xavier_
 from ..processes import ODEProcess
 from ..solvers import RK4, Solver
 from ..structure import VectorField
@@ -107,8 +106,5 @@ def _perceptron(latent_size: int, hidden: Sequence[int], input_size: int) -> MLP
     PyTorch's own initial weights move it by about 0.1: trajectories look constant, and training waits on a plateau.
     """
     field = MLPField(latent_size, hidden, input_size=input_size)
-    for module in field.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_normal_(module.weight)
-            nn.init.zeros_(module.bias)
+    xavier_(field)
     return field

@@ -10,6 +10,7 @@ from ..encoders import ConvolutionEncoder, ReverseGRUEncoder
 from ..fields import MLPSDEField
 from ..integrate import Adjoint
 from ..likelihoods import Likelihood, PerKind
+from ..nn import xavier_
 from ..processes import MatchedSDEProcess, SDEProcess
 from ..structure import SDEField
 from .latent_vae import LatentVAE
@@ -104,10 +105,7 @@ def _perceptrons(latent_size: int, hidden: Sequence[int], input_size: int) -> ML
     With as much noise as movement a trajectory says nothing of what follows, and training first has to find that out.
     """
     field = MLPSDEField(latent_size, hidden, input_size=input_size)
-    for module in field.mlp.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_normal_(module.weight)
-            nn.init.zeros_(module.bias)
+    xavier_(field.mlp)
     # softplus of it is the noise at the start.
     nn.init.constant_(field.strength.get_parameter("bias"), log(expm1(_NOISE)))
     return field

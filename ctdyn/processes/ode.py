@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
 
 from .._types import Time, Times
 from ..encoders import Encoding
@@ -16,14 +15,14 @@ from ..paths import Path
 from ..solvers import Solver
 from ..structure import CDEField, Explained, VectorField
 from ._grid import own_grid, take_rows
-from ._initial import closed_form_kl, kl_by_dimension
+from ._initial import NormalStart, Start
 from .base import IntegratingProcess, LatentSample
 
 
 __all__ = ["ODEProcess"]
 
 
-class ODEProcess(IntegratingProcess, Explained):
+class ODEProcess(NormalStart, IntegratingProcess, Explained):
     r"""A random initial state that follows an ordinary differential equation.
 
     .. math:: z_{t_0} \sim p(z), \qquad \frac{dz}{dt} = f(t, z, u(t))
@@ -74,13 +73,7 @@ class ODEProcess(IntegratingProcess, Explained):
         self.solver = solver
         self.controller = controller
         self.adjoint = adjoint
-        self.prior_mean = nn.Parameter(torch.zeros(latent_size), requires_grad=learned_prior)
-        self.prior_log_std = nn.Parameter(torch.zeros(latent_size), requires_grad=learned_prior)
-
-    @property
-    def p0(self) -> Distribution:
-        """The prior of the initial state, of event shape `(latent,)`."""
-        return Independent(Normal(self.prior_mean, self.prior_log_std.exp(), validate_args=False), 1)
+        self._begin(latent_size, learned=learned_prior)
 
     def posterior(
         self,
@@ -97,16 +90,15 @@ class ODEProcess(IntegratingProcess, Explained):
             raise ValueError(
                 "ODEProcess needs an encoding with q0; use an encoder that provides it, such as GRUEncoder."
             )
-        q0, p0 = encoding.q0, self.p0
-        z0 = rsample(q0, (num_samples,), generator=generator)
-        kl = closed_form_kl(q0, p0)
+        z0 = rsample(encoding.q0, (num_samples,), generator=generator)
+        start = Start.priced(z0, encoding.q0, self.p0)
         aux = tuple(_Along(integrand) for integrand in integrands)
         zs, integrals = self._trajectories(z0, t0, ts, inputs, aux)
         return LatentSample(
             zs=zs,
-            log_terms={"z0": p0.log_prob(z0) - q0.log_prob(z0)},
-            kl={} if kl is None else {"z0": kl},
-            kl_by_dimension=kl_by_dimension(q0, p0),
+            log_terms={"z0": start.log_ratio},
+            kl=start.kl,
+            kl_by_dimension=start.kl_by_dimension,
             integrals=tuple(integrals.split([along.width for along in aux], -1)) if aux else (),
         )
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
 
 from .._types import Inputs, State, Time, Times
 from ..encoders import Encoding
@@ -16,7 +15,7 @@ from ..paths import Path
 from ..solvers import Solver
 from ..structure import Explained, SDEField
 from ..terms import brownian_size
-from ._initial import closed_form_kl, kl_by_dimension
+from ._initial import NormalStart, Start
 from ._walk import Walk, between, integral, nodes_until
 from .base import IntegratingProcess, LatentSample
 
@@ -24,7 +23,7 @@ from .base import IntegratingProcess, LatentSample
 __all__ = ["SDEProcess"]
 
 
-class SDEProcess(IntegratingProcess, Explained):
+class SDEProcess(NormalStart, IntegratingProcess, Explained):
     r"""A stochastic differential equation as a prior; as a posterior, the same with a drift that is told what comes.
 
     .. math::
@@ -93,13 +92,7 @@ class SDEProcess(IntegratingProcess, Explained):
         last = self.correction.layers[-1]
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
-        self.prior_mean = nn.Parameter(torch.zeros(latent_size))
-        self.prior_log_std = nn.Parameter(torch.zeros(latent_size))
-
-    @property
-    def p0(self) -> Distribution:
-        """The prior of the initial state, of event shape `(latent,)`."""
-        return Independent(Normal(self.prior_mean, self.prior_log_std.exp(), validate_args=False), 1)
+        self._begin(latent_size)
 
     def explain(self) -> str:
         """See `Explained.explain`."""
@@ -123,7 +116,6 @@ class SDEProcess(IntegratingProcess, Explained):
                 "SDEProcess needs an encoding with q0 and a context that has knots, the last of which is where the "
                 "posterior ends; use an encoder that provides them, such as ReverseGRUEncoder."
             )
-        p0 = self.p0
         z0 = rsample(q0, (num_samples,), generator=generator)
         end = torch.maximum(knots[..., -1].to(torch.float64), t0)
         nodes = nodes_until(t0, torch.cat([ts, end.unsqueeze(-1)], -1).amax(-1), self.walk.dt)
@@ -132,12 +124,12 @@ class SDEProcess(IntegratingProcess, Explained):
         equation = _Posterior(self.field, self.correction, guide.shape[-1])
         path, dW = self.walk.run(equation, z0, nodes, driven, generator)
         energy, ratio = self._cost(path, dW, guide)
-        kl = closed_form_kl(q0, p0)
+        start = Start.priced(z0, q0, self.p0)
         return LatentSample(
             zs=between(nodes, path, ts, self.walk.dt),
-            log_terms={"z0": p0.log_prob(z0) - q0.log_prob(z0), "path": ratio},
-            kl={"path": energy.mean(0), **({} if kl is None else {"z0": kl})},
-            kl_by_dimension=kl_by_dimension(q0, p0),
+            log_terms={"z0": start.log_ratio, "path": ratio},
+            kl={"path": energy.mean(0), **start.kl},
+            kl_by_dimension=start.kl_by_dimension,
             integrals=tuple(integral(nodes, path, q, ts, self.walk.dt) for q in integrands),
         )
 

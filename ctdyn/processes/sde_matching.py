@@ -14,7 +14,7 @@ from ..encoders import Encoding
 from ..nn import MLP, rsample
 from ..paths import Path
 from ..structure import Calculus, Explained, Noise, SDEField
-from ._initial import closed_form_kl, kl_by_dimension
+from ._initial import NormalStart, Start
 from ._walk import Walk, between, nodes_until
 from .base import LatentProcess, LatentSample
 
@@ -22,7 +22,7 @@ from .base import LatentProcess, LatentSample
 __all__ = ["MatchedSDEProcess"]
 
 
-class MatchedSDEProcess(LatentProcess, Explained):
+class MatchedSDEProcess(NormalStart, LatentProcess, Explained):
     r"""A stochastic differential equation as a prior, and a posterior whose marginals are known: no solver to train.
 
     .. math::
@@ -99,13 +99,7 @@ class MatchedSDEProcess(LatentProcess, Explained):
         self.marginal = MLP(context_size + 1, 2 * latent_size, hidden, activation)
         # Only differences from the value at t0 count.
         self.marginal.layers[-1].register_parameter("bias", None)
-        self.prior_mean = nn.Parameter(torch.zeros(latent_size))
-        self.prior_log_std = nn.Parameter(torch.zeros(latent_size))
-
-    @property
-    def p0(self) -> Distribution:
-        """The prior of the initial state, of event shape `(latent,)`."""
-        return Independent(Normal(self.prior_mean, self.prior_log_std.exp(), validate_args=False), 1)
+        self._begin(latent_size)
 
     def explain(self) -> str:
         """See `Explained.explain`."""
@@ -122,17 +116,17 @@ class MatchedSDEProcess(LatentProcess, Explained):
     ) -> LatentSample:
         """See `LatentProcess.posterior`; samples are marginal in time."""
         marginals = self._marginals(encoding, t0)
-        q0, p0 = marginals.q0, self.p0
+        q0 = marginals.q0
         z0 = rsample(q0, (num_samples,), generator=generator)
         noise = (z0 - q0.mean) / q0.stddev
         rate = self._rate(marginals, num_samples, generator, inputs)
         path = rate.mean(-1) * (marginals.end - t0).to(rate.dtype)
-        kl = closed_form_kl(q0, p0)
+        start = Start.priced(z0, q0, self.p0)
         return LatentSample(
             zs=self._trajectories(marginals, noise, ts, generator, inputs),
-            log_terms={"z0": p0.log_prob(z0) - q0.log_prob(z0)},
-            kl={"path": path.mean(0), **({} if kl is None else {"z0": kl})},
-            kl_by_dimension=kl_by_dimension(q0, p0),
+            log_terms={"z0": start.log_ratio},
+            kl={"path": path.mean(0), **start.kl},
+            kl_by_dimension=start.kl_by_dimension,
         )
 
     def prior(

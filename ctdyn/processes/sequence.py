@@ -19,7 +19,7 @@ from ..linear.layers import SequenceLayer, SequenceStack, StateSpaceLayer
 from ..nn import MLP, rsample
 from ..paths import Path
 from ..paths._counter import key_of, normals
-from ._initial import closed_form_kl, kl_by_dimension
+from ._initial import Start
 from ._knots import Knots
 from .base import LatentProcess, LatentSample
 
@@ -139,12 +139,12 @@ class SequenceProcess(LatentProcess):
         p, state = self._taught(zs, knots, inputs)
         p0 = Independent(Normal(p.mean[0, ..., 0, :], p.std[0, ..., 0, :], validate_args=False), 1)
         divergence, ratio = _cost(q, p, zs, noise, knots.real)
-        kl = closed_form_kl(q0, p0)
+        start = Start.priced(z0, q0, p0)
         return LatentSample(
             zs=self._read(knots, zs, state, keys, ts, inputs),
-            log_terms={"z0": p0.log_prob(z0) - q0.log_prob(z0), "knots": ratio},
-            kl={"knots": divergence.mean(0), **({} if kl is None else {"z0": kl})},
-            kl_by_dimension=kl_by_dimension(q0, p0),
+            log_terms={"z0": start.log_ratio, "knots": ratio},
+            kl={"knots": divergence.mean(0), **start.kl},
+            kl_by_dimension=start.kl_by_dimension,
         )
 
     def prior(
