@@ -98,7 +98,7 @@ def noise_errors(dtype: torch.dtype) -> dict[str, list[float]]:
     double = torch.tensor(1.3, dtype=torch.float64)
     truth = Matern(2.5, lengthscale=double)
     made = Matern(2.5, lengthscale=double.to(dtype))
-    A, S = truth.A.detach(), truth.S.detach()
+    A, S = truth.A.detach(), truth.density().detach()
     P = truth.stationary().detach().to(dtype)
     dense = Dense(A.to(dtype), S=S.to(dtype))
     errors: dict[str, list[float]] = {"Matern": [], "Dense": [], "Van Loan": [], "P - F P F'": []}
