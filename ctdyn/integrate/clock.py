@@ -10,7 +10,7 @@ from torch import Tensor
 from .._types import Time, Times
 
 
-__all__ = ["Clock", "landing_times"]
+__all__ = ["Clock", "landing_times", "rounding"]
 
 # Beyond a distance from 0, the share of the span that the rounding of a float32 time may have.
 _FLOAT32_SHARES = ((1e5, 1e-5), (1e3, 1e-3))
@@ -25,6 +25,7 @@ class Clock:
         t0: time of the initial state, `(*batch,)`.
         direction: 1 where time runs forward, -1 where it runs backward, `(*batch,)`.
         from_first: the series begin at their first output time.
+        epsilon: the relative spacing of the numbers that the times were given in.
 
     Example:
         >>> Clock.create(torch.tensor([3.0, 1.0]), None, torch.Size([2]), torch.float64).direction
@@ -35,6 +36,7 @@ class Clock:
     t0: Time
     direction: Time
     from_first: bool
+    epsilon: float = torch.finfo(torch.float64).eps
 
     @property
     def end(self) -> Time:
@@ -59,7 +61,24 @@ class Clock:
         start = first.to(torch.float64).expand(batch_shape)
         _check(times.detach(), start.detach(), dtype)
         forward = (times[..., -1] >= start).to(torch.float64)
-        return cls(times, start, (2.0 * forward - 1.0).detach(), t0 is None)
+        given = torch.finfo(ts.dtype).eps if ts.is_floating_point() else cls.epsilon
+        return cls(times, start, (2.0 * forward - 1.0).detach(), t0 is None, given)
+
+
+def rounding(times: Tensor, step: Tensor | float, epsilon: float) -> Tensor:
+    """How far times may lie from those that were meant, because of their digits: never more than a part of a step.
+
+    Args:
+        times: the times, or anything at their distance from 0, of any shape.
+        step: the length of the steps near them, of a shape that broadcasts.
+        epsilon: the relative spacing of the numbers that the times were given in.
+
+    Example:
+        >>> third = torch.tensor(1 / 3).double()
+        >>> bool((third - 1 / 3).abs() < rounding(third, 0.1, torch.finfo(torch.float32).eps))
+        True
+    """
+    return (4.0 * epsilon * times.abs()).clamp(max=1e-3 * step) + 1e-12 * step
 
 
 def _check(ts: Tensor, t0: Tensor, dtype: torch.dtype) -> None:

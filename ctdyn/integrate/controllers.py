@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._options import with_suggestions
 from .._types import State, Time, Times
 from ..solvers.base import Solver, shared
 from ..terms import Term
-from .clock import Clock, landing_times
-from .options import with_suggestions
+from .clock import Clock, landing_times, rounding
 
 
 __all__ = [
@@ -167,7 +167,9 @@ class ConstantStep(GridController):
 
     def _steps(self, clock: Clock) -> Tensor:
         # A span that is a multiple of dt but for rounding takes no extra step.
-        return ((clock.end - clock.t0).detach().abs() / self.dt * (1 - 1e-12) - 1e-12).ceil().clamp(min=1.0)
+        start, end = clock.t0.detach(), clock.end.detach()
+        digits = rounding(torch.maximum(start.abs(), end.abs()), self.dt, clock.epsilon)
+        return (((end - start).abs() * (1 - 1e-12) - digits) / self.dt).ceil().clamp(min=1.0)
 
 
 @with_suggestions

@@ -174,7 +174,7 @@ class _Run:
         start = torch.where(self.running, self.start, self.start.detach())
         ahead = (clock.ts.detach() - start.detach()[..., None]) * clock.direction[..., None] > 0
         ahead = ahead & self.running[..., None]
-        return Clock(torch.where(ahead, clock.ts, start[..., None]), start, clock.direction, False)
+        return replace(clock, ts=torch.where(ahead, clock.ts, start[..., None]), t0=start, from_first=False)
 
     def _tolerance(self) -> float:
         control = self.problem.controller

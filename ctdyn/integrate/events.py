@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from .._checks import NonFiniteError
+from .._options import with_suggestions
 from .._types import State, States, Time, Times
 from ..solvers.base import Solver, Step
 from ..terms import Term
 from .loop import Watch
-from .options import with_suggestions
 
 
 __all__ = ["Crossing", "Event", "EventWatch", "Events", "first_crossing"]

@@ -17,7 +17,7 @@ from torch import Tensor
 from .._types import State, States, Time, Times
 from ..solvers.base import Solver, StepState
 from ..terms import Term
-from .clock import Clock
+from .clock import Clock, rounding
 from .compaction import Rows, cuts, divisible, stand_alone
 from .compiled import Program, fresh
 from .controllers import AdaptiveController, GridController, StepController
@@ -116,6 +116,7 @@ class Replay:
         lands: every output time is a node.
         compile: take several steps per call of a compiled program.
         cut: the last time of each series whose last step was shortened to end there, NaN for the others, `(*batch,)`.
+        epsilon: the relative spacing of the numbers that the times were given in.
 
     Example:
         >>> from ctdyn.solvers import Euler
@@ -134,6 +135,7 @@ class Replay:
     lands: bool
     compile: bool = False
     cut: Time | None = None
+    epsilon: float = Clock.epsilon
 
     @classmethod
     def create(cls, term: Term, solver: Solver, planned: StepPlan, clock: Clock, lands: bool) -> Replay:
@@ -150,8 +152,11 @@ class Replay:
         if lands or solver.interpolates:
             return cls(term, solver, grid, clock.ts, node, lands)
         spans, last = grid.detach().diff(dim=0).abs(), (planned.steps - 1).clamp(min=0)
-        short = spans.gather(0, last[None])[0] < spans[0] * (1.0 - 1e-9)
-        return cls(term, solver, grid, clock.ts, node, lands, cut=torch.where(short, clock.end.detach(), torch.nan))
+        end = clock.end.detach()
+        digits = rounding(torch.maximum(clock.t0.detach().abs(), end.abs()), spans[0], clock.epsilon)
+        short = spans.gather(0, last[None])[0] < spans[0] - digits
+        cut = torch.where(short, end, torch.nan)
+        return cls(term, solver, grid, clock.ts, node, lands, cut=cut, epsilon=clock.epsilon)
 
     @property
     def num_steps(self) -> int:
@@ -243,9 +248,10 @@ class Replay:
         """Outputs of a method without dense output: by one shorter step each from the node before, all at once."""
         step = (node - 1).clamp(min=0)
         start, end, times = rows_of(grid, step), rows_of(grid, node), ts.detach()
-        rounding = 4.0 * torch.finfo(times.dtype).eps * times.abs() + 1e-12 * (end - start).abs().detach()
-        at_start = (times - start).abs() <= rounding
-        on_node = (times - end).abs() <= rounding
+        size = torch.maximum(times.abs(), self.grid[0].detach().abs().unsqueeze(-1))
+        near = rounding(size, (end - start).detach().abs(), self.epsilon)
+        at_start = (times - start).abs() <= near
+        on_node = (times - end).abs() <= near
         if carries and self.cut is not None:
             # The last step is cut short where the last time happens to lie: what is carried there is not what would be
             # if a later time were asked for as well. All times inside a step are read alike.

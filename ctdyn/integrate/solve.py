@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from .._checks import NonFiniteError
+from .._options import suggesting
 from .._types import State, States, Time
 from ..paths.base import Path
 from ..paths.hermite import HermitePath
@@ -24,7 +25,6 @@ from .engines.base import Engine
 from .episodes import run_episodes
 from .events import Event
 from .exact import follow_exactly
-from .options import suggesting
 from .problem import Problem, last_finite
 from .solution import Solution
 from .status import Status, raise_failure

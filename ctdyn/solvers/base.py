@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .._options import check_keywords
 from .._types import State, Time
 from ..structure import Calculus, Noise, VectorField
 from ..terms import Term
@@ -57,6 +59,12 @@ class Solver(ABC):
         >>> Tsit5().order, Tsit5().adaptive
         (5, True)
     """
+
+    def __new__(cls, *args: Any, **options: Any):
+        """A method; an option that it does not have is answered with the one that was probably meant."""
+        own = cls.__init__ is not object.__init__
+        check_keywords(cls.__name__, options, inspect.signature(cls.__init__).parameters if own else {})
+        return super().__new__(cls)
 
     order: ClassVar[int]
     """Order of convergence: the global error falls like the step to this power."""

@@ -17,7 +17,7 @@ from ctdyn.integrate import (
     TorchDiffEq,
     solve,
 )
-from ctdyn.solvers import RK4, Euler, Kvaerno5, Rodas5P
+from ctdyn.solvers import RK4, Dopri5, Euler, Kvaerno5, Rodas5P
 
 
 F64 = torch.float64
@@ -52,6 +52,12 @@ CASES = {
     "solver-29": (lambda: PIDController(rtol=0.0, atol=0.0), ValueError, ["rtol", "atol"]),
     "solver-31": (lambda: PIDController(rtol=float("nan")), ValueError, ["rtol"]),
     "solver-33": (lambda: ask(max_num_step=10), TypeError, ["max_num_steps", "max_steps="]),
+    "solver-33, of a method": (
+        lambda: Kvaerno5(newton_rtl=1e-3),
+        TypeError,
+        ["newton_rtl", "did you mean newton_rtol?"],
+    ),
+    "solver-33, of a controller given to a method": (lambda: Dopri5(rtol=1e-3), TypeError, ["PIDController(rtol=..."]),
     "solver-33, of the controller": (lambda: PIDController(rtoll=1e-3), TypeError, ["rtoll", "did you mean rtol?"]),
     "solver-33, of another library": (lambda: ask(method="dopri5"), TypeError, ["method", "solver=Dopri5()"]),
     "solver-33, of an engine": (lambda: TorchDiffEq("dopri5", max_num_step=9), TypeError, ["mean max_num_steps?"]),

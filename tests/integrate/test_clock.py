@@ -3,7 +3,7 @@ import torch
 
 from ctdyn.integrate import ConstantStep, PIDController, StepTo, solve
 from ctdyn.integrate.clock import Clock
-from ctdyn.solvers import RK4
+from ctdyn.solvers import RK4, Euler, ReversibleHeun
 
 
 F64 = torch.float64
@@ -150,3 +150,31 @@ def test_a_shift_of_time_changes_nothing(controller):
     # Time that runs backward is the same field with the other sign.
     other = solve(lambda t, y: -field(t, y), y0, ts, controller=controller)
     torch.testing.assert_close(back.ys, other.ys, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", [Euler(), ReversibleHeun()])
+@pytest.mark.parametrize("t0", [0.0, 3.0, -50.0])
+def test_rounded_times_that_mean_the_ends_of_steps_cost_nothing(solver, t0):
+    calls = []
+
+    def field(t, y):
+        calls.append(y.numel())
+        return -y
+
+    exact = t0 + torch.arange(301, dtype=F64) / 30
+    y0 = torch.ones(2, 1, dtype=F64)
+    solutions = [
+        solve(field, y0, times, solver=solver, controller=ConstantStep(1 / 30)) for times in (exact, exact.float())
+    ]
+    assert sum(calls) < 2 * 2 * 303, "a step of its own for every output"
+    torch.testing.assert_close(solutions[1].ys, solutions[0].ys, rtol=1e-5, atol=0.0)
+    assert torch.equal(*(solution.stats["steps"] for solution in solutions))
+
+
+def test_rounding_hides_no_more_than_a_thousandth_of_a_step():
+    """Float32 numbers near 2e7 are 2 apart; those that are given exactly are still where they are."""
+    ts = 2e7 + torch.tensor([0.0, 2.0, 6.0, 8.0], dtype=torch.float32)
+    ys = solve(
+        lambda t, y: torch.ones_like(y), torch.zeros(1, dtype=F64), ts, controller=ConstantStep(4.0), solver=Euler()
+    ).ys
+    torch.testing.assert_close(ys[:, 0], torch.tensor([0.0, 2.0, 6.0, 8.0], dtype=F64), rtol=0.0, atol=1e-6)

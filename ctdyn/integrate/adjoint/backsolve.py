@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..._checks import AdjointInstabilityWarning, SolveError
+from ..._options import with_suggestions
 from ..._types import State, States
 from ...solvers.base import Solver, StepState
 from ...solvers.runge_kutta import RungeKutta
@@ -18,7 +19,6 @@ from ...terms import SDETerm
 from ..controllers import PIDController, StepController
 from ..dense import Record
 from ..loop import Replay
-from ..options import with_suggestions
 from ._pieces import Ended, Pieces, apart, first_nodes, first_step
 from ._sweep import Sweep
 from ._tracing import Held, pull, refuse_second

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..._options import with_suggestions
 from ..._types import State, States
 from ...solvers.base import StepState
 from ..dense import Record
 from ..loop import Replay
-from ..options import with_suggestions
 from ._pieces import Ended, Pieces, apart, empty_like, even, first_nodes, first_step, flat, like
 from ._tracing import Held, pull, refuse_second
 from .base import Adjoint

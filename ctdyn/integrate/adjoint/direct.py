@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..._options import with_suggestions
 from ..._types import State, States
 from ...solvers.base import StepState
 from ..dense import Record
 from ..loop import Replay
-from ..options import with_suggestions
 from ._pieces import Ended, Pieces, even, first_nodes
 from .base import Adjoint
 

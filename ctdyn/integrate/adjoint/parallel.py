@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..._options import with_suggestions
 from ..._types import State, States
 from ...linear import NewtonScan, nonlinear_recurrence
 from ...solvers.base import Step
 from ..controllers import GridController, StepController
 from ..dense import Record, rows_of
 from ..loop import Replay
-from ..options import with_suggestions
 from .base import Adjoint
 
 

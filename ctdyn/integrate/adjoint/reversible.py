@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ..._checks import AdjointInstabilityWarning
+from ..._options import with_suggestions
 from ..._types import State, States
 from ...solvers.base import StepState
 from ...solvers.reversible import ReversibleMethod, ReversibleSolver
 from ..dense import Record
 from ..loop import Replay
-from ..options import with_suggestions
 from ._pieces import Ended, Pieces, apart, empty_like, first_nodes, first_step, flat, like
 from ._tracing import Held, pull, refuse_second
 from .base import Adjoint

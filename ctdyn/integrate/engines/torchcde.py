@@ -9,10 +9,10 @@ import torch
 import torchcde
 from torch import Tensor
 
+from ..._options import check_options
 from ..._types import State, States, Time, Times
 from ...terms import CDETerm, ODETerm, Term
 from ..clock import Clock, landing_times
-from ..options import check_options
 from ._clocks import OwnClocks
 from ._odeint import ADAPTIVE, FIXED, chosen, explained, options_of, subdivided
 from .base import Engine

@@ -10,11 +10,11 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
+from ..._options import check_options
 from ..._types import State, States, Time, Times
 from ...solvers import Dopri5, Dopri8, RungeKutta
 from ...terms import Term
 from ..clock import Clock, landing_times
-from ..options import check_options
 from ._clocks import OwnClocks
 from ._odeint import ADAPTIVE, FIXED, MULTISTEP, SCIPY, chosen, explained, options_of, subdivided
 from ._recording import Counted, Recorded

@@ -12,11 +12,11 @@ import torchsde
 from torch import Tensor
 from torchsde import BaseBrownian, BrownianInterval
 
+from ..._options import check_options
 from ..._types import State, States, Time, Times
 from ...structure import Calculus, Noise
 from ...terms import ODETerm, SDETerm, Term
 from ..clock import Clock, landing_times
-from ..options import check_options
 from .base import Engine
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import ParamSpec, TypeVar
 
 
-__all__ = ["check_options", "suggesting", "with_suggestions"]
+__all__ = ["check_keywords", "check_options", "suggesting", "with_suggestions"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,14 +52,34 @@ def suggesting(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        for name in kwargs:
-            if name not in parameters:
-                known = [known for known in parameters if known != "self"]
-                owner = function.__qualname__.removesuffix(".__init__")
-                raise TypeError(f"{owner}() has no option {name!r}; {_meant(name, known)}")
+        check_keywords(function.__qualname__.removesuffix(".__init__"), kwargs, parameters)
         return function(*args, **kwargs)
 
     return checked
+
+
+def check_keywords(owner: str, given: Iterable[str], parameters: Mapping[str, inspect.Parameter]) -> None:
+    """Answer an unknown keyword with the name that was probably meant, here or in another library.
+
+    Args:
+        owner: what takes the keywords, for the message.
+        given: their names.
+        parameters: those of its signature.
+
+    Raises:
+        TypeError: one of them is unknown.
+
+    Example:
+        >>> check_keywords("Tsit5", ["max_num_steps"], {})
+        Traceback (most recent call last):
+        TypeError: Tsit5() has no option 'max_num_steps'; max_num_steps, as other libraries have it, is here max_steps=.
+    """
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    known = [name for name in parameters if name != "self"]
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{owner}() has no option {name!r}; {_meant(name, known)}")
 
 
 def with_suggestions(cls: C) -> C:
@@ -106,7 +126,7 @@ def _meant(name: str, known: list[str]) -> str:
     elsewhere = [other for other in _ELSEWHERE if other not in known]
     close = difflib.get_close_matches(name, [*known, *elsewhere], n=1)
     if not close:
-        return f"its options are {', '.join(known)}."
+        return f"its options are {', '.join(known) or 'none'}."
     if close[0] in known:
         return f"did you mean {close[0]}?"
     return f"{close[0]}, as other libraries have it, is here {_ELSEWHERE[close[0]]}."
