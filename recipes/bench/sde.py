@@ -6,14 +6,11 @@ diffusion is diagonal, as every diagonal method needs.) Peers: torchsde as its d
 `BrownianInterval(dt=dt)`; diffrax (jit, virtual tree, recursive checkpoints); a loop by hand with pre-drawn noise; and
 the bare arithmetic of the field without a solver.
 
-Expected (2 CPU threads): Euler-Maruyama within 1.3x of the loop by hand; torchsde takes 2.4 times longer at 200
-steps and 39 times longer at 100, where its tree is built with the residual of a float32 clock.
+Expected (2 CPU threads): Euler-Maruyama as fast as the loop by hand (1.0 and 1.25 times its time); torchsde takes 2.6
+times as long at 200 steps and 43 times at 100, where its tree is built with the residual of a float32 clock; the bare
+arithmetic .8 to .9 of our time, so that no solver can be more than 3.3 times faster than torchsde at 200 steps.
 
     python recipes/bench/sde.py --quick --seed 0
-
-ctdyn is given float64 times, torchsde float32 ones, as its documentation does. With float32 times for both, outputs
-miss the nodes of ctdyn by their rounding and cost a step each: torchsde then took 1.1 and 17 times as long (CPU time,
-on a busy machine), and with float64 times for both, where its tree is not built too fine, 2.6 and 1.6 times.
 
 --quick takes fewer repetitions; --compile adds the compiled replay (half a minute to compile). A peer that is not
 installed gives a row that says absent. The last line is one JSON object.
@@ -95,7 +92,7 @@ class Bench:
         self.seed, self.steps = seed, steps
         self.field = Field()
         self.y0 = torch.randn(BATCH, STATE)
-        self.ts = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        self.ts = torch.linspace(0, 1, steps + 1)
 
     def both(self, run: Run) -> tuple[float, float, float]:
         """Wall time forward, forward and backward, and the processor's time of both, in milliseconds."""
@@ -153,7 +150,7 @@ class Bench:
             if not default:
                 size, dt = (BATCH, STATE), 1 / self.steps
                 bm = torchsde.BrownianInterval(0.0, 1.0, size=size, entropy=self.seed, dt=dt, tol=1e-5)
-            return torchsde.sdeint(self.field, self.y0, self.ts.float(), bm=bm, method=method, dt=1 / self.steps)
+            return torchsde.sdeint(self.field, self.y0, self.ts, bm=bm, method=method, dt=1 / self.steps)
 
         return run
 
@@ -169,7 +166,7 @@ class Bench:
             return jnp.asarray(x.detach().numpy())
 
         params = [array(p) for p in self.field.parameters()]
-        y0, ts = array(self.y0), array(self.ts.float())
+        y0, ts = array(self.y0), array(self.ts)
         keys = jax.random.split(jax.random.PRNGKey(self.seed), BATCH)
 
         def one(params: Any, y: Any, key: Any) -> Any:
