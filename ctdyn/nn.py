@@ -81,6 +81,16 @@ class MLP(nn.Module, Configurable):
             layers += [activation(), nn.Linear(width, following)]
         self.layers = nn.Sequential(*layers)
 
+    @property
+    def affine(self) -> list[nn.Linear]:
+        """The affine maps, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+
+    @property
+    def kinds(self) -> list[type[nn.Module]]:
+        """The classes of the activations between them."""
+        return [type(layer) for layer in list(self.layers)[1::2]]
+
     def forward(self, x: Tensor) -> Tensor:
         """The output at `x`.
 

@@ -5,7 +5,7 @@ A solver knows these classes and never a concrete field.
 
 from abc import ABC, abstractmethod
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ __all__ = [
     "ExactCDEField",
     "Explained",
     "Noise",
+    "Perceptron",
+    "PerceptronField",
     "SDEField",
     "SecondOrderField",
     "Transition",
@@ -237,7 +239,8 @@ class CDEField(nn.Module, ABC):
         Returns:
             `(*batch, state)`.
         """
-        return (self(t, y) @ dx.unsqueeze(-1)).squeeze(-1)
+        # A matrix of its own per series: sums are faster than so many small products. The conjugate of dx is dx.
+        return torch.linalg.vecdot(dx.unsqueeze(-2), self(t, y))
 
 
 class ExactCDEField(CDEField, ABC):
@@ -271,6 +274,45 @@ class ExactCDEField(CDEField, ABC):
         Returns:
             `(*batch, piece, state)`, of the dtype of `y0`.
         """
+
+
+class Perceptron(NamedTuple):
+    r"""What a perceptron is made of, :math:`h_{k+1} = \sigma_k(W_k h_k + b_k)`, for code that runs its layers itself.
+
+    Args:
+        weights: :math:`W_k`, `(out, in)` each.
+        biases: :math:`b_k`, `(out,)` each.
+        activations: the class of each :math:`\sigma_k`, as it is built without arguments.
+
+    Example:
+        >>> import torch
+        >>> Perceptron((torch.eye(2),), (torch.zeros(2),), (nn.Tanh,)).activations[0].__name__
+        'Tanh'
+    """
+
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
+    activations: tuple[type[nn.Module], ...]
+
+
+class PerceptronField(ABC):
+    r"""A field that is a perceptron of state and inputs, and nothing else; a mixin. Its steps can be compiled as one.
+
+    .. math:: h_0 = [y, u], \qquad h_{k+1} = \sigma_k(W_k h_k + b_k), \qquad f(t, y, u) = h_K
+
+    For a controlled equation :math:`h_K` is the matrix, row after row. Nobody needs to know of it: a subclass that
+    overrides `forward` (or `prod`) and not `perceptron` is solved by what it overrides.
+
+    Example:
+        >>> from ctdyn.fields import MLPField
+        >>> parts = MLPField(3, hidden=(16,)).perceptron()
+        >>> [tuple(weight.shape) for weight in parts.weights]
+        [(16, 3), (3, 16)]
+    """
+
+    @abstractmethod
+    def perceptron(self) -> Perceptron | None:
+        """The layers of the field as they are now, or None where it is built in such a way that it has others."""
 
 
 class Calculus(Enum):

@@ -62,7 +62,12 @@ class LTCLoop(Loop):
         return states[:, -1].clone(), (states, rates, drives)
 
     def backward(
-        self, tensors: tuple[Tensor, ...], states: Tensor, kept: tuple[Tensor, ...], g: Tensor
+        self,
+        tensors: tuple[Tensor, ...],
+        states: Tensor,
+        kept: tuple[Tensor, ...],
+        g: Tensor,
+        wanted: tuple[bool, ...],
     ) -> tuple[Tensor | None, ...]:
         found: list[Any] = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in tensors]
         gap, y0, *weights = tensors[2:]

@@ -26,6 +26,9 @@ class Cell(nn.Module, Configurable, Transition, Explained, ABC):
         num_channels: how many channels are observed.
         hidden_size: size of the hidden state.
 
+    Raises:
+        ValueError: a size is below 1; or, later, a hidden state or an observation has another.
+
     Example:
         >>> import torch
         >>> from ctdyn.cells import ODERNNCell
@@ -37,6 +40,9 @@ class Cell(nn.Module, Configurable, Transition, Explained, ABC):
 
     def __init__(self, num_channels: int, hidden_size: int) -> None:
         super().__init__()
+        for name, size in (("num_channels", num_channels), ("hidden_size", hidden_size)):
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1; got {size}.")
         self.num_channels = num_channels
         self.hidden_size = hidden_size
 
@@ -101,3 +107,20 @@ class Cell(nn.Module, Configurable, Transition, Explained, ABC):
             h = self.update(h, xs[..., k, :], mask[..., k, :])
             after.append(h)
         return torch.stack(before, -2), torch.stack(after, -2)
+
+    def _check(self, h: State, x: Tensor | None = None, mask: Tensor | None = None) -> None:
+        """Refuse what would only broadcast by mistake."""
+        name = type(self).__name__
+        if h.shape[-1] != self.hidden_size:
+            raise ValueError(
+                f"this {name} has hidden_size={self.hidden_size}; got hidden states (*batch, hidden) of "
+                f"{tuple(h.shape)}."
+            )
+        for what, one in (("values", x), ("a mask", mask)):
+            if one is not None and one.shape[-1] != self.num_channels:
+                raise ValueError(
+                    f"this {name} has num_channels={self.num_channels}; got {what} (*batch, channel) of "
+                    f"{tuple(one.shape)}."
+                )
+        if mask is not None and mask.dtype != torch.bool:
+            raise ValueError(f"mask must be boolean, True where observed; got {mask.dtype}.")

@@ -88,6 +88,8 @@ class CfCCell(HeldCell):
 
     def outputs(self, h: State) -> Tensor:
         """See `HeldCell.outputs`; the last layer of a wiring, all of it."""
+        if h.shape[-1] == self.motor_size:
+            return h
         return h[..., self.units - self.motor_size : self.units]
 
     def sweep(self, y: State, gaps: Times, seen: Tensor) -> States:

@@ -73,6 +73,7 @@ class CRUCell(Cell):
 
     def evolve(self, h: State, t0: Time, t1: Time, u: Inputs | None = None) -> State:
         """See `Cell.evolve`; a step backwards in time covers the same gap. Inputs are not used."""
+        self._check(h)
         mean, factor = self._split(h)
         share = torch.softmax(self.mixture(mean), -1)
         basis = self.turn - self.turn.mT - torch.diag_embed(softplus(self.raw_decay))
@@ -86,6 +87,7 @@ class CRUCell(Cell):
 
     def update(self, h: State, x: Tensor, mask: Tensor) -> State:
         """See `Cell.update`."""
+        self._check(h, x, mask)
         mean, factor = self._split(h)
         seen = torch.cat([torch.where(mask, x, 0.0), mask.to(h.dtype).expand(x.shape)], -1)
         y, raw = self.encoder(seen).chunk(2, -1)

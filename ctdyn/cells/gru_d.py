@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from .._types import Inputs, State, Time
+from ..nn import LowRankSparse
 from .base import Cell
 
 
@@ -27,6 +28,10 @@ class GRUDCell(Cell):
     Args:
         num_channels: how many channels are observed.
         units: size of `h`.
+        recurrent: a form for the matrix that reads `h`; by default it is free.
+
+    Raises:
+        ValueError: a size or a rank does not fit.
 
     References:
         Recurrent Neural Networks for Multivariate Time Series with Missing Values, Z. Che, S. Purushotham, K. Cho,
@@ -39,22 +44,28 @@ class GRUDCell(Cell):
         torch.Size([3, 10])
     """
 
-    def __init__(self, num_channels: int, units: int) -> None:
+    def __init__(self, num_channels: int, units: int, *, recurrent: LowRankSparse | None = None) -> None:
         super().__init__(num_channels, units + num_channels)
+        if units < 1:
+            raise ValueError(f"units must be at least 1; got {units}.")
         self.units = units
         # Half lives of about a unit of time, spread over a decade.
         self.raw_rate = nn.Parameter(torch.empty(units + num_channels).uniform_(-2.0, 1.0))
         self.usual = nn.Parameter(torch.zeros(num_channels))
         self.gru = nn.GRUCell(2 * num_channels, units)
+        if recurrent is not None:
+            recurrent.constrain(self.gru, "weight_hh")
 
     def evolve(self, h: State, t0: Time, t1: Time, u: Inputs | None = None) -> State:
         """See `Cell.evolve`; a step backwards in time covers the same gap. Inputs are not used."""
+        self._check(h)
         gap = (t1 - t0).abs().to(h.dtype).unsqueeze(-1)
         level = torch.cat([self.usual.new_zeros(self.units), self.usual])
         return h - torch.expm1(-softplus(self.raw_rate) * gap) * (level - h)
 
     def update(self, h: State, x: Tensor, mask: Tensor) -> State:
         """See `Cell.update`."""
+        self._check(h, x, mask)
         memory, guess = h[..., : self.units], h[..., self.units :]
         seen = torch.where(mask, x, guess)
         inputs = torch.cat([seen, mask.to(h.dtype).expand_as(seen)], -1)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from .._types import Inputs, State, Time
 from ..fields import GRUODEField
 from ..integrate import evolve, explain
+from ..nn import LowRankSparse
 from ..paths import ConstantPath
 from ..solvers import ExponentialMidpoint, Solver
 from ..terms import ODETerm
@@ -34,6 +35,10 @@ class GRUODEBayesCell(Cell):
         solver: the method that integrates the flow; default: the exponential midpoint.
         num_steps: equal steps per interval.
         input_size: how many inputs drive the flow.
+        recurrent: a form for the matrices that read the hidden state; by default they are free.
+
+    Raises:
+        ValueError: a size or a rank does not fit.
 
     References:
         GRU-ODE-Bayes: Continuous modeling of sporadically-observed time series, E. De Brouwer, J. Simm, A. Arany,
@@ -55,9 +60,10 @@ class GRUODEBayesCell(Cell):
         solver: Solver | None = None,
         num_steps: int = 1,
         input_size: int = 0,
+        recurrent: LowRankSparse | None = None,
     ) -> None:
         super().__init__(num_channels, hidden_size)
-        self.field = GRUODEField(hidden_size, input_size=input_size)
+        self.field = GRUODEField(hidden_size, input_size=input_size, recurrent=recurrent)
         self.solver = ExponentialMidpoint() if solver is None else solver
         self.num_steps = num_steps
         self.head = nn.Sequential(
@@ -66,6 +72,8 @@ class GRUODEBayesCell(Cell):
         self.weight = nn.Parameter(torch.randn(num_channels, 4, features) / 2.0)
         self.bias = nn.Parameter(torch.full((num_channels, features), 0.1))
         self.gru = nn.GRUCell(num_channels * features, hidden_size)
+        if recurrent is not None:
+            recurrent.constrain(self.gru, "weight_hh")
 
     def explain(self) -> str:
         """See `Explained.explain`."""
@@ -74,11 +82,13 @@ class GRUODEBayesCell(Cell):
 
     def evolve(self, h: State, t0: Time, t1: Time, u: Inputs | None = None) -> State:
         """See `Cell.evolve`."""
+        self._check(h)
         term = ODETerm(self.field, None if u is None else ConstantPath(u))
         return evolve(term, h, t0, t1, solver=self.solver, num_steps=self.num_steps)
 
     def update(self, h: State, x: Tensor, mask: Tensor) -> State:
         """See `Cell.update`."""
+        self._check(h, x, mask)
         mean, log_variance = self.head(h).chunk(2, -1)
         x = torch.where(mask, x, mean)
         error = (x - mean) * torch.exp(-0.5 * log_variance)

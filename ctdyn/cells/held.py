@@ -91,6 +91,7 @@ class HeldCell(Cell, ABC):
 
     def evolve(self, h: State, t0: Time, t1: Time, u: Inputs | None = None) -> State:
         """See `Cell.evolve`; a step backwards in time covers the same gap."""
+        self._check(h)
         self._check_inputs(u)
         rest = h[..., self.units :]
         seen = rest[..., rest.shape[-1] - self.seen_size :]
@@ -103,6 +104,7 @@ class HeldCell(Cell, ABC):
 
     def update(self, h: State, x: Tensor, mask: Tensor) -> State:
         """See `Cell.update`: the observation is held from now on."""
+        self._check(h, x, mask)
         start = self.hidden_size - self.seen_size
         values = torch.where(mask, x, h[..., start : start + self.num_channels])
         seen = torch.cat([values, mask.to(h.dtype).expand_as(values)], -1) if self.reads_mask else values
@@ -113,6 +115,7 @@ class HeldCell(Cell, ABC):
 
     def scan(self, h: State, ts: Times, xs: Tensor, mask: Tensor, us: Tensor | None = None) -> tuple[States, States]:
         """See `Cell.scan`: without mixed memory all observations are known at once, and the units run through."""
+        self._check(h, xs, mask)
         if self.memory is not None or ts.shape[-1] < 2:
             return super().scan(h, ts, xs, mask, us)
         seen, ys = self._run(h, ts.diff(dim=-1).abs().to(h.dtype), xs, mask, us)
@@ -158,6 +161,7 @@ class HeldCell(Cell, ABC):
         """
         spans = self._checked(xs, timespans, mask)
         h = xs.new_zeros(*xs.shape[:-2], self.hidden_size) if h is None else h
+        self._check(h)
         if mask is not None:
             spans = torch.where(mask.any(-1).flip(-1).cummax(-1).values.flip(-1), spans, 0.0)
         if self.memory is None:
@@ -195,8 +199,11 @@ class HeldCell(Cell, ABC):
                 f"xs must be (*batch, time, channel) with {self.num_channels} channels and at least one time; got "
                 f"{tuple(xs.shape)}."
             )
+        if not xs.is_floating_point():
+            raise ValueError(f"xs must be of a floating dtype; got {xs.dtype}. Use xs.float().")
         if mask is None:
-            if not bool(torch.isfinite(xs).all()):
+            # The sum is finite but for what is not, or too large to be added: it says so at a fraction of the cost.
+            if not bool(torch.isfinite(xs.detach().sum())) and not bool(torch.isfinite(xs).all()):
                 raise ValueError("xs hold NaN or infinite entries; pass mask=~xs.isnan() where they were not observed.")
         elif mask.shape != xs.shape or mask.dtype != torch.bool:
             raise ValueError(
@@ -211,8 +218,8 @@ class HeldCell(Cell, ABC):
                 f"timespans must be a number, (*batch, time) or (*batch, time, 1) for xs of {tuple(xs.shape)}; got "
                 f"{tuple(spans.shape)}."
             )
-        if bool((spans < 0).any()):
-            raise ValueError("timespans must not be negative: each is the time from its row to the next.")
+        if not bool(((spans >= 0) & (spans < float("inf"))).all()):
+            raise ValueError("timespans must be finite and not negative: each is the time from its row to the next.")
         return spans.expand(xs.shape[:-1])
 
 

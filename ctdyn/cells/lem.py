@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .._types import Inputs, State, Time
+from ..nn import LowRankSparse
 from .base import Cell
 
 
@@ -32,9 +33,10 @@ class LEMCell(Cell):
         units: size of `y` and of `z`.
         step: :math:`\delta`, per unit of time.
         input_size: how many inputs drive the cell beside the observations.
+        recurrent: a form for the matrices that read the state; by default they are free.
 
     Raises:
-        ValueError: `step` is not positive.
+        ValueError: a size or a rank does not fit, or `step` is not positive.
 
     References:
         Long Expressive Memory for Sequence Modeling, T. K. Rusch, S. Mishra, N. B. Erichson, M. W. Mahoney, 2022,
@@ -47,10 +49,20 @@ class LEMCell(Cell):
         torch.Size([3, 20])
     """
 
-    def __init__(self, num_channels: int, units: int, *, step: float = 1.0, input_size: int = 0) -> None:
+    def __init__(
+        self,
+        num_channels: int,
+        units: int,
+        *,
+        step: float = 1.0,
+        input_size: int = 0,
+        recurrent: LowRankSparse | None = None,
+    ) -> None:
         super().__init__(num_channels, 2 * units + 2 * num_channels)
         if not 0 < step < float("inf"):
             raise ValueError(f"step must be positive and finite, per unit of time; got {step}.")
+        if units < 1:
+            raise ValueError(f"units must be at least 1; got {units}.")
         self.units = units
         self.step = step
         self.input_size = input_size
@@ -60,9 +72,13 @@ class LEMCell(Cell):
         self.to_y = nn.Linear(units + seen, units)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(units**-0.5), units**-0.5)
+        if recurrent is not None:
+            for layer in (self.gates, self.to_z, self.to_y):
+                recurrent.constrain(layer, columns=slice(units))
 
     def evolve(self, h: State, t0: Time, t1: Time, u: Inputs | None = None) -> State:
         """See `Cell.evolve`; a step backwards in time covers the same gap."""
+        self._check(h)
         if (0 if u is None else u.shape[-1]) != self.input_size:
             raise ValueError(
                 f"the cell was built for input_size={self.input_size}; got {0 if u is None else u.shape[-1]} inputs."
@@ -79,6 +95,7 @@ class LEMCell(Cell):
 
     def update(self, h: State, x: Tensor, mask: Tensor) -> State:
         """See `Cell.update`: the observation is held from now on."""
+        self._check(h, x, mask)
         kept, held = h[..., : 2 * self.units], h[..., 2 * self.units : 2 * self.units + self.num_channels]
         values = torch.where(mask, x, held)
         updated = torch.cat([kept.expand(*values.shape[:-1], -1), values, mask.to(h.dtype).expand_as(values)], -1)

@@ -32,7 +32,7 @@ class LTCCell(HeldCell):
     ncps, whose steps are `solver=FusedEuler(), num_steps=6`.
 
     The exponential midpoint takes two evaluations per step and is of order 2, whatever the gap; the fused step takes
-    one and is of order 1.
+    one and is of order 1. Sparse recurrence is a matter of the wiring, for example `Random(32, sparsity=0.5)`.
 
     Args:
         num_channels: how many channels are observed.
@@ -44,6 +44,7 @@ class LTCCell(HeldCell):
         input_size: how many inputs drive the neurons beside the observations.
 
     Raises:
+        TypeError: `solver` is not a method.
         ValueError: a size does not fit.
 
     References:
@@ -76,6 +77,8 @@ class LTCCell(HeldCell):
             reads_mask=reads_mask,
             input_size=input_size,
         )
+        if not isinstance(solver, Solver | None):
+            raise TypeError(f"solver must be a method such as FusedEuler(), not its class or name; got {solver!r}.")
         if num_steps < 1:
             raise ValueError(f"num_steps must be at least 1; got {num_steps}.")
         self.field = LTCField(units, input_size=self.seen_size + input_size)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from .._types import Inputs, State, Time
 from ..fields import MLPField, VectorField
 from ..integrate import evolve, explain
+from ..nn import LowRankSparse
 from ..paths import ConstantPath
 from ..solvers import Midpoint, Solver
 from ..terms import ODETerm
@@ -30,6 +31,10 @@ class ODERNNCell(Cell):
         field: the dynamics; default: a perceptron with one hidden layer.
         solver: the method that integrates it; default: midpoint.
         num_steps: equal steps per interval.
+        recurrent: a form for the matrix that reads the hidden state at observations; by default it is free.
+
+    Raises:
+        ValueError: a size or a rank does not fit.
 
     References:
         Latent ODEs for Irregularly-Sampled Time Series, Rubanova, Chen, Duvenaud, 2019.
@@ -49,12 +54,16 @@ class ODERNNCell(Cell):
         field: VectorField | None = None,
         solver: Solver | None = None,
         num_steps: int = 1,
+        *,
+        recurrent: LowRankSparse | None = None,
     ) -> None:
         super().__init__(num_channels, hidden_size)
         self.field = MLPField(hidden_size, hidden=(hidden_size,)) if field is None else field
         self.solver = Midpoint() if solver is None else solver
         self.num_steps = num_steps
         self.gru = nn.GRUCell(2 * num_channels, hidden_size)
+        if recurrent is not None:
+            recurrent.constrain(self.gru, "weight_hh")
 
     def explain(self) -> str:
         """See `Explained.explain`."""
@@ -63,11 +72,13 @@ class ODERNNCell(Cell):
 
     def evolve(self, h: State, t0: Time, t1: Time, u: Inputs | None = None) -> State:
         """See `Cell.evolve`; a field that is driven by inputs sees them held over the interval."""
+        self._check(h)
         term = ODETerm(self.field, None if u is None else ConstantPath(u))
         return evolve(term, h, t0, t1, solver=self.solver, num_steps=self.num_steps)
 
     def update(self, h: State, x: Tensor, mask: Tensor) -> State:
         """See `Cell.update`."""
+        self._check(h, x, mask)
         seen = torch.cat([torch.where(mask, x, 0), mask.to(x.dtype)], -1)
         updated = self.gru(seen.flatten(0, -2), h.flatten(0, -2)).view_as(h)
         return torch.where(mask.any(-1, keepdim=True), updated, h)

@@ -13,10 +13,7 @@ __all__ = ["Loop", "run_loop"]
 
 
 class Loop(ABC):
-    """A recurrence over time: as it is written down, and as it is run and differentiated by hand.
-
-    Times are the first axis of everything that has one; the first entry of the result belongs to the first time.
-    """
+    """A recurrence over time: as it is written down, and as it is run and differentiated by hand."""
 
     @abstractmethod
     def plain(self, *tensors: Tensor) -> Tensor:
@@ -28,9 +25,14 @@ class Loop(ABC):
 
     @abstractmethod
     def backward(
-        self, tensors: tuple[Tensor, ...], states: Tensor, kept: tuple[Tensor, ...], g: Tensor
+        self,
+        tensors: tuple[Tensor, ...],
+        states: Tensor,
+        kept: tuple[Tensor, ...],
+        g: Tensor,
+        wanted: tuple[bool, ...],
     ) -> tuple[Tensor | None, ...]:
-        """The gradients to the tensors."""
+        """The gradients to the tensors; those that are not wanted may be None."""
 
 
 def run_loop(loop: Loop, *tensors: Tensor) -> Tensor:
@@ -64,7 +66,7 @@ class _Run(torch.autograd.Function):
         if torch.is_grad_enabled():
             # The derivatives are to be differentiated themselves.
             return None, *torch.func.vjp(ctx.loop.plain, *tensors)[1](g)
-        return None, *ctx.loop.backward(tensors, states, tuple(kept), g)
+        return None, *ctx.loop.backward(tensors, states, tuple(kept), g, ctx.needs_input_grad[1:])
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]

@@ -11,13 +11,13 @@ from .._config import Configurable
 from .._types import State, States, Time
 from ..linear import follow_control
 from ..nn import MLP
-from ..structure import CDEField, ExactCDEField
+from ..structure import CDEField, ExactCDEField, Perceptron, PerceptronField
 
 
 __all__ = ["LinearCDEField", "MLPCDEField"]
 
 
-class MLPCDEField(CDEField, Configurable):
+class MLPCDEField(CDEField, PerceptronField, Configurable):
     r"""A perceptron that answers to a control: the field of a neural controlled differential equation.
 
     .. math:: F(t, y) = \tanh(\mathrm{MLP}(y)) \in \mathbb{R}^{state \times control}
@@ -60,6 +60,11 @@ class MLPCDEField(CDEField, Configurable):
         """The matrix at `y`; `t` and `y` as in `CDEField`."""
         _check_state(self, self.state_size, y)
         return torch.tanh(self.mlp(y)).unflatten(-1, (self.state_size, self.control_size))
+
+    def perceptron(self) -> Perceptron:
+        """See `PerceptronField.perceptron`."""
+        affine, kinds = self.mlp.affine, (*self.mlp.kinds, nn.Tanh)
+        return Perceptron(tuple(one.weight for one in affine), tuple(one.bias for one in affine), kinds)
 
 
 class LinearCDEField(ExactCDEField, Configurable):
@@ -117,6 +122,11 @@ class LinearCDEField(ExactCDEField, Configurable):
     def prod(self, t: Time, y: State, dx: Tensor) -> State:
         """The matrices applied in the direction of `dx`: nothing larger than the outer product is built."""
         _check_state(self, self.state_size, y)
+        if dx.shape[-1] != self.control_size:
+            raise ValueError(
+                f"this LinearCDEField has control_size={self.control_size}; got changes of a control (*batch, control) "
+                f"of {tuple(dx.shape)}."
+            )
         pairs = dx[..., None, :, None] * y.unflatten(-1, (-1, 1, self.block_size))
         stacked = self.A.to(y.dtype).permute(1, 0, 3, 2).flatten(1, 2)
         rows = pairs.flatten(-2).unsqueeze(-2) @ stacked

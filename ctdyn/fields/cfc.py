@@ -66,6 +66,7 @@ class CfCTransition(nn.Module, Transition, Configurable):
         recurrent: a form for the matrix that reads the state; by default it is free.
 
     Raises:
+        TypeError: `mode` is not a `CfCMode`.
         ValueError: a size or a share does not fit.
 
     Reference:
@@ -93,6 +94,10 @@ class CfCTransition(nn.Module, Transition, Configurable):
     ) -> None:
         super().__init__()
         check_sizes(state_size, input_size)
+        if not isinstance(mode, CfCMode):
+            raise TypeError(f"mode must be a CfCMode, for example CfCMode.{CfCMode.NO_GATE.name}; got {mode!r}.")
+        if any(size < 1 for size in hidden):
+            raise ValueError(f"every hidden size must be at least 1; got hidden={tuple(hidden)}.")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout must be at least 0 and less than 1; got {dropout}.")
         self.state_size, self.input_size, self.mode = state_size, input_size, mode
@@ -144,28 +149,27 @@ class CfCTransition(nn.Module, Transition, Configurable):
             The states, `(*batch, time, state)`.
         """
         check_arguments(self, self.state_size, self.input_size, y0, us)
-        weight, bias = self.first.weight, self.first.bias
         batch, length = gaps.shape[:-1], gaps.shape[-1]
         y = y0.expand(*batch, self.state_size).reshape(-1, self.state_size)
-        gap = gaps.abs().to(y0.dtype).reshape(-1, length).t().unsqueeze(-1)
+        gap = gaps.abs().to(y0.dtype).reshape(-1, length)
         if us is None:
-            drive = bias.expand(length, y.shape[0], -1)
+            us = y0.new_empty(len(y), length, 0)
         else:
-            us = us.expand(*batch, length, -1).reshape(-1, length, self.input_size).transpose(0, 1)
-            drive = linear(us, weight[:, : self.input_size], bias)
-        weight = weight[:, self.input_size :]
+            us = us.expand(*batch, length, -1).reshape(-1, length, self.input_size)
+        weight, bias = self.first.weight, self.first.bias
         if self._is_plain():
             rest = (self.heads.weight, self.heads.bias) if len(self.backbone) else ()
             loop = CfCLoop(self.mode is CfCMode.DEFAULT, isinstance(self.activation, LeCunTanh))
-            tensors = (drive, gap, y, weight, *rest)
+            tensors = (us, gap, y, weight, bias, *rest)
             states = run_loop(loop, *tensors) if is_compiled(*tensors) else loop.plain(*tensors)
         else:
-            found = []
-            for now, dt in zip(drive.unbind(), gap.unbind(), strict=True):
+            drive = linear(us, weight[:, : self.input_size], bias)
+            found, weight = [], weight[:, self.input_size :]
+            for now, dt in zip(drive.unbind(1), gap.unsqueeze(-1).unbind(1), strict=True):
                 y = self._finished(now + linear(y, weight), y, dt)
                 found.append(y)
-            states = torch.stack(found)
-        return states.transpose(0, 1).reshape(*batch, length, self.state_size)
+            states = torch.stack(found, 1)
+        return states.reshape(*batch, length, self.state_size)
 
     def _is_plain(self) -> bool:
         """Whether the derivatives are known by heart."""

@@ -8,6 +8,7 @@ from torch.nn.functional import softplus
 
 from .._config import Configurable
 from .._types import Inputs, State, Time
+from ..nn import LowRankSparse
 from ._arguments import check_arguments, check_sizes
 from .base import DecayField
 
@@ -24,9 +25,10 @@ class CTRNNField(DecayField, Configurable):
         state_size: size of the state.
         input_size: size of the inputs that drive the field; 0 for none.
         time_constant: where every :math:`\tau` begins, in units of time; it is learned and stays positive.
+        recurrent: a form for :math:`W`; by default it is free.
 
     Raises:
-        ValueError: a size does not fit, or `time_constant` is not positive.
+        ValueError: a size or a rank does not fit, or `time_constant` is not positive.
 
     Reference:
         Approximation of dynamical systems by continuous time recurrent neural networks, K. Funahashi, Y. Nakamura,
@@ -38,7 +40,14 @@ class CTRNNField(DecayField, Configurable):
         torch.Size([5, 3])
     """
 
-    def __init__(self, state_size: int, *, input_size: int = 0, time_constant: float = 1.0) -> None:
+    def __init__(
+        self,
+        state_size: int,
+        *,
+        input_size: int = 0,
+        time_constant: float = 1.0,
+        recurrent: LowRankSparse | None = None,
+    ) -> None:
         super().__init__()
         check_sizes(state_size, input_size)
         if not 0 < time_constant < float("inf"):
@@ -49,6 +58,8 @@ class CTRNNField(DecayField, Configurable):
         # The inverse of softplus.
         self.raw_rate = nn.Parameter(rate + (-torch.expm1(-rate)).log())
         self.recurrent = nn.Linear(state_size, state_size)
+        if recurrent is not None:
+            recurrent.constrain(self.recurrent)
         self.driven = nn.Linear(input_size, state_size, bias=False) if input_size else None
 
     def decay(self, t: Time, y: State, u: Inputs | None = None) -> tuple[State, State]:

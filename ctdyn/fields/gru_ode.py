@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .._config import Configurable
 from .._types import Inputs, State, Time
+from ..nn import LowRankSparse
 from ._arguments import check_arguments, check_sizes
 from .base import DecayField
 
@@ -27,9 +28,10 @@ class GRUODEField(DecayField, Configurable):
     Args:
         state_size: size of the state.
         input_size: size of the inputs that drive the field; 0 for none.
+        recurrent: a form for the matrices that read the state; by default they are free.
 
     Raises:
-        ValueError: a size does not fit.
+        ValueError: a size or a rank does not fit.
 
     Reference:
         GRU-ODE-Bayes: Continuous modeling of sporadically-observed time series, E. De Brouwer, J. Simm, A. Arany,
@@ -41,13 +43,16 @@ class GRUODEField(DecayField, Configurable):
         torch.Size([5, 3])
     """
 
-    def __init__(self, state_size: int, *, input_size: int = 0) -> None:
+    def __init__(self, state_size: int, *, input_size: int = 0, recurrent: LowRankSparse | None = None) -> None:
         super().__init__()
         check_sizes(state_size, input_size)
         self.state_size = state_size
         self.input_size = input_size
         self.gates = nn.Linear(state_size + input_size, 2 * state_size)
         self.candidate = nn.Linear(state_size + input_size, state_size)
+        if recurrent is not None:
+            for layer in (self.gates, self.candidate):
+                recurrent.constrain(layer, columns=slice(state_size))
 
     def decay(self, t: Time, y: State, u: Inputs | None = None) -> tuple[State, State]:
         """See `DecayField.decay`."""

@@ -31,7 +31,7 @@ class LogODEField(CDEField, Configurable):
         control_size: channels of the field's own control.
 
     Raises:
-        ValueError: there is no channel.
+        ValueError: there is no channel; or, when solving, the control has another number of them.
 
     References:
         Log Neural Controlled Differential Equations: The Lie Brackets Make a Difference, B. Walker, A. D. McLeod,
@@ -64,6 +64,12 @@ class LogODEField(CDEField, Configurable):
 
     def prod(self, t: Time, y: State, dx: Tensor) -> State:
         """The matrix applied to a change of the log-signature, by one derivative of each column."""
+        if dx.shape[-1] != self.control_size + len(self.pairs):
+            raise ValueError(
+                f"this LogODEField has control_size={self.control_size} and is driven by log-signatures of depth 2, of "
+                f"{self.control_size + len(self.pairs)} channels; got changes of {dx.shape[-1]}. Drive it by a "
+                "LogSignaturePath over the field's own control (depth=2), or build it for another control_size."
+            )
         first, areas = dx[..., : self.control_size], dx[..., self.control_size :]
         if not self.pairs:
             return self.field.prod(t, y, first)

@@ -10,6 +10,7 @@ from torch import nn
 
 from .._config import Configurable
 from .._types import Inputs, State, Time
+from ..structure import Perceptron, PerceptronField
 from ._arguments import check_arguments, check_sizes
 from .base import VectorField
 from .timed import IgnoreTime, TimedLayer
@@ -18,7 +19,7 @@ from .timed import IgnoreTime, TimedLayer
 __all__ = ["MLPField"]
 
 
-class MLPField(VectorField, Configurable):
+class MLPField(VectorField, PerceptronField, Configurable):
     r"""A perceptron as right-hand side: the neural ODE. Use it when nothing is known of the dynamics.
 
     .. math:: h_0 = [y, u(t)], \qquad h_{k+1} = \sigma(L_k(t, h_k)), \qquad \frac{dy}{dt} = L_K(t, h_K)
@@ -83,3 +84,11 @@ class MLPField(VectorField, Configurable):
             if k < last:
                 x = self.activation(x)
         return x
+
+    def perceptron(self) -> Perceptron | None:
+        """See `PerceptronField.perceptron`; None where the time enters."""
+        affine = [layer.affine for layer in self.layers if type(layer) is IgnoreTime]
+        if len(affine) < len(self.layers):
+            return None
+        kinds = (*[type(self.activation)] * (len(affine) - 1), nn.Identity)
+        return Perceptron(tuple(one.weight for one in affine), tuple(one.bias for one in affine), kinds)

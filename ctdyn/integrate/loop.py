@@ -17,6 +17,7 @@ from torch import Tensor
 from .._types import State, States, Time, Times
 from ..solvers.base import Solver, StepState
 from ..terms import Term
+from ._perceptron_loop import perceptron_steps
 from .clock import Clock, rounding
 from .compaction import Rows, cuts, divisible, stand_alone
 from .compiled import Program, fresh
@@ -228,7 +229,11 @@ class Replay:
                     rows, last = None, len(grid) - 1
             run = grid[first : last + 1]
             given = (run, y, state) if rows is None else (rows.take(run, 1), *rows.take((y, state)))
-            ends, left, inner = _walk(_take, self.solver, self.term, given[0].unbind(0), *given[1:], dense)
+            compiled = None if dense or given[2] is not None else perceptron_steps(self.term, self.solver, *given[:2])
+            if compiled is None:
+                ends, left, inner = _walk(_take, self.solver, self.term, given[0].unbind(0), *given[1:], dense)
+            else:
+                ends, left, inner = [y, *compiled], None, []
             part = _stacked(inner) if dense else None
             if rows is None:
                 path.extend(ends[1:])

@@ -17,7 +17,7 @@ from numba import njit, types  # pyright: ignore[reportMissingImports]
 from numba.extending import intrinsic, overload  # pyright: ignore[reportMissingImports]
 
 
-__all__ = ["allocating_kernel", "coefficients", "kernel", "prefetch", "slopes", "sum_kernel"]
+__all__ = ["allocating_kernel", "coefficients", "kernel", "prefetch", "sigmoid", "slopes", "sum_kernel", "tanh"]
 
 # No allocation inside: else every slice of an array counts its references, and for short rows that is most of the time.
 _OPTIONS: Any = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}, "_nrt": False}
@@ -169,6 +169,19 @@ def _choose_slope_series(x, y):
     if x == types.float32:
         return lambda x, y: _series(x, y, _SLOPEF)
     return lambda x, y: _series(x, y, _SLOPE)
+
+
+@kernel
+def tanh(x):
+    """The hyperbolic tangent; of what is not a number, that."""
+    less = _exp(x + x)[1]
+    return x if x != x else less / (less + type(x)(2.0))
+
+
+@kernel
+def sigmoid(x):
+    """The logistic function; of what is not a number, that."""
+    return x if x != x else type(x)(1.0) / (type(x)(1.0) + _exp(-x)[0])
 
 
 @kernel

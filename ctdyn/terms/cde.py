@@ -104,7 +104,7 @@ class CDETerm(Term):
         else:
             matrix = self.field(time, y)
             _check(matrix, (*y.shape, dx.shape[-1]), y, "F, the matrix of the equation,")
-            dy = (matrix @ dx.unsqueeze(-1)).squeeze(-1)
+            dy = torch.linalg.vecdot(dx.unsqueeze(-2), matrix)
         _check(dy, tuple(y.shape), y, "F dX, as prod gives it,")
         return dy
 

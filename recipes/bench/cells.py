@@ -4,17 +4,19 @@ Our cells have the weights of the peer's (`load_ncps`), so that outputs can be c
 liquid networks the error of both against the solution of their equation (root mean square over that of the solution, by
 small steps in float64). Timespans are the same for all series, as the peer wants them.
 
-Expected (one CPU thread, milliseconds of CPU, on a machine at rest, --quick):
+Expected (one CPU thread, milliseconds of CPU, on a machine that does other work too; ratios vary by a tenth):
 
 |              | ours | ncps | ratio | our error | error of ncps |
 |--------------|------|------|-------|-----------|---------------|
-| CfC          | 9.1  | 26   | 2.9   |           |               |
-| CfC wired    | 7.1  | 52   | 7.3   |           |               |
-| LTC, span .1 | 8.3  | 171  | 21    | .0082     | .0168         |
-| LTC, span 1  | 13.8 | 183  | 13    | .0038     | .0039         |
-| LTC fused    | 18.5 | 173  | 9.3   | .0046     | .0046         |
+| CfC          | 8.9  | 40   | 4.5   |           |               |
+| CfC wired    | 7.9  | 82   | 10    |           |               |
+| LTC, span .1 | 13.5 | 279  | 21    | .0082     | .0168         |
+| LTC, span 1  | 22.5 | 290  | 13    | .0038     | .0039         |
+| LTC fused    | 30.3 | 272  | 9.0   | .0046     | .0046         |
 
-    python recipes/bench/cells.py --quick --seed 0
+Of the 8.9 a good half are the products of matrices themselves, at the rate of large ones.
+
+    python recipes/bench/cells.py --seed 0
 
 A peer that is not installed (`pip install ncps`) gives a row that says absent. The last line is one JSON object.
 """

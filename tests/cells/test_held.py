@@ -226,7 +226,7 @@ def test_any_latent_model_can_read_with_a_cell(name):
         (lambda cell: cell(torch.zeros(3, 5, 3)), "2 channels and at least one time; got .3, 5, 3."),
         (lambda cell: cell(torch.full((3, 5, 2), math.nan)), "NaN or infinite.*mask=~xs.isnan"),
         (lambda cell: cell(torch.zeros(3, 5, 2), timespans=torch.ones(3)), "timespans must be a number"),
-        (lambda cell: cell(torch.zeros(3, 5, 2), timespans=-1.0), "timespans must not be negative"),
+        (lambda cell: cell(torch.zeros(3, 5, 2), timespans=-1.0), "timespans must be finite and not negative"),
         (lambda cell: cell(torch.zeros(3, 5, 2), mask=torch.ones(3, 5)), "mask must be boolean"),
         (lambda cell: cell(torch.zeros(3, 5, 2), inputs=torch.zeros(3, 5, 1)), "input_size=0; got 1 inputs"),
         (lambda cell: CfCCell(2, AutoNCP(7, 2), hidden=(3,)), "hidden is for units that are not wired"),

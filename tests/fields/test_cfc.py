@@ -1,5 +1,7 @@
 """Closed-form networks: their equations, the loop by hand, and that they are no flows."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -54,6 +56,20 @@ def test_a_scan_is_its_steps_with_their_gradients(name):
     pairs = (torch.autograd.grad((ys * weights).sum(), leaves) for ys in (found, expected))
     for ours, plain in zip(*pairs, strict=True):
         torch.testing.assert_close(ours, plain, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("hidden", [(), (5,)])
+@pytest.mark.parametrize("shape", [(1, 700), (40, 33), (600, 2)])
+def test_gradients_of_many_rows_are_those_of_its_steps(hidden, shape):
+    torch.manual_seed(0)
+    step = CfCTransition(3, 2, hidden=hidden).double()
+    y, gaps, us = (torch.rand(*size, dtype=F64) for size in ((shape[0], 3), shape, (*shape, 2)))
+    leaves = [us.requires_grad_(), *step.parameters()]
+    pairs = [
+        torch.autograd.grad(run(y, gaps, us).square().sum(), leaves) for run in (step.scan, partial(one_by_one, step))
+    ]
+    for ours, plain in zip(*pairs, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
 
 
 def test_modes_are_their_equations():

@@ -44,6 +44,28 @@ def start():
     return torch.tensor([[0.5, -0.2], [0.1, 0.9]], dtype=F64, requires_grad=True)
 
 
+def test_upstream_loses_the_gradient_of_a_context_without_a_word():
+    from torchdiffeq import odeint_adjoint
+
+    class Driven(nn.Module):
+        def __init__(self, context):
+            super().__init__()
+            self.rate, self.context = nn.Parameter(torch.ones(2, dtype=F64)), context
+
+        def forward(self, t, y):
+            return -self.rate * y + self.context
+
+    context = torch.ones(2, 2, dtype=F64, requires_grad=True)
+    field, y0 = Driven(context), start()
+    loss = odeint_adjoint(field, y0, TS, method="rk4").square().sum()
+    assert torch.autograd.grad(loss, [context, field.rate], allow_unused=True)[0] is None
+    for adjoint, solver in WAYS:
+        wanted = [context, field.rate]
+        found = torch.autograd.grad(run(field, y0, adjoint, solver).square().sum(), wanted)
+        expected = torch.autograd.grad(run(field, y0, Direct(), solver).square().sum(), wanted)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @ways
 def test_everything_a_plain_function_holds_has_a_gradient(adjoint, solver):
     torch.manual_seed(0)

@@ -1,6 +1,7 @@
 """Integrals along a solution: right, differentiable, and unseen by the step control."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -103,6 +104,72 @@ def test_the_divergence_gives_the_change_of_volume():
     estimate = solve(field, y0, ts, controller=FINE, aux=Divergence(field, probes)).aux[-1, 0]
     # Signs whose products cancel over the probes make the estimate exact.
     torch.testing.assert_close(estimate, exact, atol=1e-6, rtol=0)
+
+
+class StoredProbe(MLPField):
+    """As published: the field draws its probe when it is first asked after `before_odeint`, and keeps it."""
+
+    _e = None
+
+    def before_odeint(self, probe):
+        self._e = probe
+
+    def forward(self, t, y, u=None):
+        state = y[..., :3]
+        with torch.enable_grad():
+            state = state if state.requires_grad else state.requires_grad_()
+            velocity = super().forward(t, state)
+            (row,) = torch.autograd.grad(velocity, state, self._e, create_graph=True)
+        return torch.cat([velocity, (row * self._e).sum(-1, keepdim=True)], -1)
+
+
+def test_two_solves_before_one_backward_pass_keep_their_own_probes():
+    from torchdiffeq import odeint_adjoint
+
+    torch.manual_seed(0)
+    field = MLPField(3, hidden=(8,)).double()
+    y0, ts = torch.randn(3, dtype=F64), torch.tensor([0.0, 1.0], dtype=F64)
+    pair = torch.tensor([[[1.0, 1, 1]], [[1, -1, 1]]], dtype=F64)
+
+    def ours(probe, adjoint):
+        aux = Divergence(field, probe)
+        return solve(field, y0, ts, solver=RK4(), controller=ConstantStep(0.05), aux=aux, adjoint=adjoint).aux[-1, 0]
+
+    def gradients(field, run):
+        """Of the two estimates one by one, and both at once after both solves."""
+        wanted = list(field.parameters())[:3]
+        singly = [torch.autograd.grad(run(probe), wanted) for probe in pair]
+        both = torch.autograd.grad(run(pair[0]) + run(pair[1]), wanted)
+        return [x + y for x, y in zip(*singly, strict=True)], list(both)
+
+    for adjoint in (Direct(), Checkpoint()):
+        apart, together = gradients(field, partial(ours, adjoint=adjoint))
+        torch.testing.assert_close(together, apart, rtol=1e-9, atol=1e-9)
+
+    stored = StoredProbe(3, hidden=(8,)).double()
+    stored.load_state_dict(field.state_dict())
+
+    def upstream(probe):
+        stored.before_odeint(probe[0])
+        ys = odeint_adjoint(stored, torch.cat([y0, y0.new_zeros(1)]), ts, method="rk4", options={"step_size": 0.05})
+        return ys[-1, 3]
+
+    for probe in pair:
+        torch.testing.assert_close(upstream(probe), ours(probe, Direct()), rtol=1e-6, atol=1e-6)
+    apart, together = gradients(stored, upstream)
+    assert max(float((x - y).abs().max()) for x, y in zip(apart, together, strict=True)) > 1e-2
+
+
+def test_random_signs_estimate_the_divergence_without_bias():
+    torch.manual_seed(0)
+    field = MLPField(3, hidden=(8,)).double()
+    y0, ts = torch.randn(3, dtype=F64), torch.tensor([0.0, 1.0], dtype=F64)
+    exact = solve(field, y0, ts, controller=FINE, aux=Divergence(field)).aux[-1, 0]
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=F64)] * 3)
+    singly = [solve(field, y0, ts, controller=FINE, aux=Divergence(field, one[None])).aux[-1, 0] for one in signs]
+    # All signs there are: the mean is the expectation.
+    torch.testing.assert_close(torch.stack(singly).mean(), exact, rtol=0, atol=1e-6)
+    assert float(torch.stack(singly).std().detach()) > 1e-2
 
 
 def test_the_kinetic_energy_of_a_rotation():

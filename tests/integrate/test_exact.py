@@ -84,6 +84,21 @@ def test_steps_tend_to_it(block_size, where):
     torch.testing.assert_close(exact(between), stepped(between), rtol=3e-6, atol=3e-6)
 
 
+def test_it_agrees_with_the_tightest_steps_where_published_flows_do_not():
+    ts, xs, y0 = problem()
+    linear = field()
+    exact = solve(linear, y0, ts, inputs=LinearPath(ts, xs)).ys
+    tight = {"solver": Dopri5(), "controller": PIDController(1e-10, 1e-12), "max_steps": 100_000}
+    torch.testing.assert_close(exact, solve(linear, y0, ts, inputs=LinearPath(ts, xs), **tight).ys, rtol=0, atol=1e-8)
+    # The flow of the published code is one Euler step per interval, y <- (1 + sum A dX) y + b dX.
+    y, flow = y0, [y0]
+    for dx in xs.diff(dim=1).unbind(1):
+        y = y + linear.prod(ts[:, 0], y, dx)
+        flow.append(y)
+    error = (torch.stack(flow, 1) - exact).norm() / exact.norm()
+    assert float(error.detach()) > 0.1
+
+
 def test_it_is_exact_along_every_path_of_straight_lines():
     ts, xs, y0 = problem()
     path = RectilinearPath(ts, xs[..., :2])

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from ctdyn.data import IrregularBatch
+from ctdyn.encoders import CDEEncoder, StartEncoder
 from ctdyn.fields import LogODEField, MLPCDEField
 from ctdyn.integrate import StepTo, solve
 from ctdyn.paths import (
@@ -80,6 +82,50 @@ def test_nothing_that_is_marked_causal_leaks():
             assert kind is RectilinearPath or not missing
     held = fill_forward(draw(0.4)[1])
     assert leak(Control(HermitePath, causal=True), ts, held) == 0.0
+
+
+def upstream(ts, xs, *, straight=False):
+    """A neural CDE on one series by torchcde, as its examples call it, at the times of the rows."""
+    import torchcde
+
+    torch.manual_seed(0)
+    field, rows = MLPCDEField(4, xs.shape[-1]).double(), ts[0]
+    if straight:
+        path = torchcde.LinearInterpolation(torchcde.linear_interpolation_coeffs(xs[:1], rows), rows)
+    else:
+        path = torchcde.CubicSpline(torchcde.hermite_cubic_coefficients_with_backward_differences(xs[:1], rows), rows)
+    y0 = torch.zeros(1, 4, dtype=F64)
+    options = {"rtol": 1e-8, "atol": 1e-10, "options": {"jump_t": rows[1:-1]}, "adjoint": False}
+    return torchcde.cdeint(X=path, func=lambda t, y: field(t.expand(len(y)), y), z0=y0, t=rows, **options)
+
+
+def test_upstream_interpolates_across_what_is_missing_and_says_nothing():
+    ts, xs = draw(0.4)
+    later = torch.arange(ts.shape[-1])[:, None] >= CUT
+    before, after = upstream(ts, xs), upstream(ts, torch.where(later, xs + 3.0, xs))
+    change = (after - before).detach()[:, :CUT].norm() / before.detach()[:, :CUT].norm()
+    # Ours is 0, or `causal=True` refuses it.
+    assert float(change) > 0.02
+
+
+def test_sampling_times_and_levels_matter_as_they_do_not_upstream():
+    """The time is a channel, and the first state knows the first values; an increment alone knows neither."""
+    ts, xs = draw(0.0)
+    other = ts[:, :1] + (ts - ts[:, :1]).pow(1.5)
+    torch.manual_seed(0)
+    encoder = StartEncoder(CDEEncoder(2, 4, MLPCDEField(4, 5), Control(HermitePath)), 4, 3, ()).double()
+
+    def ours(ts, xs):
+        batch = IrregularBatch(ts, xs, torch.ones_like(xs, dtype=torch.bool))
+        return encoder(batch).q0.mean
+
+    with torch.no_grad():
+        usual = ours(ts, xs)
+        assert float((ours(other, xs) - usual).abs().max()) > 1e-2
+        assert float((ours(ts, xs + 10.0) - usual).abs().max()) > 1e-2
+        plain = upstream(ts, xs, straight=True)
+        torch.testing.assert_close(upstream(other, xs, straight=True), plain, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(upstream(ts, xs + 10.0, straight=True), plain, rtol=1e-6, atol=1e-6)
 
 
 def test_whether_a_value_will_come_is_of_the_future_too():
