@@ -219,6 +219,6 @@ def _empty(like: Tensor, *shape: int) -> Tensor:
 
 @cache
 def _kernels() -> ModuleType:
-    from . import _perceptron_kernels
+    from . import _kernels as compiled
 
-    return _perceptron_kernels
+    return compiled
