@@ -25,6 +25,8 @@ __all__ = ["PerceptronLoop", "perceptron_steps"]
 
 #: The activations that the kernels know, by their numbers there.
 _KINDS: dict[type[nn.Module], int] = {nn.Identity: 0, nn.Tanh: 1, nn.ReLU: 2, nn.SiLU: 3}
+#: Multiplications of one evaluation times threads, beyond which the work is in products: threads then do better.
+_WORK = 1 << 24
 #: Rows whose gradients to the weights are summed at once; they should stay in a cache.
 _ROWS = 512
 
@@ -57,6 +59,8 @@ def perceptron_steps(term: Term, solver: Solver, grid: Tensor, y0: State) -> lis
     if sizes != (y0.shape[-1] + inputs, y0.shape[-1] * channels):
         return None
     rows, stages = y0.shape[:-1].numel(), drive.shape[:2].numel()
+    if rows * sum(weight.numel() for weight in found.weights) * torch.get_num_threads() > _WORK:
+        return None
     span = grid.diff(dim=0).to(y0.dtype).expand(-1, *y0.shape[:-1]).reshape(-1, rows)
     tensors = (span, y0.reshape(rows, -1), drive.reshape(stages, rows, drive.shape[-1]), *found.weights, *found.biases)
     if not is_compiled(*tensors):

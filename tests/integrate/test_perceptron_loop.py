@@ -132,6 +132,13 @@ def test_a_field_that_is_more_than_its_layers_is_stepped_as_it_is(taken):
         assert taken[-1] is False
 
 
+def test_large_products_are_left_to_the_threads_of_torch(taken):
+    field = MLPField(4, (64,))
+    for rows, small in ((8, True), (40_000, False)):
+        solve(field, torch.zeros(rows, 4), torch.tensor([0.0, 1.0]), solver=Euler(), controller=StepTo(1))
+        assert taken[-1] is small
+
+
 def test_what_is_not_a_number_stays_so_and_what_does_not_fit_is_refused():
     for kind in ("plain", "controlled"):
         for activation in (nn.Tanh, nn.ReLU, nn.SiLU):
