@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from ._tiled import TiledScan
+from ._recycling import empty_like
+from ._tiled import Room, TiledScan, cut
 
 
 __all__ = ["BlockedScan"]
 
-# Elements of a call below which its dispatch costs more than its work, and at which a plain loop over times does as
-# well as chunks; elements of a tile that stays in a cache, for loops and for chunks; times per chunk.
-_CALL, _LOOP = 1 << 15, 1 << 10
-_LOOP_TILE, _TILE = 1 << 16, 1 << 18
-_SPAN = 8
+# States per step from which a plain loop over the times does as well as chunks on a CPU; elements of a tile that stays
+# in a cache, for loops and for chunks; times per chunk, about: one that leaves few over is taken.
+_LOOP, _LONG = 1 << 8, 1 << 7
+_LOOP_TILE, _TILE = 1 << 17, 1 << 18
+_SPANS = range(24, 41)
 
 
 @dataclass(frozen=True)
 class BlockedScan(TiledScan):
     r"""Scans in plain torch on any device and in any dtype: the reference, and the default where nothing is compiled.
 
-    A tile of times is cut into chunks. All chunks advance together, one step per call, to find what each makes of a
-    zero state and by what it multiplies its first state; a scan over the chunks links them, and a second pass fills in
-    the states. Where rows and states are many, a plain loop over the times has full calls already and is used instead.
+    A tile of times is copied to where the states of a step lie together, and the recurrence runs through the copy in
+    place, all steps in one call. Where rows and states are few, the times are cut into chunks, which advance together
+    from a zero state while the factors of each are multiplied up; a scan over the chunks gives what each began with,
+    and one call adds what came of that. The product of the factors of a chunk, forty at most, must not overflow.
 
     Args:
         tile: times per tile, whose temporaries are all that a scan needs beside its result; None: what fits in a cache.
@@ -51,64 +55,78 @@ class BlockedScan(TiledScan):
 
     def _sizes(self, rows: int, length: int, states: int) -> tuple[int, int]:
         if rows * states >= _LOOP:
-            return rows, self.tile or max(_LOOP_TILE // (rows * states), 64)
+            return rows, self.tile or max(_LOOP_TILE // (rows * states), 16)
         span = min(max(_TILE // states, 64), length)
         return max(_TILE // (span * states), 1), self.tile or span
 
-    def _fill(self, a: Tensor, b: Tensor, h0: Tensor | None, out: Tensor, reverse: bool) -> None:
-        _scan(a, b, h0, out, reverse)
+    def _fill(self, a: Tensor, b: Tensor, h0: Tensor | None, out: Tensor, reverse: bool, room: Room) -> None:
+        rows, length, states = b.shape
+        if (b.is_cpu and rows * states >= _LOOP) or length < _LONG:
+            span = length
+        else:
+            span = min(_SPANS, key=lambda times: length % times)
+        # The steps that do not fill a chunk come last in the direction of the scan.
+        rest = length % span
+        bulk = slice(rest, None) if reverse else slice(length - rest)
+        self._fill_chunks(cut(a, bulk), b[:, bulk], h0, out[:, bulk], span, reverse, room)
+        if rest:
+            tail, before = (slice(rest), rest) if reverse else (slice(length - rest, None), length - rest - 1)
+            self._fill_chunks(cut(a, tail), b[:, tail], out[:, before], out[:, tail], rest, reverse, room)
+
+    def _fill_chunks(
+        self, a: Tensor, b: Tensor, h0: Tensor | None, out: Tensor, span: int, reverse: bool, room: Room
+    ) -> None:
+        """The same for chunks of `span` steps."""
+        # One set of copies serves all tiles, but not a tile and the scan over its chunks.
+        chunks = b.shape[1] // span
+        varying = a if a.shape[1] > 1 else a.expand(-1, span, -1)
+        products, factors = _gather(varying, span, reverse, room.setdefault(("a", chunks), {}))
+        h, states = _gather(b, span, reverse, room.setdefault(("b", chunks), {}))
+        if chunks == 1 and h0 is not None:
+            states[0].addcmul_(factors[0], h0)
+        _in_order(torch._foreach_addcmul_, Tensor.addcmul_, states[1:], factors[1:], states[:-1])  # pyright: ignore[reportPrivateImportUsage]
+        if chunks > 1:
+            _in_order(torch._foreach_mul_, Tensor.mul_, factors[1:], factors[:-1])  # pyright: ignore[reportPrivateImportUsage]
+            ends = states[-1].transpose(0, 1)
+            self._fill(factors[-1].transpose(0, 1), ends, h0, ends, reverse, room)
+            # What each chunk began with is missing in all of its states but the last, which the scan has mended.
+            inner = slice(1, None) if reverse else slice(-1)
+            first, later, sooner = (-1, slice(-1), slice(1, None)) if reverse else (0, slice(1, None), slice(-1))
+            h[inner, later].addcmul_(cut(products[inner], later), states[-1][sooner])
+            if h0 is not None:
+                h[inner, first].addcmul_(products[inner, first], h0)
+        _steps_first(out, span).copy_(h)
 
 
-def _scan(a: Tensor, b: Tensor, h0: Tensor | None, out: Tensor, reverse: bool) -> None:
-    """Fill `out`, which may be `b` itself."""
-    rows, length, states = b.shape
-    if rows * states >= _LOOP or length < 4 * _SPAN:
-        return _loop(a, b, h0, out, reverse)
-    # An odd span, because strides of a power of two meet in few sets of a cache; the one below, which such a length
-    # divides almost without a rest.
-    span = (max(length * rows * states // _CALL, _SPAN) - 1) | 1
-    chunks = length // span
-    # The steps that do not fill a chunk come last in the direction of the scan.
-    rest = length - chunks * span
-    bulk = slice(rest, None) if reverse else slice(None, length - rest)
-    shape = (chunks, span)
-    varies = a.shape[1] > 1
-    chunked = a[:, bulk].unflatten(1, shape) if varies else a[:, None]
-    _chunks(chunked, b[:, bulk].unflatten(1, shape), h0, out[:, bulk].unflatten(1, shape), reverse)
-    if rest:
-        tail, before = (slice(None, rest), rest) if reverse else (slice(length - rest, None), length - rest - 1)
-        _loop(a[:, tail] if varies else a, b[:, tail], out[:, before], out[:, tail], reverse)
-    return None
+def _steps_first(x: Tensor, span: int) -> Tensor:
+    """The view `(step, chunk, row, state)`."""
+    return x.unflatten(1, (-1, span)).permute(2, 1, 0, 3)
 
 
-def _chunks(a: Tensor, b: Tensor, h0: Tensor | None, out: Tensor, reverse: bool) -> None:
-    """The two passes over `(row, chunk, step, state)`."""
-    factors, inputs, results = _steps(a, b.shape[2], 2, reverse), _steps(b, 0, 2, reverse), _steps(out, 0, 2, reverse)
-    ends, product = torch.addcmul(inputs[1], factors[1], inputs[0]), factors[0] * factors[1]
-    for factor, x in zip(factors[2:], inputs[2:], strict=True):
-        torch.addcmul(x, factor, ends, out=ends)
-        product *= factor
-    entries = torch.empty_like(ends)
-    _scan(product, ends, h0, ends, reverse)
-    shifted, kept = (entries[:, :-1], ends[:, 1:]) if reverse else (entries[:, 1:], ends[:, :-1])
-    shifted.copy_(kept)
-    edge = entries[:, -1 if reverse else 0]
-    edge.zero_() if h0 is None else edge.copy_(h0)
-    before = entries
-    for factor, x, result in zip(factors, inputs, results, strict=True):
-        before = torch.addcmul(x, factor, before, out=result)
+def _gather(x: Tensor, span: int, reverse: bool, room: Room) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """A copy in which the states of a step lie together, and its steps in the order of the scan."""
+    x = _steps_first(x, span)
+    if x.shape not in room:
+        copy = empty_like(x)
+        steps = copy.unbind(0)
+        room[x.shape] = copy, steps[::-1] if reverse else steps
+    room[x.shape][0].copy_(x)
+    return room[x.shape]  # type: ignore[no-any-return]
 
 
-def _loop(a: Tensor, b: Tensor, h0: Tensor | None, out: Tensor, reverse: bool) -> None:
-    factors, inputs, results = _steps(a, b.shape[1], 1, reverse), _steps(b, 0, 1, reverse), _steps(out, 0, 1, reverse)
-    before = results[0].copy_(inputs[0]) if h0 is None else torch.addcmul(inputs[0], factors[0], h0, out=results[0])
-    for factor, x, result in zip(factors[1:], inputs[1:], results[1:], strict=True):
-        before = torch.addcmul(x, factor, before, out=result)
+def _in_order(together: Callable[..., object], each: Callable[..., object], *lists: Sequence[Tensor]) -> None:
+    """An operation on one item of the lists after the other, where the next may need what the last has written."""
+    if lists[0] and lists[0][0].is_cpu and _lists_run_in_order():
+        together(*lists)
+    else:
+        for items in zip(*lists, strict=True):
+            each(*items)
 
 
-def _steps(x: Tensor, times: int, dim: int, reverse: bool) -> list[Tensor]:
-    """The slices along `dim` in the order of the scan; one that serves for all is repeated."""
-    steps = list(x.unbind(dim))
-    if len(steps) == 1 and times > 1:
-        return steps * times
-    return steps[::-1] if reverse else steps
+@cache
+def _lists_run_in_order() -> bool:
+    """Whether operations on lists take one item after the other on a CPU: they do, but nothing promises it."""
+    x = torch.full((64, 64), 2.0, dtype=torch.float64)
+    steps = x.unbind(0)
+    torch._foreach_mul_(steps[1:], steps[:-1])  # pyright: ignore[reportPrivateImportUsage]
+    return bool((x[:, 0] == 2.0 ** torch.arange(1, 65, dtype=torch.float64)).all())

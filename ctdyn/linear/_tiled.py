@@ -14,7 +14,10 @@ from ._coefficients import StepValues, step_values
 from ._recycling import empty_like
 
 
-__all__ = ["TiledScan"]
+__all__ = ["Room", "TiledScan", "cut"]
+
+#: What a backend keeps from one tile of a call to the next: whatever it wants, by names of its own.
+Room = dict[Any, Any]
 
 
 class TiledScan(ScanBackend):
@@ -27,7 +30,7 @@ class TiledScan(ScanBackend):
     """
 
     @abstractmethod
-    def _fill(self, a: Tensor, b: Tensor, h0: Tensor | None, out: Tensor, reverse: bool) -> None:
+    def _fill(self, a: Tensor, b: Tensor, h0: Tensor | None, out: Tensor, reverse: bool, room: Room) -> None:
         """Fill `out`, which may be `b` itself, with the states of a tile; any strides."""
 
     @abstractmethod
@@ -35,18 +38,18 @@ class TiledScan(ScanBackend):
         """Rows and times of a tile."""
 
     def recurrence(self, a: Tensor, b: Tensor, h0: Tensor | None, *, reverse: bool) -> Tensor:
-        out = empty_like(b)
+        out, room = empty_like(b), Room()
         for rows, tiles in self._tiles(b, reverse):
             factors, inputs, states, before = _row(a, rows), b[rows], out[rows], _row(h0, rows)
             for tile in tiles:
-                self._fill(_cut(factors, tile), inputs[:, tile], before, states[:, tile], reverse)
+                self._fill(cut(factors, tile), inputs[:, tile], before, states[:, tile], reverse, room)
                 before = states[:, tile][:, 0 if reverse else -1]
         return out
 
     def recurrence_gradients(
         self, a: Tensor, h: Tensor, h0: Tensor | None, g: Tensor, *, reverse: bool, needs_a: bool
     ) -> tuple[Tensor | None, Tensor, Tensor]:
-        to_b = empty_like(g)
+        to_b, room = empty_like(g), Room()
         to_h0 = torch.zeros_like(g[:, 0], memory_format=torch.contiguous_format)
         whole = a.shape == h.shape
         to_a = None if not needs_a else empty_like(a) if whole else torch.zeros_like(a)
@@ -54,18 +57,18 @@ class TiledScan(ScanBackend):
             factors, cotangents, states, carry = _row(a, rows), g[rows], to_b[rows], to_h0[rows]
             for tile in tiles:
                 part = states[:, tile]
-                carry.copy_(self._fill_back(_cut(factors, tile), cotangents[:, tile], carry, part, reverse))
+                carry.copy_(self._fill_back(cut(factors, tile), cotangents[:, tile], carry, part, reverse, room))
                 if to_a is not None:
                     change = to_a[rows, tile] if whole else torch.empty_like(part)
                     for here, before in _before(h[rows], _row(h0, rows), tile, reverse):
                         torch.conj_physical(before.expand_as(change[:, here]), out=change[:, here])
                     change *= part
                     if not whole:
-                        _add_reduced(_cut(_row(to_a, rows), tile), change)
+                        _add_reduced(cut(_row(to_a, rows), tile), change)
         return to_a, to_b, to_h0
 
     def zoh(self, steps: Steps, v: Tensor, h0: Tensor | None) -> Tensor:
-        out = empty_like(v)
+        out, room = empty_like(v), Room()
         for rows, tiles in self._tiles(v, steps.reverse):
             before = _row(h0, rows)
             for tile in tiles:
@@ -74,7 +77,7 @@ class TiledScan(ScanBackend):
                 x = v[rows, tile]
                 if values.gain is not None:
                     x = torch.mul(values.gain, x, out=states)
-                self._fill(kept, x, before, states, steps.reverse)
+                self._fill(kept, x, before, states, steps.reverse, room)
                 before = states[:, 0 if steps.reverse else -1]
         return out
 
@@ -82,6 +85,7 @@ class TiledScan(ScanBackend):
         self, steps: Steps, v: Tensor, h: Tensor, h0: Tensor | None, g: Tensor, *, needs: tuple[bool, bool, bool]
     ) -> ZohGradients:
         needs_lam, needs_dt, needs_v = needs
+        room = Room()
         to_lam = torch.zeros_like(steps.lam) if needs_lam else None
         to_dt = torch.zeros_like(steps.dt, memory_format=torch.contiguous_format) if needs_dt else None
         to_v = empty_like(v) if needs_v else None
@@ -92,16 +96,16 @@ class TiledScan(ScanBackend):
                 kept, (full, gain, slope) = _coefficients(steps, rows, tile, slope=needs_lam)
                 x = v[rows, tile]
                 states = torch.empty_like(x, memory_format=torch.contiguous_format)
-                carry.copy_(self._fill_back(kept, g[rows, tile], carry, states, steps.reverse))
+                carry.copy_(self._fill_back(kept, g[rows, tile], carry, states, steps.reverse, room))
                 if to_v is not None:
                     part = to_v[rows, tile]
                     part.copy_(states) if gain is None else torch.mul(states, torch.conj_physical(gain), out=part)
                 if to_lam is None and to_dt is None:
                     continue
-                lam, dt = _row(steps.lam, rows)[:, None], _cut(_row(steps.dt, rows)[..., None], tile)
+                lam, dt = _row(steps.lam, rows)[:, None], cut(_row(steps.dt, rows)[..., None], tile)
                 flow = torch.empty_like(states)
                 for here, before in _before(h[rows], _row(h0, rows), tile, steps.reverse):
-                    torch.mul(_cut(kept, here), before, out=flow[:, here])
+                    torch.mul(cut(kept, here), before, out=flow[:, here])
                 states.conj_physical_()
                 if to_lam is not None:
                     change = flow * dt
@@ -113,7 +117,7 @@ class TiledScan(ScanBackend):
                     if gain is not None:
                         flow.addcmul_(full, x)
                     _add_reduced(
-                        _cut(_row(to_dt, rows)[..., None], tile), _real(flow.mul_(states).sum(-1, keepdim=True))
+                        cut(_row(to_dt, rows)[..., None], tile), _real(flow.mul_(states).sum(-1, keepdim=True))
                     )
         return to_lam, to_dt, to_v, to_h0
 
@@ -125,20 +129,20 @@ class TiledScan(ScanBackend):
         for start in range(0, rows, group):
             yield slice(start, min(start + group, rows)), tiles[::-1] if reverse else tiles
 
-    def _fill_back(self, a: Tensor, g: Tensor, carry: Tensor, out: Tensor, reverse: bool) -> Tensor:
+    def _fill_back(self, a: Tensor, g: Tensor, carry: Tensor, out: Tensor, reverse: bool, room: Room) -> Tensor:
         """The cotangents of the states of a tile; `carry` and the result: what the tile behind it hands on."""
         at, end = (0, -1) if reverse else (-1, 0)
-        a = torch.conj_physical(a, out=empty_like(a)) if a.is_complex() else a
+        a = a.conj()
         first = torch.add(g[:, at], carry, out=out[:, at])
         if g.shape[1] > 1:
             ahead, here = (slice(None, -1), slice(1, None)) if reverse else (slice(1, None), slice(None, -1))
-            self._fill(_cut(a, ahead), g[:, here], first, out[:, here], not reverse)
+            self._fill(cut(a, ahead), g[:, here], first, out[:, here], not reverse, room)
         return out[:, end] * a[:, end]
 
 
 def _coefficients(steps: Steps, rows: slice, tile: slice, *, slope: bool) -> tuple[Tensor, StepValues]:
     """The decay with resets, and all coefficients without."""
-    lam, dt = _row(steps.lam, rows)[:, None], _cut(_row(steps.dt, rows)[..., None], tile)
+    lam, dt = _row(steps.lam, rows)[:, None], cut(_row(steps.dt, rows)[..., None], tile)
     values = step_values(lam, dt, impulse=steps.impulse, slope=slope)
     if steps.reset is None:
         return values.kept, values
@@ -153,7 +157,13 @@ def _row(x: Tensor | None, rows: slice) -> Any:
     return x if x is None or x.shape[0] == 1 else x[rows]
 
 
-def _cut(x: Tensor, tile: slice) -> Tensor:
+def cut(x: Tensor, tile: slice) -> Tensor:
+    """A part of the second axis; all of it where one entry serves for all.
+
+    Example:
+        >>> cut(torch.ones(2, 1, 3), slice(4, 8)).shape
+        torch.Size([2, 1, 3])
+    """
     return x if x.shape[1] == 1 else x[:, tile]
 
 

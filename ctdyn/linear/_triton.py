@@ -10,7 +10,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ._tiled import TiledScan
+from ._tiled import Room, TiledScan
 
 
 __all__ = ["TritonScan", "triton_is_installed"]
@@ -73,9 +73,9 @@ class TritonScan(TiledScan):
     def _sizes(self, rows: int, length: int, states: int) -> tuple[int, int]:
         return rows, max(_TILE // (rows * states), 1024)
 
-    def _fill(self, a: Tensor, b: Tensor, h0: Tensor | None, out: Tensor, reverse: bool) -> None:
+    def _fill(self, a: Tensor, b: Tensor, h0: Tensor | None, out: Tensor, reverse: bool, room: Room) -> None:
         rows, length, states = b.shape
-        a = a.expand(rows, length, states)
+        a = a.resolve_conj().expand(rows, length, states)
         programs = rows * -(-states // _BLOCK)
         chunks = max(min(_PROGRAMS // programs, length // _SPAN), 1)
         span = -(-length // chunks)
@@ -85,7 +85,7 @@ class TritonScan(TiledScan):
             ends, products = torch.empty_like(entries), torch.empty_like(entries)
             _launch(a, b, entries, ends, products, span, reverse, fill=False)
             # The states at the ends of the chunks, in the order of the scan.
-            self._fill(products, ends, h0, ends, reverse=False)
+            self._fill(products, ends, h0, ends, False, room)
             entries[:, 1:] = ends[:, :-1]
         if h0 is not None:
             entries[:, 0] = h0

@@ -89,7 +89,11 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if request.param.startswith("blocked"):
         # Chunks and groups of rows at sizes that a test can afford.
         monkeypatch.setattr(_blocked, "_LOOP", 1 << 7)
-        monkeypatch.setattr(_blocked, "_CALL", 1 << 6)
+        monkeypatch.setattr(_blocked, "_LONG", 12)
+        monkeypatch.setattr(_blocked, "_SPANS", range(3, 6))
+        if "tiles" in request.param:
+            # As on a device where operations on lists promise no order.
+            monkeypatch.setattr(_blocked, "_lists_run_in_order", lambda: False)
         yield BlockedScan(16 if "tiles" in request.param else None)
         return
     if request.param == "triton":
