@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ._matrix_scan import matrix_recurrence
+from ._rows import pull_rows
 from .recurrence import linear_recurrence
 
 
@@ -200,7 +201,8 @@ def _linearise(step: Callable[[Tensor, Tensor], Tensor], h: Tensor, xs: Tensor) 
             return value.detach(), value.new_zeros(*h.shape, size)
         rows = torch.eye(size, dtype=value.dtype, device=value.device)
         rows = rows.reshape(size, *[1] * (h.dim() - 1), size).expand(size, *h.shape)
-        (slope,) = torch.autograd.grad(value, at, rows, is_grads_batched=True, materialize_grads=True)
+        (slope,) = pull_rows(value, (at,), rows)
+    slope = rows.new_zeros(rows.shape) if slope is None else slope
     return value.detach(), torch.movedim(slope, 0, -2).detach()
 
 

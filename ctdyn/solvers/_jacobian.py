@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._types import State, Time
+from ..linear._rows import pull_rows
 from ..terms import Term
 
 
@@ -63,22 +64,11 @@ def _differentiate(term: Term, t: Time, y: State, timed: bool, graph: bool) -> L
         return Linearisation(velocity, flat.new_zeros(*flat.shape, size), None)
     rows = torch.eye(size, dtype=flat.dtype, device=flat.device)
     rows = rows.reshape(size, *[1] * (flat.dim() - 1), size).expand(size, *flat.shape)
-    by_state, *others = _pull(flat, (state, time) if timed else (state,), rows, graph)
+    by_state, *others = pull_rows(flat, (state, time) if timed else (state,), rows, graph=graph)
     by_state = flat.new_zeros(*flat.shape, size) if by_state is None else torch.movedim(by_state, 0, -2)
     if not others or others[0] is None:
         return Linearisation(velocity, by_state, None)
     return Linearisation(velocity, by_state, like(torch.movedim(others[0], 0, -1).to(flat.dtype), y))
-
-
-def _pull(velocity: Tensor, sources: tuple[Tensor, ...], rows: Tensor, graph: bool) -> list[Tensor | None]:
-    """The derivative of each entry by each source, entries first; None where there is none."""
-    try:
-        found = torch.autograd.grad(velocity, sources, rows, True, graph, allow_unused=True, is_grads_batched=True)
-        return list(found)
-    except RuntimeError:
-        # Not everything that can be differentiated can be so for all rows at once.
-        each = [torch.autograd.grad(velocity, sources, row, True, graph, allow_unused=True) for row in rows]
-    return [None if entries[0] is None else torch.stack(entries) for entries in zip(*each, strict=True)]
 
 
 class _Here(torch.autograd.Function):

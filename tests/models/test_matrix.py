@@ -199,12 +199,6 @@ def _pairs():
     return [(name, process) for name, process, part in made if natural(part, PROCESSES[process])]
 
 
-#: What is refused without a reason, or wrong.
-_KNOWN = {
-    ("LTCField", "ParallelInTime"): "its compiled derivative takes no batch of gradients, and does not say so",
-}
-
-
 def _method(adjoint, process):
     """What a gradient mode needs of a method."""
     if adjoint is integrate.Reversible:
@@ -214,9 +208,7 @@ def _method(adjoint, process):
 
 @pytest.mark.parametrize("adjoint", ADJOINTS)
 @pytest.mark.parametrize(("field", "process"), _pairs())
-def test_gradient_modes(request, field, process, adjoint):
-    if (field, adjoint) in _KNOWN and process != "MatchedSDEProcess":
-        request.applymarker(pytest.mark.xfail(reason=_KNOWN[field, adjoint], strict=True))
+def test_gradient_modes(field, process, adjoint):
     kind = PROCESSES[process]
     if "adjoint" not in inspect.signature(kind.__init__).parameters:
         assert issubclass(kind, MatchedSDEProcess), f"{process} solves an equation and has no gradient mode"
