@@ -47,6 +47,7 @@ from ctdyn.linear import BlockedScan, CompiledScan, ScanBackend, linear_recurren
 
 
 SIZES = [(16, 4096, 64), (1, 4096, 64), (16, 1024, 256), (16, 4096, 16)]
+HELD = (16, 1024, 64)
 Run = Callable[[], object]
 
 
@@ -258,7 +259,7 @@ def indexing(length: int, clock: Clock) -> tuple[list[Row], dict[str, float]]:
 
 def held(clock: Clock) -> tuple[list[Row], dict[str, float]]:
     """The fused scan at irregular times."""
-    rows, length, states = 16, 1024, 64
+    (rows, length, states), problem = HELD, "held {} x {} x {}".format(*HELD)
     lam = torch.complex(-torch.rand(states), 3.0 * torch.rand(states)).requires_grad_()
     dt, v = torch.rand(rows, length).requires_grad_(), torch.randn(rows, length, states, dtype=torch.complex64)
     v.requires_grad_()
@@ -266,7 +267,7 @@ def held(clock: Clock) -> tuple[list[Row], dict[str, float]]:
     table, figures, count = [], {}, v.numel()
     for name, backend in backends().items():
         if backend is None:
-            table.append(Row("held 16 x 1024 x 64", name, note="absent"))
+            table.append(Row(problem, name, note="absent"))
             continue
 
         def forward(backend: ScanBackend = backend) -> Tensor:
@@ -277,7 +278,7 @@ def held(clock: Clock) -> tuple[list[Row], dict[str, float]]:
             return torch.autograd.grad(zoh_scan(lam, dt, v, backend=backend), (lam, dt, v), g)
 
         times = clock.race({"forward": forward, "both": both})
-        table.append(Row("held 16 x 1024 x 64", name, median(times["forward"]), median(times["both"])))
+        table.append(Row(problem, name, median(times["forward"]), median(times["both"])))
         figures[f"{name}, ns per state, forward"] = median(times["forward"]) * 1e6 / count
         figures[f"{name}, ns per state"] = median(times["both"]) * 1e6 / count
     return table, figures
