@@ -130,7 +130,12 @@ class Chain(NamedTuple):
                 )
             # One sum is cheaper than a look at every entry, and not finite if any of them is not.
             if not bool(torch.isfinite(x.detach().sum())) and not bool(torch.isfinite(x.detach()).all()):
-                raise ValueError(f"{name} holds NaN or infinite entries; where nothing was observed, y and H are zero.")
+                cure = (
+                    "where nothing was observed, y and H are zero"
+                    if name in ("H", "y", "nats")
+                    else "dynamics that are not stable overflow over a long gap; or a parameter has run off"
+                )
+                raise ValueError(f"{name} holds NaN or infinite entries; {cure}.")
         for name, x in (("Q", self.Q), ("P0", self.P0)):
             variances = x.detach().diagonal(dim1=-2, dim2=-1)
             if variances.numel() and bool(variances.amin() < -_TOLERANCE * variances.abs().amax()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -215,7 +216,7 @@ class LinearDynamics(nn.Module, ExactlySolved, ABC):
         """
         return t1.to(torch.float64) - t0.to(torch.float64)
 
-    def discretize(self, dt: Tensor, *, hold: Hold | None = None, noise: bool = False) -> Discretization:
+    def discretize(self, dt: Tensor | float, *, hold: Hold | None = None, noise: bool = False) -> Discretization:
         r"""The dynamics over given steps, exactly and for every length of step.
 
         Args:
@@ -236,6 +237,8 @@ class LinearDynamics(nn.Module, ExactlySolved, ABC):
             tensor([0.0000e+00, 1.0000e-08, 1.0000e+00], grad_fn=<ViewBackward0>)
         """
         hold = HeldBefore() if hold is None else hold
+        if not isinstance(dt, Tensor):
+            dt = torch.as_tensor(dt, dtype=self.dtype.to_real(), device=self.A.device)
         _check_steps(dt)
         dt = dt.to(torch.promote_types(dt.dtype, self.dtype.to_real()))
         steps = dt if dt.dim() else dt[None]
@@ -327,6 +330,9 @@ class LinearDynamics(nn.Module, ExactlySolved, ABC):
         self._check_inputs("us", us, ts.shape)
         if y0 is not None:
             self._check_state("y0", y0)
+        shapes = {"ts": dt.shape[:-1], "the parameters": self.batch_shape}
+        shapes |= {"us": () if us is None else us.shape[:-2], "y0": () if y0 is None else y0.shape[:-1]}
+        _check_batch(shapes)
         dtype = self._wide([us, y0])
         dt = dt.to(dtype.to_real())
         _check_steps(dt)
@@ -358,6 +364,14 @@ class LinearDynamics(nn.Module, ExactlySolved, ABC):
         hold = HeldBefore() if hold is None else hold
         self._check_state("ys", ys)
         self._check_inputs("us", us, ts.shape)
+        if ys.dim() < 2 or ys.shape[-2] != ts.shape[-1]:
+            raise ValueError(
+                f"ys must be (*batch, time, state) with a state for each of the {ts.shape[-1]} times; "
+                f"got {tuple(ys.shape)}."
+            )
+        _check_batch(
+            {"ts": ts.shape[:-1], "at": at.shape[:-1], "ys": ys.shape[:-2], "the parameters": self.batch_shape}
+        )
         _require(bool((at >= ts[..., :1]).all()), "read cannot look before the first time; every query must follow it.")
         ts, at = ts.to(torch.float64), at.to(torch.float64)
         batch = torch.broadcast_shapes(ts.shape[:-1], at.shape[:-1], ys.shape[:-2])
@@ -461,6 +475,14 @@ def _drive(B: Tensor | None, u: Tensor) -> Tensor:
 
 def _take(x: Tensor, place: Tensor) -> Tensor:
     return x.gather(-2, place[..., None].expand(*place.shape, x.shape[-1]))
+
+
+def _check_batch(shapes: Mapping[str, Sequence[int]]) -> None:
+    try:
+        torch.broadcast_shapes(*shapes.values())
+    except RuntimeError as error:
+        listed = ", ".join(f"{name}: {tuple(shape)}" for name, shape in shapes.items())
+        raise ValueError(f"the batch axes must broadcast; got {listed}.") from error
 
 
 def _require(condition: bool, message: str) -> None:

@@ -134,7 +134,10 @@ class LinearGaussian(nn.Module):
             keep(self, "log_noise", variance.log())
         self.offset = None
         if offset is not None:
-            keep(self, "offset", as_tensor("offset", offset))
+            offset = as_tensor("offset", offset)
+            if offset.dim() < 1 or offset.shape[-1] not in (1, channels):
+                raise ValueError(f"offset must be (*parameter_batch, channel={channels}); got {tuple(offset.shape)}.")
+            keep(self, "offset", offset)
 
     @property
     def R(self) -> Tensor:  # noqa: N802
@@ -319,6 +322,7 @@ class LinearGaussian(nn.Module):
         """
         nothing = ts.new_zeros(*ts.shape, self.H.shape[-2])
         batch = IrregularBatch(ts, nothing, torch.zeros_like(nothing, dtype=torch.bool), inputs=inputs)
+        self.check(batch)
         return self._draw(self.chain(batch), num_samples, generator).to(ts.dtype)
 
     def sample_posterior(
@@ -474,6 +478,10 @@ class LinearGaussian(nn.Module):
                 f"the batch has {batch.inputs.shape[-1]} inputs, (*batch, time, input), and the dynamics take "
                 f"{self.dynamics.input_size}."
             )
+        if batch.noise is not None:
+            error = torch.where(batch.mask, batch.noise.detach(), 0.0)
+            if not bool(((error >= 0.0) & torch.isfinite(error)).all()):
+                raise ValueError("the noise of an observation is negative or not finite; a standard error is neither.")
         if not batch.times.shape[-1]:
             raise ValueError("the batch has no times, (*batch, time); a model needs at least one row, observed or not.")
         check_resolution(batch.times)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -445,6 +446,21 @@ def test_reference_with_channels_partly_missing(reference_root):
                 observe(1.7e9 + torch.tensor([0.0, 200.0, 400.0]), torch.zeros(3, 1))
             ),
             "collapse",
+        ),
+        (lambda: LinearGaussian(Matern(1.5), R=1.0).sample(1.7e9 + torch.tensor([0.0, 200.0, 400.0])), "collapse"),
+        (lambda: LinearGaussian(Matern(1.5), R=1.0).sample(f64(0.0), inputs=torch.zeros(1, 5)), "5 inputs"),
+        (lambda: LinearGaussian(Matern(1.5), R=1.0, offset=torch.zeros(3)), "offset must be .*channel=1"),
+        (
+            lambda: LinearGaussian(Matern(1.5), R=1.0).log_prob(
+                replace(observe(f64(0.0), torch.zeros(1, 1)), noise=-torch.ones(1, 1))
+            ),
+            "noise of an observation is negative",
+        ),
+        (
+            lambda: LinearGaussian(
+                Dense(torch.eye(1)), H=torch.eye(1), R=1.0, initial=Gaussian(torch.zeros(1), torch.eye(1))
+            ).log_prob(observe(f64(0.0, 1e4), torch.zeros(2, 1))),
+            "overflow over a long gap",
         ),
         (lambda: Gaussian(torch.zeros(2), torch.eye(3)), "needs a mean"),
     ],
