@@ -20,6 +20,8 @@ __all__ = ["BlockedScan"]
 _LOOP, _LONG = 1 << 8, 1 << 7
 _LOOP_TILE, _TILE = 1 << 17, 1 << 18
 _SPANS = range(24, 41)
+# Bytes of a run of states that is long enough to be copied as it is.
+_RUN = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,13 @@ def _gather(x: Tensor, span: int, reverse: bool, room: Room) -> tuple[Tensor, tu
     """A copy in which the states of a step lie together, and its steps in the order of the scan."""
     x = _steps_first(x, span)
     if x.shape not in room:
-        copy = empty_like(x)
+        length, chunks, rows, states = x.shape
+        if chunks == 1 and states * x.element_size() >= _RUN:
+            # Long runs are copied best in the order that they have. One step too many keeps those of several rows from
+            # meeting in the same few sets of a cache.
+            copy = empty_like(x, (rows, length + 1, 1, states))[:, :length].permute(1, 2, 0, 3)
+        else:
+            copy = empty_like(x)
         steps = copy.unbind(0)
         room[x.shape] = copy, steps[::-1] if reverse else steps
     room[x.shape][0].copy_(x)

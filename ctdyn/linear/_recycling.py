@@ -6,8 +6,10 @@ them back when it is freed. What a scan returns is therefore cut from buffers th
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,23 +25,24 @@ _KEPT = 1 << 28
 _idle: OrderedDict[int, np.ndarray] = OrderedDict()
 
 
-def empty_like(x: Tensor) -> Tensor:
-    """A contiguous tensor of the shape, dtype and device of `x`, its entries undefined.
+def empty_like(x: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+    """A contiguous tensor of the dtype and device of `x`, and of its shape or another; its entries are undefined.
 
     Example:
         >>> empty_like(torch.ones(2, 3).T).stride()
         (2, 1)
     """
-    size = x.numel() * x.element_size()
+    shape = x.shape if shape is None else shape
+    size = math.prod(shape) * x.element_size()
     if x.device.type != "cpu" or size < _SMALLEST:
-        return torch.empty_like(x, memory_format=torch.contiguous_format)
+        return torch.empty(shape, dtype=x.dtype, device=x.device)
     # A dozen sizes per factor of two, so that buffers fit again.
     unit = max(1 << (size.bit_length() - 4), 1)
     room = -(-size // unit) * unit
     buffer = _take(room)
     handle = buffer[:size]
     weakref.finalize(handle, _give, buffer).atexit = False
-    return torch.from_numpy(handle).view(x.dtype).view(x.shape)
+    return torch.from_numpy(handle).view(x.dtype).view(shape)
 
 
 def _take(room: int) -> np.ndarray:

@@ -91,6 +91,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(_blocked, "_LOOP", 1 << 7)
         monkeypatch.setattr(_blocked, "_LONG", 12)
         monkeypatch.setattr(_blocked, "_SPANS", range(3, 6))
+        monkeypatch.setattr(_blocked, "_RUN", 1 << 6)
         if "tiles" in request.param:
             # As on a device where operations on lists promise no order.
             monkeypatch.setattr(_blocked, "_lists_run_in_order", lambda: False)
