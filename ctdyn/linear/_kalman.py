@@ -56,8 +56,12 @@ def kalman_filter(steps: Steps, chunks: int | None = None) -> Filtered:
     """Filter all series: distributions of the state at every time, given the observations up to then."""
     if chunks is None:
         chunks = COMPILED if can_compile(steps.F) else chunk_count(steps.F)
+    elif chunks < 1:
+        raise ValueError(
+            f"chunks must be at least 1, the number of pieces that are filtered side by side; got {chunks}."
+        )
     else:
-        chunks = min(max(chunks, 1), len(steps.F))
+        chunks = min(chunks, len(steps.F))
     return Filtered(*_Filter.apply(chunks, *steps))  # type: ignore[misc]
 
 

@@ -136,6 +136,12 @@ class Chain(NamedTuple):
                     else "dynamics that are not stable overflow over a long gap; or a parameter has run off"
                 )
                 raise ValueError(f"{name} holds NaN or infinite entries; {cure}.")
+        lengths = {
+            name: getattr(self, name).shape[-1 - len(trailing[name])] for name in ("F", "b", "Q", "H", "y", "nats")
+        }
+        if len(set(lengths.values())) > 1:
+            listed = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+            raise ValueError(f"the parts of a chain must have as many times, (*batch, time, ...); got {listed}.")
         for name, x in (("Q", self.Q), ("P0", self.P0)):
             variances = x.detach().diagonal(dim1=-2, dim2=-1)
             if variances.numel() and bool(variances.amin() < -_TOLERANCE * variances.abs().amax()):

@@ -121,7 +121,11 @@ def nonlinear_recurrence(
         raise ValueError(
             f"h0 must be (*batch, state) and xs (*batch, time, input); got {tuple(h0.shape)} and {tuple(xs.shape)}."
         )
-    batch = torch.broadcast_shapes(h0.shape[:-1], xs.shape[:-2])
+    try:
+        batch = torch.broadcast_shapes(h0.shape[:-1], xs.shape[:-2])
+    except RuntimeError as error:
+        shapes = f"{tuple(h0.shape)} and {tuple(xs.shape)}"
+        raise ValueError(f"the batch axes of h0 and xs, (*batch, ...), must broadcast; got {shapes}.") from error
     shape = (*batch, xs.shape[-2], h0.shape[-1])
     h0 = h0.expand(*batch, h0.shape[-1])
     if guess is not None and guess.shape != shape:

@@ -50,6 +50,7 @@ def test_transitions_from_elsewhere():
         ({"y": torch.full((5, 1), torch.nan, dtype=F64)}, "y holds NaN"),
         ({"F": torch.zeros(5, 3, 3, dtype=F64)}, r"F must be float64 and end in axes \(2, 2\)"),
         ({"b": torch.zeros(5, 2)}, "b must be float64"),
+        ({"y": torch.ones(6, 1, dtype=F64)}, "as many times, .*y: 6"),
     ],
 )
 def test_a_chain_names_what_is_wrong_with_it(change, match):

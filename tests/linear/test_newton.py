@@ -100,6 +100,8 @@ def test_bad_input_is_named():
         nonlinear_recurrence(lambda h, x: h, h0, xs, guess=torch.zeros(5, 1, dtype=F64))
     with pytest.raises(ValueError, match="time, input"):
         nonlinear_recurrence(lambda h, x: h, h0, torch.zeros(5, dtype=F64))
+    with pytest.raises(ValueError, match="must broadcast"):
+        nonlinear_recurrence(lambda h, x: h, h0.new_zeros(2, 1), xs.new_zeros(3, 5, 1))
     for name, given in (("h0", (h0 * torch.nan, xs)), ("xs", (h0, xs + torch.inf))):
         with pytest.raises(ValueError, match=f"{name} holds NaN"):
             nonlinear_recurrence(lambda h, x: h, *given)
