@@ -31,7 +31,7 @@ class BlockedScan(TiledScan):
     A tile of times is copied to where the states of a step lie together, and the recurrence runs through the copy in
     place, all steps in one call. Where rows and states are few, the times are cut into chunks, which advance together
     from a zero state while the factors of each are multiplied up; a scan over the chunks gives what each began with,
-    and one call adds what came of that. The product of the factors of a chunk, forty at most, must not overflow.
+    and one call adds what came of that. (Where the product of some forty factors overflows, a CPU goes step by step.)
 
     Args:
         tile: times per tile, whose temporaries are all that a scan needs beside its result; None: what fits in a cache.
@@ -89,6 +89,9 @@ class BlockedScan(TiledScan):
         _in_order(torch._foreach_addcmul_, Tensor.addcmul_, states[1:], factors[1:], states[:-1])  # pyright: ignore[reportPrivateImportUsage]
         if chunks > 1:
             _in_order(torch._foreach_mul_, Tensor.mul_, factors[1:], factors[:-1])  # pyright: ignore[reportPrivateImportUsage]
+            if h.is_cpu and not bool(torch.isfinite(factors[-1]).all()):
+                # Products that overflow make NaN of a zero state, which factors one by one leave alone.
+                return self._fill_chunks(a, b, h0, out, b.shape[1], reverse, room)
             ends = states[-1].transpose(0, 1)
             self._fill(factors[-1].transpose(0, 1), ends, h0, ends, reverse, room)
             # What each chunk began with is missing in all of its states but the last, which the scan has mended.
@@ -98,6 +101,7 @@ class BlockedScan(TiledScan):
             if h0 is not None:
                 h[inner, first].addcmul_(products[inner, first], h0)
         _steps_first(out, span).copy_(h)
+        return None
 
 
 def _steps_first(x: Tensor, span: int) -> Tensor:

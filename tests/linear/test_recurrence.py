@@ -192,6 +192,13 @@ def test_inputs_that_are_shared(backend: ScanBackend) -> None:
     compare(backend, torch.float64, a[0, 0], b, None)
 
 
+@pytest.mark.parametrize("shape", [(1, 200, 3), (1, 1, 3)], ids=str)
+def test_a_zero_state_stays_zero_however_its_factors_grow(backend: ScanBackend, shape: tuple[int, ...]) -> None:
+    a, b = torch.full(shape, 1e9), torch.zeros(1, 200, 3)
+    b[:, -2:] = 1.0
+    torch.testing.assert_close(linear_recurrence(a, b, backend=backend), loop(a, b, None))
+
+
 def test_memory_in_any_order(backend: ScanBackend) -> None:
     a = (random(5, 30, 4, dtype=torch.complex128) * 0.5).permute(2, 1, 0)
     b = random(30, 8, 10, dtype=torch.complex128, seed=1)[:, ::2, ::2].transpose(0, 1)
