@@ -16,8 +16,20 @@ __all__ = ["recurrence", "recurrence_gradients", "zoh", "zoh_gradients"]
 
 # Steps between two flushes of a sum in the dtype of the states into a double one.
 _FLUSH = 64
-# How many steps before a row is wanted it is asked for, where the walk goes down in memory.
-_AHEAD = 8
+# Bytes of one array that are asked for before they are wanted, where the walk goes down in memory.
+_TILE = 1 << 15
+
+
+@kernel
+def _tile(columns, rows, length):
+    """How many steps of `rows` interleaved series make a tile: a small part, since nothing asks for the first."""
+    return max(1, min(_TILE // max(columns.shape[0] * columns.itemsize * rows, 1), length // 32))
+
+
+@kernel
+def _ahead(k, tile):
+    """What to ask for at step `k` of a walk down: the steps of the next tile in rising order, which memory foresees."""
+    return (k // tile - 1) * tile + tile - 1 - k % tile
 
 
 @kernel
@@ -52,18 +64,19 @@ def _step_back_add_a(a, after, g, before, out, to_a):
 def recurrence(a, b, h0, out, reverse, share):
     """Fill `out` with the states."""
     r0, r1, j0, j1 = share
-    length = b.shape[1]
+    length, tile = b.shape[1], _tile(h0[r0, j0:j1], 1, b.shape[1])
     for r in range(r0, r1):
         ra = r if a.shape[0] > 1 else 0
         for s in range(length):
             k = length - 1 - s if reverse else s
             factor = a[ra, k if a.shape[1] > 1 else 0, j0:j1]
             before = h0[r, j0:j1] if s == 0 else out[r, k + 1 if reverse else k - 1, j0:j1]
-            if reverse and k >= _AHEAD:
-                prefetch(b[r, k - _AHEAD, j0:j1])
-                prefetch(out[r, k - _AHEAD, j0:j1])
+            if reverse and k >= tile:
+                ahead = _ahead(k, tile)
+                prefetch(b[r, ahead, j0:j1])
+                prefetch(out[r, ahead, j0:j1])
                 if a.shape[1] > 1:
-                    prefetch(a[ra, k - _AHEAD, j0:j1])
+                    prefetch(a[ra, ahead, j0:j1])
             _step(factor, before, b[r, k, j0:j1], out[r, k, j0:j1])
 
 
@@ -74,24 +87,25 @@ def recurrence_gradients(a, arrays, results, options, zeros, share):
     h, h0, g = arrays
     to_a, to_b = results
     mode, reverse = options
-    length = h.shape[1]
+    length, tile = h.shape[1], _tile(h0[r0, j0:j1], 1, h.shape[1])
     for r in range(r0, r1):
         ra = r if a.shape[0] > 1 else 0
         for s in range(length):
             k = s if reverse else length - 1 - s
-            ahead = k - 1 if reverse else k + 1
-            factor = a[ra, (0 if s == 0 else ahead) if a.shape[1] > 1 else 0, j0:j1]
-            after = zeros[j0:j1] if s == 0 else to_b[r, ahead, j0:j1]
+            done = k - 1 if reverse else k + 1
+            factor = a[ra, (0 if s == 0 else done) if a.shape[1] > 1 else 0, j0:j1]
+            after = zeros[j0:j1] if s == 0 else to_b[r, done, j0:j1]
             result = to_b[r, k, j0:j1]
-            if not reverse and k >= _AHEAD:
-                prefetch(g[r, k - _AHEAD, j0:j1])
-                prefetch(to_b[r, k - _AHEAD, j0:j1])
+            if not reverse and k >= tile:
+                ahead = _ahead(k, tile)
+                prefetch(g[r, ahead, j0:j1])
+                prefetch(to_b[r, ahead, j0:j1])
                 if a.shape[1] > 1:
-                    prefetch(a[ra, k - _AHEAD, j0:j1])
+                    prefetch(a[ra, ahead, j0:j1])
                 if mode != 0:
-                    prefetch(h[r, k - _AHEAD, j0:j1])
+                    prefetch(h[r, ahead, j0:j1])
                 if mode == 1:
-                    prefetch(to_a[r, k - _AHEAD, j0:j1])
+                    prefetch(to_a[r, ahead, j0:j1])
             if mode == 0:
                 _step_back(factor, after, g[r, k, j0:j1], result)
                 continue
@@ -152,6 +166,7 @@ def zoh(steps, arrays, options, room, share):
     length, width = v.shape[1], 2 if paired else 1
     c0, c1 = width * j0, width * j1
     shared = rates.shape[0] == 1 and dt.shape[0] == 1 and reset.shape[0] == 1
+    tile = _tile(h0[r0, c0:c1], r1 - r0 if shared else 1, length)
     kept, gain, ones, zeros = _pair(scratch, 0), _pair(scratch, 1), _pair(scratch, 2), blank[: c1 - c0]
     for j in range(ones[0].shape[0]):
         ones[0][j] = 1
@@ -166,9 +181,10 @@ def zoh(steps, arrays, options, room, share):
                 coefficients(own, dt[rd, k if dt.shape[1] > 1 else 0], paired, kept, gain)
             cleared = reset.shape[1] > 0 and reset[rr, k]
             for i in range(r, r1 if shared else r + 1):
-                if reverse and k >= _AHEAD:
-                    prefetch(v[i, k - _AHEAD, c0:c1])
-                    prefetch(out[i, k - _AHEAD, c0:c1])
+                if reverse and k >= tile:
+                    ahead = _ahead(k, tile)
+                    prefetch(v[i, ahead, c0:c1])
+                    prefetch(out[i, ahead, c0:c1])
                 before = h0[i, c0:c1] if s == 0 else out[i, k + 1 if reverse else k - 1, c0:c1]
                 before = zeros if cleared else before
                 if paired:
@@ -271,6 +287,7 @@ def zoh_gradients(steps, arrays, results, options, room, share):
     length, width = v.shape[1], 2 if paired else 1
     c0, c1 = width * j0, width * j1
     shared = rates.shape[0] == 1 and dt.shape[0] == 1 and reset.shape[0] == 1
+    tile = _tile(h0[r0, c0:c1], r1 - r0 if shared else 1, length)
     kept, gain, slope, ones = _pair(scratch, 0), _pair(scratch, 1), _pair(scratch, 3), _pair(scratch, 2)
     total, cotangent, flow, direct = _pair(scratch, 4), _pair(scratch, 5), _pair(scratch, 6), _pair(scratch, 7)
     zeros, one = blank[: c1 - c0], dt[0, 0] * 0 + 1
@@ -292,11 +309,12 @@ def zoh_gradients(steps, arrays, results, options, room, share):
             cleared = reset.shape[1] > 0 and reset[rr, k]
             keeps = step * 0 + (not cleared)
             for i in range(r, r1 if shared else r + 1):
-                if not reverse and k >= _AHEAD:
-                    prefetch(v[i, k - _AHEAD, c0:c1])
-                    prefetch(g[i, k - _AHEAD, c0:c1])
-                    prefetch(h[i, k - _AHEAD, c0:c1])
-                    prefetch(to_v[i, k - _AHEAD, c0:c1])
+                if not reverse and k >= tile:
+                    ahead = _ahead(k, tile)
+                    prefetch(v[i, ahead, c0:c1])
+                    prefetch(g[i, ahead, c0:c1])
+                    prefetch(h[i, ahead, c0:c1])
+                    prefetch(to_v[i, ahead, c0:c1])
                 before = h0[i, c0:c1] if s == length - 1 else h[i, k + 1 if reverse else k - 1, c0:c1]
                 before = zeros if cleared else before
                 x, cotangents, behind, result = v[i, k, c0:c1], g[i, k, c0:c1], carry[i, c0:c1], to_v[i, k, c0:c1]
