@@ -72,4 +72,4 @@ MODELS = {
 
 
 if __name__ == "__main__":
-    main(MODELS, __doc__, rates=(4e-3, 1.6e-2))
+    main(MODELS, __doc__)

@@ -33,7 +33,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -119,10 +118,10 @@ def predict(model: nn.Module, window: Window) -> Tensor:
     return model(ts[:, :-1], torch.cat([xs[:, :-1], gaps], -1))[0]
 
 
-def train(model: nn.Module, traces: list[Trace], steps: int, rate: float, rng: np.random.Generator) -> float:
+def train(model: nn.Module, traces: list[Trace], steps: int, rng: np.random.Generator) -> float:
     """CPU seconds that it took."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps, pct_start=0.1)
     start = time.process_time()
     for window in batches(traces, steps, rng):
         loss = (predict(model, window) - window[1][:, 1:]).square().mean()
@@ -140,26 +139,7 @@ def errors(guess: Tensor, window: Window) -> dict[str, float]:
     return {"mse": float(by_window.mean()), "median": float(by_window.median())}
 
 
-def fitted(
-    build: Callable[[int], nn.Module], parts: dict[str, list[Trace]], windows: dict[str, Window], rate: float, args: Any
-) -> dict[str, Any]:
-    """A row: a model, trained at a rate and judged."""
-    torch.manual_seed(args.seed)
-    model = build(windows["test"][1].shape[-1])
-    seconds = train(model, parts["train"], args.steps, rate, np.random.default_rng(args.seed))
-    model.eval()
-    with torch.no_grad():
-        found = {part: errors(predict(model, window), window) for part, window in windows.items()}
-    count = sum(parameter.numel() for parameter in model.parameters())
-    return {**found, "parameters": count, "seconds": round(seconds, 1), "rate": rate}
-
-
-def main(
-    models: dict[str, Callable[[int], nn.Module]] = MODELS,
-    description: str | None = __doc__,
-    rates: tuple[float, ...] = (4e-3,),
-) -> None:
-    """Print the table; of several rates each model has the one with the lowest median on the validation traces."""
+def main(models: dict[str, Callable[[int], nn.Module]] = MODELS, description: str | None = __doc__) -> None:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="what datasets/cheetah.py wrote")
     parser.add_argument("--seed", type=int, default=0)
@@ -169,16 +149,21 @@ def main(
     data, rng = read(options.data), np.random.default_rng(options.seed)
     parts = {part: thinned(data, part, rng) for part in ("train", "validation", "test")}
     windows = {part: cut(parts[part]) for part in ("validation", "test")}
-    options.steps = options.steps // 10 if options.quick else options.steps
-    table: dict[str, dict[str, Any]] = {
-        "hold last": {part: errors(window[1][:, :-1], window) for part, window in windows.items()}
-    }
+    channels = windows["test"][1].shape[-1]
+    steps = options.steps // 10 if options.quick else options.steps
+    table = {"hold last": {part: errors(window[1][:, :-1], window) for part, window in windows.items()}}
     for name, build in models.items():
-        tried = [fitted(build, parts, windows, rate, options) for rate in rates]
-        table[name] = min(tried, key=lambda row: row["validation"]["median"])
-    print(f"{'test':20}{'MSE':>8}{'median':>8}{'parameters':>12}{'seconds':>9}{'rate':>8}")
+        torch.manual_seed(options.seed)
+        model = build(channels)
+        seconds = train(model, parts["train"], steps, np.random.default_rng(options.seed))
+        model.eval()
+        with torch.no_grad():
+            found = {part: errors(predict(model, window), window) for part, window in windows.items()}
+        count = sum(parameter.numel() for parameter in model.parameters())
+        table[name] = {**found, "parameters": count, "seconds": round(seconds, 1)}  # type: ignore[dict-item]
+    print(f"{'test':20}{'MSE':>8}{'median':>8}{'parameters':>12}{'seconds':>9}")
     for name, row in table.items():
-        rest = f"{row['parameters']:>12}{row['seconds']:>9}{row['rate']:>8}" if "seconds" in row else ""
+        rest = f"{row['parameters']:>12}{row['seconds']:>9}" if "seconds" in row else ""
         print(f"{name:20}{row['test']['mse']:8.3f}{row['test']['median']:8.3f}{rest}")
     print(json.dumps({"seed": options.seed, "rows": table}))
 
