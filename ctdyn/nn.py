@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from ._config import Configurable
 
 
-__all__ = ["ACTIVATIONS", "MLP", "LeCunTanh", "LowRankSparse", "fork_rng", "rsample", "sample", "xavier_"]
+__all__ = ["ACTIVATIONS", "MLP", "LeCunTanh", "LowRankSparse", "fork_rng", "rsample", "sample", "take_items", "xavier_"]
 
 
 class LeCunTanh(nn.Module):
@@ -282,3 +282,23 @@ def rsample(
     """
     with fork_rng(generator):
         return distribution.rsample(torch.Size(shape))
+
+
+def take_items(x: Tensor, index: Tensor, dim: int) -> Tensor:
+    """What stands at each series' own indices along an axis, as whole items, which is much faster than entry by entry.
+
+    Args:
+        x: `(*batch, item, *rest)`, `item` at the negative axis `dim`.
+        index: `(*batch, wanted)`.
+        dim: which axis of `x` is `item`.
+
+    Returns:
+        `(*batch, wanted, *rest)`.
+
+    Example:
+        >>> take_items(torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]]), torch.tensor([[1], [0]]), -2).tolist()
+        [[[2.0]], [[3.0]]]
+    """
+    series = torch.arange(index.shape[:-1].numel(), device=index.device).view(*index.shape[:-1], 1)
+    flat = x.flatten(0, dim)
+    return flat.index_select(0, (series * x.shape[dim] + index).flatten()).view(*index.shape, *x.shape[dim:][1:])

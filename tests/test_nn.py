@@ -4,7 +4,7 @@ from torch import nn
 from torch.distributions import Bernoulli, Beta, Categorical, Independent, MixtureSameFamily, Normal, StudentT
 
 from ctdyn._config import from_config, to_config
-from ctdyn.nn import ACTIVATIONS, MLP, LowRankSparse, fork_rng, rsample, sample
+from ctdyn.nn import ACTIVATIONS, MLP, LowRankSparse, fork_rng, rsample, sample, take_items
 
 
 DISTRIBUTIONS = [
@@ -131,3 +131,14 @@ def test_matrices_that_cannot_be_are_refused():
         LowRankSparse(sparsity=1.0)
     with pytest.raises(ValueError, match="rank must be at least 1"):
         LowRankSparse(rank=0)
+
+
+@pytest.mark.parametrize("batch", [(), (4,), (2, 3), (0,)])
+def test_items_are_taken_as_by_gather_with_their_gradients(batch):
+    x = torch.randn(*batch, 5, 2, 3, dtype=torch.float64, requires_grad=True)
+    index = torch.randint(5, (*batch, 7))
+    found, expected = take_items(x, index, -3), torch.take_along_dim(x, index[..., None, None], -3)
+    assert torch.equal(found, expected)
+    weights = torch.randn_like(found)
+    pair = [torch.autograd.grad((y * weights).sum(), x)[0] for y in (found, expected)]
+    torch.testing.assert_close(*pair)

@@ -10,7 +10,7 @@ from torch.distributions import Distribution, Independent, Normal
 from torch.nn.functional import softplus
 
 from ..data import IrregularBatch
-from ..nn import MLP
+from ..nn import MLP, take_items
 
 
 __all__ = [
@@ -86,7 +86,7 @@ def forwards(batch: IrregularBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def take_rows(x: Tensor, rows: Tensor) -> Tensor:
-    return x.gather(-2, rows.unsqueeze(-1).expand(*rows.shape, x.shape[-1]))
+    return take_items(x, rows, -2)
 
 
 def read_values(batch: IrregularBatch, rows: Tensor) -> tuple[Tensor, Tensor]:

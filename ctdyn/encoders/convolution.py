@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from ..data import IrregularBatch
 from ..paths import LinearPath
@@ -74,7 +75,7 @@ class ConvolutionEncoder(Encoder):
         self.stride = stride
         self.input_size = input_size
         self.point = nn.Linear(1 + 2 * num_channels + input_size, hidden_size)
-        self.convolution = nn.Conv1d(hidden_size, hidden_size, kernel_size, padding="same")
+        self.convolution = nn.Conv1d(hidden_size, hidden_size, kernel_size, stride)
         self.context = nn.Linear(hidden_size, context_size)
         self.head = NormalHead(context_size, latent_size, (hidden_size,), static_size)
 
@@ -87,15 +88,24 @@ class ConvolutionEncoder(Encoder):
         features = [times.diff(dim=-1, prepend=times[..., :1]).unsqueeze(-1), *read_values(batch, rows)]
         if self.input_size:
             features.append(read_inputs(batch, rows, self.input_size))
-        hidden = self._convolved(torch.cat(features, -1), valid.unsqueeze(-1))
         # Every so many rows up to the last, which is also what pads a short series.
         steps = torch.arange(-(-(rows.shape[-1] - 1) // self.stride) + 1, device=rows.device) * self.stride
         chosen = torch.minimum(steps, (count - 1).clamp(min=0))
-        context = self.context(torch.take_along_dim(hidden, chosen.unsqueeze(-1), -2))
+        context = self.context(self._convolved(torch.cat(features, -1), valid.unsqueeze(-1), chosen))
         path = LinearPath(times.gather(-1, chosen), context)
         return Encoding(q0=self.head(context[..., 0, :], batch.static), context=path)
 
-    def _convolved(self, features: Tensor, valid: Tensor) -> Tensor:
-        """`(*batch, row, hidden)`; rows that are not real are 0 for their neighbours, as is what lies outside."""
+    def _convolved(self, features: Tensor, valid: Tensor, chosen: Tensor) -> Tensor:
+        """At the chosen rows, `(*batch, knot, hidden)`; rows that are not real are 0 for their neighbours."""
         h = torch.where(valid, torch.tanh(self.point(features)), 0.0)
-        return torch.tanh(h + self.convolution(h.flatten(0, -3).mT).mT.view(h.shape))
+        rows, knots = chosen.flatten(0, -2), chosen.shape[-1]
+        (width,) = self.convolution.kernel_size
+        # From here on a row stands `width // 2` places before the middle of what its convolution sees.
+        padded = pad(h.flatten(0, -3).mT, (width // 2, width // 2 + self.stride))
+        regular = self.convolution(padded)[..., :knots].mT
+        # The last row of a series is a knot as well, and mostly between two of the regular ones.
+        around = rows[:, -1:] + torch.arange(width, device=rows.device)
+        last = self.convolution(torch.take_along_dim(padded, around.unsqueeze(-2), -1)).mT
+        between = rows < torch.arange(knots, device=rows.device) * self.stride
+        seen = torch.where(between.unsqueeze(-1), last, regular).view(*chosen.shape, -1)
+        return torch.tanh(torch.take_along_dim(h, chosen.unsqueeze(-1), -2) + seen)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._types import State, Time, Times
+from ..nn import take_items
 from .base import Path
 
 
@@ -136,7 +137,7 @@ class PiecewisePath(Path):
         """The polynomials of the pieces numbered `piece`, of the shape of `t`."""
         columns = self._as_columns(piece)
         origin = torch.take_along_dim(self._origins, columns, -1)
-        coefficients = torch.take_along_dim(self._coefficients, columns[..., None, None], -3)
+        coefficients = take_items(self._coefficients, columns, -3)
         return PolynomialPath(
             torch.movedim(origin, -1, 0).reshape(t.shape),
             torch.movedim(coefficients, -3, 0).reshape(*t.shape, *coefficients.shape[-2:]),

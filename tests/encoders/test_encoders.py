@@ -212,3 +212,20 @@ def test_rates_are_slopes_between_the_observations_of_one_channel():
     # Latest row first; the second channel jumps over the row in which it is missing.
     expected = torch.tensor([[0.0, 0.0], [6.0 / 1.5, 0.0], [1.0 / 0.5, -2.0 / 2.0]], dtype=torch.float64)
     torch.testing.assert_close(slopes, expected)
+
+
+@pytest.mark.parametrize(("rows", "stride"), [(7, 3), (6, 3), (8, 3), (2, 5), (1, 2)])
+def test_a_stride_leaves_knots_out_and_moves_none(rows, stride):
+    every, some = (ConvolutionEncoder(1, 3, 2, 5, stride=step).double() for step in (1, stride))
+    some.load_state_dict(every.state_dict())
+    seen = torch.ones(2, rows, dtype=torch.bool)
+    # The second series ends earlier.
+    seen[1, 1 + rows // 2 :] = False
+    times = torch.arange(rows, dtype=torch.float64).expand(2, -1)
+    batch = IrregularBatch(times, torch.randn(2, rows, 1, dtype=torch.float64), seen.unsqueeze(-1))
+    for series, count in enumerate(seen.sum(-1).tolist()):
+        expected = every(batch).context(batch.times)[series]
+        kept = sorted({*range(0, count, stride), count - 1})
+        context = some(batch).context
+        torch.testing.assert_close(context(batch.times)[series, kept], expected[kept])
+        assert context.knots()[series].unique().tolist() == [float(row) for row in kept]
