@@ -9,7 +9,7 @@ from ..data.channels import Channel
 from ..encoders import ConvolutionEncoder, ReverseGRUEncoder
 from ..fields import MLPSDEField
 from ..integrate import Adjoint
-from ..likelihoods import Likelihood, PerKind
+from ..likelihoods import Likelihood, PerKind, PoissonTimes
 from ..nn import xavier_
 from ..processes import MatchedSDEProcess, SDEProcess
 from ..structure import SDEField
@@ -46,8 +46,13 @@ class LatentSDE(LatentVAE):
         likelihood: your own decoder and observation family.
         objective: what is maximised; default: the ELBO, its divergence annealed over the first 200 steps.
         matching: whether training goes without a solver (SDE Matching).
+        times: what the times of the observations tell of the latent state; None where they tell nothing. It needs
+            trajectories to integrate along, which `matching` does not have.
         dt: length of a step on the model's clock, on which the median training window has length 1.
         adjoint: how gradients are computed; default: `Direct()`.
+
+    Raises:
+        ValueError: `times` with `matching`.
 
     References:
         Scalable Gradients for Stochastic Differential Equations, Li, Wong, Chen, Duvenaud, 2020.
@@ -80,6 +85,7 @@ class LatentSDE(LatentVAE):
         likelihood: Likelihood | None = None,
         objective: Objective | None = None,
         matching: bool = False,
+        times: PoissonTimes | None = None,
         dt: float = 0.05,
         adjoint: Adjoint | None = None,
     ) -> None:
@@ -96,6 +102,7 @@ class LatentSDE(LatentVAE):
             else SDEProcess(field, latent_size, context_size, hidden=hidden, dt=dt, adjoint=adjoint),
             likelihood=PerKind.default(latent_size, channels, decoder_hidden) if likelihood is None else likelihood,
             objective=ELBO(beta=Anneal(200)) if objective is None else objective,
+            times=times,
         )
 
 

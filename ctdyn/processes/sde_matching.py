@@ -13,6 +13,7 @@ from .._types import Time, Times
 from ..encoders import Encoding
 from ..nn import MLP, rsample
 from ..paths import Path
+from ..solvers import Solver
 from ..structure import Calculus, Explained, Noise, SDEField
 from ._initial import NormalStart, Start
 from ._walk import Walk, between, nodes_until
@@ -39,8 +40,11 @@ class MatchedSDEProcess(NormalStart, LatentProcess, Explained):
 
     Posterior samples are marginal in time: a sample follows one :math:`\epsilon` through its series, so it has the
     right law at each time, and not that of a path of the equation. There is no density ratio of paths either: `ELBO` is
-    the objective, and not `IWAE`. From the last knot of the context on samples follow the prior, by Euler-Maruyama with
-    the steps :math:`t_n + k\,dt`, straight within each. Before `t0` the state is that at `t0`.
+    the objective, and not `IWAE`. From the last knot of the context on samples follow the prior, by `solver` with the
+    steps :math:`t_n + k\,dt`, straight within each. Before `t0` the state is that at `t0`.
+
+    What is learnt is the equation, and not what a coarse step makes of it: the error of the method, which training by a
+    solver would learn to make up for, is seen in long forecasts. With additive noise `SRA1` is the better method.
 
     Args:
         field: drift and diffusion of the prior, in the sense of Ito, with diagonal or additive noise, such as
@@ -50,6 +54,7 @@ class MatchedSDEProcess(NormalStart, LatentProcess, Explained):
         hidden: hidden layers of the network of the marginals; empty for an affine map.
         activation: class of its activation; a smooth one.
         dt: length of a step beyond the context, on the clock of the model.
+        solver: the method of these steps; default: `EulerMaruyama()`.
         num_times: random times per sample and series.
 
     Raises:
@@ -78,6 +83,7 @@ class MatchedSDEProcess(NormalStart, LatentProcess, Explained):
         hidden: Sequence[int] = (64,),
         activation: type[nn.Module] = nn.Tanh,
         dt: float = 0.05,
+        solver: Solver | None = None,
         num_times: int = 32,
     ) -> None:
         if not isinstance(field, SDEField):
@@ -94,7 +100,7 @@ class MatchedSDEProcess(NormalStart, LatentProcess, Explained):
         if num_times < 1:
             raise ValueError(f"num_times, the random times per series, must be at least 1; got {num_times}.")
         self.field = field
-        self.walk = Walk(dt)
+        self.walk = Walk(dt, solver)
         self.num_times = num_times
         self.marginal = MLP(context_size + 1, 2 * latent_size, hidden, activation)
         # Only differences from the value at t0 count.

@@ -8,6 +8,7 @@ from torch import nn
 
 from ctdyn.data import IrregularBatch, Window
 from ctdyn.data.channels import Channel
+from ctdyn.likelihoods import PoissonTimes
 from ctdyn.models import LatentSDE
 from ctdyn.processes import MatchedSDEProcess, SDEProcess
 from ctdyn.testing import check_model, example_window
@@ -27,6 +28,14 @@ def test_inputs_and_static_covariates(matching):
     if not matching:
         nn.init.normal_(model.process.correction.layers[-1].weight)
     check_model(model, example_window(2, input_size=2, static_size=3))
+
+
+def test_times_that_tell_something():
+    model = LatentSDE(CHANNELS, **SMALL, times=PoissonTimes(3, (4,)))
+    nn.init.normal_(model.process.correction.layers[-1].weight)
+    check_model(model, example_window(2))
+    with pytest.raises(ValueError, match=r"the compensator of PoissonTimes needs a process that integrates"):
+        LatentSDE(CHANNELS, **SMALL, matching=True, times=PoissonTimes(3))
 
 
 def test_both_ways_share_the_prior():

@@ -13,7 +13,7 @@ from ctdyn.fields import MLPSDEField
 from ctdyn.models import ELBO, IWAE
 from ctdyn.paths import ConstantPath, LinearPath
 from ctdyn.processes import MatchedSDEProcess, SDEProcess
-from ctdyn.solvers import Milstein
+from ctdyn.solvers import SRA1, Milstein
 from ctdyn.structure import Calculus, Noise, SDEField
 from ctdyn.systems import OrnsteinUhlenbeck
 from ctdyn.testing import check_process
@@ -39,7 +39,9 @@ PARTS = {
     ],
     "MatchedSDEProcess": [
         lambda: MatchedSDEProcess(MLPSDEField(2, (8,)), 2, 3, hidden=(8,), dt=0.1, num_times=3),
-        lambda: MatchedSDEProcess(MLPSDEField(2, (8,), noise=Noise.ADDITIVE), 2, 3, hidden=(), num_times=1),
+        lambda: MatchedSDEProcess(
+            MLPSDEField(2, (8,), noise=Noise.ADDITIVE), 2, 3, hidden=(), num_times=1, dt=0.25, solver=SRA1()
+        ),
     ],
 }
 
@@ -308,6 +310,17 @@ def test_matched_samples_have_the_marginals_and_then_follow_the_prior():
     mean, std = _smoothed(ts[0])
     torch.testing.assert_close(zs.mean(0), mean, rtol=0, atol=0.05)
     torch.testing.assert_close(zs.std(0), std, rtol=0.06, atol=0)
+
+
+@pytest.mark.parametrize(("solver", "factor"), [(None, 1 - 0.6), (SRA1(), 1 - 0.6 + 0.6**2 / 2)])
+def test_beyond_the_context_the_method_says_what_a_step_is_worth(solver, factor):
+    process, encoding = _matched(dt=0.5, solver=solver), _smoothing()
+    ts = OBSERVED[-1] + torch.tensor([[0.0, 1.0]], dtype=F64)
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        zs = process.posterior(encoding, torch.zeros(1, dtype=F64), ts, 20000, rng).zs[:, 0, :, 0]
+    # THETA times a step is 0.6, of which a method sees the first terms of an exponential function.
+    assert float(zs[:, 1].mean()) == pytest.approx(factor**2 * float(zs[:, 0].mean()), abs=0.02)
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input
