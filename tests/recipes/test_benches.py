@@ -58,7 +58,10 @@ def kalman(bench: ModuleType, set_sizes: Callable[..., None]) -> list[float]:
 
 
 def latent(bench: ModuleType, set_sizes: Callable[..., None]) -> list[float]:
-    return [row["ms"] for row in bench.compare(1, 8, 1, time.process_time).values()]
+    set_sizes(WIDTH=2)
+    problems = ((bench.sequences(8), bench.window(1, 8, 1)), (bench.stochastic(8), bench.window(2, 8, 2)))
+    rows = [bench.compare(entries, asked, 1, time.process_time) for entries, asked in problems]
+    return [row["ms"] for found in rows for row in found.values()]
 
 
 def parallel(bench: ModuleType, set_sizes: Callable[..., None]) -> list[float]:
