@@ -15,19 +15,18 @@ processes take. Loops keep each step in the graph: "unbind" cuts the arrays once
 it, whose backward pass is quadratic in the length. "log depth" is the odd-even recursion with autograd, the formula of
 accelerated-scan's reference. JAX runs jitted, on as many threads; "cold" is its compilation.
 
-Expected (1 thread, gradients included, 16 x 4096 x 64), Zen 4, copies at 20 to 25 GB/s, on a crowded machine (10
-processes on 2 cores; five runs): compiled 1.6 to 2.0 times the bound, pure torch 3.1 to 3.6 times. Pure torch passes
-over twice as many arrays as the bound counts: each tile is copied to where the states of a step lie together, and back,
+Expected (1 thread, gradients included, 16 x 4096 x 64), Zen 4, copies at 18 to 25 GB/s, at rest: compiled 1.4 times the
+bound, pure torch 4.1 to 4.3 times (3.1 to 3.6 on a crowded machine, whose copies suffer more). Pure torch passes over
+twice as many arrays as the bound counts: each tile is copied to where the states of a step lie together, and back,
 since calls for 16 rows that lie 2 MiB apart take four times as long as for rows that lie together. The unbind loop
-takes 8 times longer than the compiled scan and 4.3 times longer than pure torch at 16 rows, 96 to 119 and 22 to 28 at
-one; the indexing loop at 2048 times 800 to 1000 and 350 to 500 times. jax.lax.scan takes 4.1 and 2.0 times longer (1.8
-and 0.45 at one row), jax.lax.associative_scan 13 and 7 times (7 and 1.9 at one row). A series of 10^6 observations: 2.0
-to 2.3 s, 0.3 GiB. At rest the compiled scan took 1.2 times the bound (Zen 4, 25 GB/s) and 1.5 times (Zen 5, 36 GB/s).
+takes 10 times longer than the compiled scan and 3.1 times longer than pure torch at 16 rows, 124 and 28 at one; the
+indexing loop at 2048 times 800 to 1000 and 350 to 500 times. jax.lax.scan takes 5.1 and 1.6 times longer (1.8 and 0.45
+at one row), jax.lax.associative_scan 16 and 4.8 times (7 and 1.9 at one row). A series of 10^6 observations: 2.0 to
+2.3 s, 0.3 GiB.
 
-Wall times on 2 threads (`--threads 2 --wall`) are provisional, since no two cores were ever free: compiled 1.06 times
-the bound on as many threads, the unbind loop 14 times longer, jax.lax.scan 3.4 and jax.lax.associative_scan 12 times.
-In plain torch threads wait for each other in every large call, and one that is held up by other processes holds up
-both: pure torch then took 16 times the bound. Crowded machines want `torch.set_num_threads(1)`.
+Wall times on 2 threads (`--threads 2 --wall`): compiled 1.8 times the bound, the unbind loop 17 times longer than that,
+jax.lax.scan 5.5 and jax.lax.associative_scan 13 times; pure torch 6.2 times the bound. Its threads wait for each other
+in every large call, and one that is held up holds up both: crowded machines want `torch.set_num_threads(1)`.
 
     python recipes/bench/scan.py --quick --seed 0
 
