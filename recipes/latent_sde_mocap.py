@@ -4,16 +4,16 @@ r"""A latent SDE on human walking (CMU motion capture, subject 35): 3 frames see
     python recipes/latent_sde_mocap.py mocap35.parquet --seed 0
 
 The task, the data and the scores are those of `latent_ode_mocap.py`. Expect, for seeds 0, 1, 2 (4 test walks, in the
-units of the file; CPU seconds of training on one thread; solver-free: seeds 1 and 2 alone):
+units of the file; CPU seconds of training on one thread):
 
 | test                    | MSE                | 90 % intervals cover | interval score     | seconds |
 |-------------------------|--------------------|----------------------|--------------------|---------|
 | latent SDE              | 5.59 / 5.94 / 6.62 | .905 / .903 / .891   | 7.18 / 7.39 / 7.81 | 100     |
-| latent SDE, solver-free | 8.82 / 8.24        | .924 / .929          | 7.92 / 8.01        | 51      |
+| latent SDE, solver-free | 8.91 / 8.82 / 8.24 | .930 / .924 / .929   | 8.42 / 7.92 / 8.01 | 51      |
 | latent ODE              | 5.40 / 6.79 / 5.16 | .896 / .875 / .902   | 7.08 / 8.04 / 6.88 |         |
 | Matern GP               | 38.0               | .84                  | 17.4               |         |
 
-As published: latent SDE 4.03 +- 0.20, SDE Matching 4.50 +- 0.32. Neither is reached: the means here are 6.05 and 8.5.
+As published: latent SDE 4.03 +- 0.20, SDE Matching 4.50 +- 0.32. Neither is reached: the means here are 6.05 and 8.66.
 With a solver that is no better than our latent ODE (5.78), and without one it is 1.4 times the error with one.
 
 **With a solver** the posterior is drawn step by step, four frames per step of Euler-Maruyama, and forecasts are trained
