@@ -18,7 +18,7 @@ from .log_normal import LogNormal
 from .negative_binomial import NegativeBinomial
 
 
-__all__ = ["PerKind"]
+__all__ = ["Columns", "PerKind"]
 
 
 class PerKind(Likelihood):
@@ -60,7 +60,7 @@ class PerKind(Likelihood):
             family(z, ts, None if noise is None else noise[..., self.columns[kind]])
             for kind, family in self.families.items()
         ]
-        return _SideBySide(parts, list(self.columns.values()))
+        return Columns(parts, list(self.columns.values()))
 
     @classmethod
     def default(cls, latent_size: int, channels: Sequence[Channel], hidden: Sequence[int] = ()) -> Likelihood:
@@ -86,8 +86,19 @@ class PerKind(Likelihood):
         return families[kinds[0]] if len(families) == 1 else cls(channels, families)
 
 
-class _SideBySide(Distribution):
-    """Independent columns of several families as one distribution over `(..., channel)`."""
+class Columns(Distribution):
+    """Independent columns of several families as one distribution over `(..., channel)`.
+
+    Args:
+        parts: the families, of batch shape `(..., own channel)` each.
+        columns: which channels each of them has.
+
+    Example:
+        >>> from torch.distributions import Laplace, Normal
+        >>> both = Columns([Normal(torch.zeros(2), 1.0), Laplace(torch.ones(1), 1.0)], [[0, 2], [1]])
+        >>> both.mean
+        tensor([0., 1., 0.])
+    """
 
     def __init__(self, parts: Sequence[Distribution], columns: Sequence[Sequence[int]]) -> None:
         self.parts = parts
@@ -103,23 +114,29 @@ class _SideBySide(Distribution):
 
     @property
     def arg_constraints(self) -> dict[str, Constraint]:
+        """None."""
         return {}
 
     @property
     def mean(self) -> Tensor:
+        """`(..., channel)`."""
         return self._join([part.mean for part in self.parts])
 
     @property
     def variance(self) -> Tensor:
+        """`(..., channel)`."""
         return self._join([part.variance for part in self.parts])
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draws, `(*sample_shape, ..., channel)`."""
         return self._join([part.sample(torch.Size(sample_shape)) for part in self.parts])
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """The log density of each entry, in nats."""
         pieces = [part.log_prob(value[..., columns]) for part, columns in zip(self.parts, self.columns, strict=True)]
         return self._join(pieces)
 
     def cdf(self, value: Tensor) -> Tensor:
+        """The probability below each entry."""
         pieces = [part.cdf(value[..., columns]) for part, columns in zip(self.parts, self.columns, strict=True)]
         return self._join(pieces)

@@ -14,6 +14,8 @@
 | `FilteringModel` | De Brouwer et al. 2019; Schirmer et al. 2022 | any cell, heteroscedastic decoder | forecast |
 | `SequenceModel` | Kidger et al. 2020; Walker et al. 2025 | any encoder, labels | classes, numbers |
 | `LinearGaussianSSM` | Hartikainen, Sarkka 2010 | Matern processes that all channels read | fill, forecast, generate |
+| `SideBySide` | - | models of some channels each | fill, forecast |
+| `Recalibrated` | Gneiting et al. 2005; Shah et al. 2014 | a closed-form model, its spread corrected | fill, forecast |
 | `HoldLast` | - | the last observation | baseline |
 | `LinearInterpolation` | - | a line between neighbours | baseline |
 | `OwnMean` | - | the mean of the context | baseline |
@@ -34,10 +36,12 @@ from .ls4 import LS4
 from .markovian_gp_vae import MarkovianGPVAE
 from .objectives import ELBO, IWAE, Anneal, CapacityELBO, Objective
 from .prophecy import HippoProphecy
+from .recalibrated import Recalibrated
 from .reencoded import Reencoded
 from .refined import Refined
 from .representation import InformationScore, RelaxedScore, RepresentationScore, VAMPScore
 from .sequence import SequenceModel
+from .side_by_side import SideBySide
 from .spectrum import Spectral, Spectrum
 from .terms import Inference, LinearPriorPenalty, LossTerm, RepresentationTerm, Supervision
 
@@ -79,6 +83,7 @@ __all__ = [
     "OwnMean",
     "PointBaseline",
     "Predictive",
+    "Recalibrated",
     "Reencoded",
     "Refined",
     "RelaxedScore",
@@ -86,6 +91,7 @@ __all__ = [
     "RepresentationTerm",
     "Scorable",
     "SequenceModel",
+    "SideBySide",
     "Spectral",
     "Spectrum",
     "Supervision",

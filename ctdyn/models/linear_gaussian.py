@@ -247,7 +247,7 @@ class LinearGaussianSSM(Model, Aggregates, ExactlyFitted, Generative, Scorable):
                 f"the model was built for {len(self.channels)} channels {[c.name for c in self.channels]}; the batch "
                 f"has {context.values.shape[-1]}."
             )
-        rows = with_row(context)
+        rows = _packed(with_row(context))
         seen = IrregularBatch(rows.times, rows.values, rows.mask, noise=rows.noise, start=rows.start)
         if start is None or not bool((start < ts).any()):
             found = self.core.emit(self.core.predict(seen, ts))

@@ -29,8 +29,10 @@ from ctdyn.models import (
     MaximumLikelihood,
     Model,
     OwnMean,
+    Recalibrated,
     Reencoded,
     Refined,
+    SideBySide,
 )
 from ctdyn.processes import ODEProcess
 from ctdyn.solvers import RK4
@@ -67,8 +69,10 @@ MODELS = {
     "MarkovianGPVAE": lambda: MarkovianGPVAE(CHANNELS, 3, encoder_hidden=(8,), decoder_hidden=(8,)),
     "MaternGP": lambda: MaternGP(CHANNELS),
     "OwnMean": lambda: OwnMean(CHANNELS),
+    "Recalibrated": lambda: Recalibrated(MaternGP(CHANNELS)),
     "Reencoded": lambda: Reencoded(_latent_vae(), every=0.3),
     "Refined": lambda: Refined(_latent_vae(), steps=2, num_samples=1),
+    "SideBySide": lambda: SideBySide([MaternGP(CHANNELS[:1]), HoldLast(CHANNELS[1:])]),
 }
 
 
