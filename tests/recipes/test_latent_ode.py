@@ -43,17 +43,33 @@ def test_mocap(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
     )
 
 
-def test_physionet(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def stays(path: Path) -> Path:
     rng = np.random.default_rng(0)
-    stays = [
+    parts = [
         pd.DataFrame({"id": i, "time": np.sort(rng.uniform(0, 48, 24)), "variable": ["HR", "pH"] * 12, "Age": 60.0 + i})
         for i in range(14)
     ]
-    table = pd.concat(stays, ignore_index=True)
+    table = pd.concat(parts, ignore_index=True)
     table["value"] = np.where(table["variable"] == "HR", 80.0, 7.4) + rng.normal(size=len(table)) * 0.05
-    path = tmp_path / "stays.parquet"
     options = {"id": "id", "time": "time", "variable": "variable", "value": "value", "static": ["Age"]}
     write_parquet(table, path, values=["HR", "pH"], time_unit="hour", **options)
+    return path
+
+
+def test_physionet(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = stays(tmp_path / "stays.parquet")
     result = run("latent_ode_physionet", [str(path), "--quick", "--steps", "2"], capsys, monkeypatch)
     assert result["stays"] == 14
     assert 0.0 <= result["rows"]["latent ODE"]["coverage 0.9"] <= 1.0
+
+
+def test_physionet_by_gaussian_sites(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = stays(tmp_path / "stays.parquet")
+    result = run("gaussian_sites_physionet", [str(path), "--quick", "--steps", "3"], capsys, monkeypatch)
+    assert result["stays"] == 3
+    for rows in result["tasks"].values():
+        # Noise around a level of its own: it is not to be held.
+        assert rows["Gaussian sites"]["crps"] < rows["hold last"]["crps"]
+        assert 0.0 <= rows["Gaussian sites"]["coverage 0.9"] <= 1.0
