@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from .._checks import shared_batch
 from ._explained import ExactlySolved
 from ._matrix_scan import matrix_recurrence
 from ._tensors import check_resolution, concretely
@@ -332,7 +332,7 @@ class LinearDynamics(nn.Module, ExactlySolved, ABC):
             self._check_state("y0", y0)
         shapes = {"ts": dt.shape[:-1], "the parameters": self.batch_shape}
         shapes |= {"us": () if us is None else us.shape[:-2], "y0": () if y0 is None else y0.shape[:-1]}
-        _check_batch(shapes)
+        shared_batch(shapes)
         dtype = self._wide([us, y0])
         dt = dt.to(dtype.to_real())
         _check_steps(dt)
@@ -369,12 +369,11 @@ class LinearDynamics(nn.Module, ExactlySolved, ABC):
                 f"ys must be (*batch, time, state) with a state for each of the {ts.shape[-1]} times; "
                 f"got {tuple(ys.shape)}."
             )
-        _check_batch(
-            {"ts": ts.shape[:-1], "at": at.shape[:-1], "ys": ys.shape[:-2], "the parameters": self.batch_shape}
-        )
+        given = {"ts": ts.shape[:-1], "at": at.shape[:-1], "ys": ys.shape[:-2]}
+        shared_batch({**given, "the parameters": self.batch_shape})
         _require(bool((at >= ts[..., :1]).all()), "read cannot look before the first time; every query must follow it.")
         ts, at = ts.to(torch.float64), at.to(torch.float64)
-        batch = torch.broadcast_shapes(ts.shape[:-1], at.shape[:-1], ys.shape[:-2])
+        batch = shared_batch(given)
         rows = ts.expand(*batch, ts.shape[-1]).contiguous()
         at = at.expand(*batch, at.shape[-1]).contiguous()
         place = torch.searchsorted(rows, at, right=True).clamp(min=1) - 1
@@ -475,14 +474,6 @@ def _drive(B: Tensor | None, u: Tensor) -> Tensor:
 
 def _take(x: Tensor, place: Tensor) -> Tensor:
     return x.gather(-2, place[..., None].expand(*place.shape, x.shape[-1]))
-
-
-def _check_batch(shapes: Mapping[str, Sequence[int]]) -> None:
-    try:
-        torch.broadcast_shapes(*shapes.values())
-    except RuntimeError as error:
-        listed = ", ".join(f"{name}: {tuple(shape)}" for name, shape in shapes.items())
-        raise ValueError(f"the batch axes must broadcast; got {listed}.") from error
 
 
 def _require(condition: bool, message: str) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._checks import shared_batch
 from ._matrix_scan import matrix_recurrence
 from ._rows import pull_rows
 from .recurrence import linear_recurrence
@@ -121,11 +122,7 @@ def nonlinear_recurrence(
         raise ValueError(
             f"h0 must be (*batch, state) and xs (*batch, time, input); got {tuple(h0.shape)} and {tuple(xs.shape)}."
         )
-    try:
-        batch = torch.broadcast_shapes(h0.shape[:-1], xs.shape[:-2])
-    except RuntimeError as error:
-        shapes = f"{tuple(h0.shape)} and {tuple(xs.shape)}"
-        raise ValueError(f"the batch axes of h0 and xs, (*batch, ...), must broadcast; got {shapes}.") from error
+    batch = shared_batch({"h0": h0.shape[:-1], "xs": xs.shape[:-2]})
     shape = (*batch, xs.shape[-2], h0.shape[-1])
     h0 = h0.expand(*batch, h0.shape[-1])
     if guess is not None and guess.shape != shape:

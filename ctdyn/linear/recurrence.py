@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._checks import shared_batch
 from ._autograd import Recurrence, ZohScan
 from ._backends import ScanBackend
 from ._opaque import opaque_recurrence, opaque_zoh
@@ -63,7 +64,7 @@ def linear_recurrence(
     _check_dtypes({"a": a, "b": b, "h0": h0})
     if b.dim() < 2:
         raise ValueError(f"b must be (*batch, time, state); got {tuple(b.shape)}.")
-    batch = _batch({"a": a.shape[:-2], "b": b.shape[:-2], "h0": () if h0 is None else h0.shape[:-1]})
+    batch = shared_batch({"a": a.shape[:-2], "b": b.shape[:-2], "h0": () if h0 is None else h0.shape[:-1]})
     length, states = b.shape[-2:]
     _check_axes("a", a.shape[-2:], (length, states)[-max(a.dim(), 1) :], "(*batch, time, state) or (state,)")
     if h0 is not None:
@@ -153,7 +154,7 @@ def zoh_scan(
         raise ValueError(f"lam, dt, v must be (*batch, state), (*batch, time), (*batch, time, state); got {shapes}.")
     length, states = v.shape[-2:]
     given = {"lam": lam.shape[:-1], "dt": dt.shape[:-1], "v": v.shape[:-2], "h0": () if h0 is None else h0.shape[:-1]}
-    batch = _batch(given)
+    batch = shared_batch(given)
     _check_axes("lam", lam.shape[-1:], (states,), "(*batch, state)")
     _check_axes("dt", dt.shape[-1:], (length,), "(*batch, time)")
     if h0 is not None:
@@ -187,14 +188,6 @@ def _check_dtypes(given: dict[str, Tensor | None]) -> None:
         raise TypeError(f"The recurrence needs a floating or complex dtype; got {first}.")
 
 
-def _batch(given: dict[str, tuple[int, ...]]) -> torch.Size:
-    try:
-        return torch.broadcast_shapes(*given.values())
-    except RuntimeError as error:
-        listed = ", ".join(f"{name}: {tuple(shape)}" for name, shape in given.items())
-        raise ValueError(f"The batch axes must broadcast; got {listed}.") from error
-
-
 def _check_axes(name: str, got: tuple[int, ...], expected: tuple[int, ...], layout: str) -> None:
     if len(got) != len(expected) or any(g not in (1, e) for g, e in zip(got, expected, strict=True)):
         raise ValueError(f"{name} must be {layout} with trailing axes {tuple(expected)}; got {tuple(got)}.")
@@ -204,7 +197,7 @@ def _resets(reset: Tensor, batch: torch.Size, length: int) -> Tensor:
     if reset.dtype != torch.bool:
         raise TypeError(f"reset must be bool, (*batch, time); got {reset.dtype}.")
     _check_axes("reset", reset.shape[-1:], (length,), "(*batch, time)")
-    _batch({"reset": reset.shape[:-1], "the others": batch})
+    shared_batch({"reset": reset.shape[:-1], "the others": batch})
     return reset.expand(*reset.shape[:-1], length)
 
 
