@@ -5,10 +5,9 @@ Every message says what was given, what was expected and what to do about it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
 import numpy as np
-import torch
 
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "UnknownIdError",
     "VersionError",
     "few",
-    "shared_batch",
 ]
 
 
@@ -115,26 +113,6 @@ class MaxStepsError(SolveError):
         >>> issubclass(MaxStepsError, SolveError)
         True
     """
-
-
-def shared_batch(shapes: Mapping[str, Sequence[int]]) -> torch.Size:
-    """What batch axes broadcast to.
-
-    Args:
-        shapes: the batch axes of everything that was given, by name.
-
-    Raises:
-        ValueError: they do not broadcast.
-
-    Example:
-        >>> shared_batch({"ts": (), "us": (3, 1), "y0": (2,)})
-        torch.Size([3, 2])
-    """
-    try:
-        return torch.broadcast_shapes(*shapes.values())
-    except RuntimeError as error:
-        listed = ", ".join(f"{name}: {tuple(shape)}" for name, shape in shapes.items())
-        raise ValueError(f"The batch axes must broadcast; got {listed}.") from error
 
 
 def few(items: Iterable[object], limit: int = 5) -> str:

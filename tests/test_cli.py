@@ -300,7 +300,7 @@ def test_both_spellings() -> None:
 
 def test_every_named_model_can_be_fitted_by_name() -> None:
     """All but those that are put together from parts."""
-    composed = {"FilteringModel", "LatentVAE", "Reencoded", "Refined", "SequenceModel"}
+    composed = {"FilteringModel", "LatentVAE", "Recalibrated", "Reencoded", "Refined", "SequenceModel", "SideBySide"}
     named = {
         name
         for name in models.__all__

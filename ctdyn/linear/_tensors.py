@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 
 
-__all__ = ["as_tensor", "check_matrix", "check_psd", "check_resolution", "concrete", "concretely", "keep", "positive"]
+__all__ = [
+    "as_tensor",
+    "check_matrix",
+    "check_psd",
+    "check_resolution",
+    "concrete",
+    "concretely",
+    "keep",
+    "positive",
+    "shared_batch",
+]
 
 _COARSE = 1e-2
 
@@ -119,3 +129,23 @@ def check_resolution(ts: Tensor) -> None:
         f"{typical:.3g}: they collapse. Hand in float64 times, or subtract an origin in float64 first "
         "(ts - ts[..., :1])."
     )
+
+
+def shared_batch(shapes: Mapping[str, Sequence[int]]) -> torch.Size:
+    """What batch axes broadcast to.
+
+    Args:
+        shapes: the batch axes of everything that was given, by name.
+
+    Raises:
+        ValueError: they do not broadcast.
+
+    Example:
+        >>> shared_batch({"ts": (), "us": (3, 1), "y0": (2,)})
+        torch.Size([3, 2])
+    """
+    try:
+        return torch.broadcast_shapes(*shapes.values())
+    except RuntimeError as error:
+        listed = ", ".join(f"{name}: {tuple(shape)}" for name, shape in shapes.items())
+        raise ValueError(f"The batch axes must broadcast; got {listed}.") from error

@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .._checks import shared_batch
 from ._explained import ExactlySolved
 from ._matrix_scan import matrix_recurrence
-from ._tensors import check_resolution, concretely
+from ._tensors import check_resolution, concretely, shared_batch
 from .holds import HeldBefore, Hold
 from .recurrence import linear_recurrence
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._checks import shared_batch
 from ._matrix_scan import matrix_recurrence
 from ._rows import pull_rows
+from ._tensors import shared_batch
 from .recurrence import linear_recurrence
 
 

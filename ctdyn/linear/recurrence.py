@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._checks import shared_batch
 from ._autograd import Recurrence, ZohScan
 from ._backends import ScanBackend
 from ._opaque import opaque_recurrence, opaque_zoh
 from ._select import default_backend
+from ._tensors import shared_batch
 
 
 __all__ = ["linear_recurrence", "zoh_scan"]
