@@ -14,12 +14,13 @@ recurrent encoder), with a step per gap between observations, which is what the 
 All take their steps in turns, and a ratio is the median over rounds of a ratio within a round. Times are CPU times of
 the process (`--wall` for wall times), on one thread.
 
-On a loaded two-core machine, one thread, CPU time: for one series a step of LS4 takes 72 ms, of LatentODE with a step
-per gap 51 times as long, at its defaults 6.5 times. For 16 series it is 850 ms, 4.9 and 0.8 times: there LS4 is bound
-by its arithmetic, which grows with the batch, and the solver by its steps, which do not. Of a step of LS4 with 16
-series a third goes into products of matrices, which run at 50 to 60 GFlop/s and could hardly run faster on one core, a
-fifth into the scans, and the rest into pointwise parts and gathers, none of which takes more than a twentieth. A step
-of matching takes 50 ms; by the solver it is 6.6 times as long with a step per gap, 2.8 times with one for four.
+On a loaded two-core machine, one thread, CPU time: for one series a step of LS4 takes 70 ms, of LatentODE with a step
+per gap 8.0 times as long, at its defaults 6.7 times. For 16 series it is 910 ms, 1.0 and 0.8 times. Before the steps of
+its perceptron were compiled, LatentODE took 51 times as long as LS4 for one series and 4.9 times for 16. With 16 series
+LS4 is bound by its arithmetic, which grows with the batch: a third goes into products of matrices, which run at 50 to
+60 GFlop/s and could hardly run faster on one core, a fifth into the scans, and the rest into pointwise parts and
+gathers, none of which takes more than a twentieth. A step of matching takes 44 ms; by the solver it is 6.6 times as
+long with a step per gap, 2.8 times with one for four.
 
 The last line is one JSON object.
 """
