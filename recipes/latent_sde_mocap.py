@@ -28,8 +28,9 @@ Training takes half as long without the solver, the cutting of windows included.
 this size, take a third, and a seventh of those of a solver with a step per frame (`recipes/bench/latent.py`).
 
 Selection: `selection_error` of `latent_ode_mocap.py` on the validation walks (--validate): for the solver 9.0 / 9.2 /
-8.9 for seeds 0, 1, 2, with 30 samples; for seed 0 it is 8.9 with 2,000 steps and 9.2 with four times the noise at the
-start. Without the solver 8.8 in a trial; 10.1 if a third of the windows are whole walks. By validation the two ways are
+8.9 for seeds 0, 1, 2, with 30 samples; for seed 0 it is 8.9 with 2,000 steps, 9.2 with four times the noise at the
+start, and 8.5 with 2,000 steps and whole walks for the posterior to see (370 seconds; the test then says 5.86, .868 and
+7.39). Without the solver 8.8 in a trial; 10.1 if a third of the windows are whole walks. By validation the two ways are
 equals, then, and by the test they are not: seven walks in all are few.
 """
 
