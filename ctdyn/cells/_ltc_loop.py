@@ -55,7 +55,7 @@ class LTCLoop(Loop):
         rate, drive, gap, y, *weights = tensors
         stages = self.count if self.fused else 2 * self.count
         shape = rate.shape[0], stages, *rate.shape[1:]
-        states, rates, drives = (empty_like(rate.new_empty(1).expand(shape)) for _ in range(3))
+        states, rates, drives = (empty_like(rate, shape) for _ in range(3))
         run = _kernels().fused_steps if self.fused else _kernels().exponential_steps
         given, synapses = arrays(rate, drive, gap, y), tuple(arrays(*weights))
         run(*given, synapses, self.count, *arrays(states, rates, drives, gap.new_empty(2, y.shape[0])))

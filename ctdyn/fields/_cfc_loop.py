@@ -61,7 +61,7 @@ class CfCLoop(Loop):
         us, gap, y, weight, bias, *heads = tensors
         series, length, size = *gap.shape, y.shape[1]
         width = weight.shape[0] if heads else 0
-        features, outputs = (empty_like(y.new_empty(1).expand(length, series, w)) for w in (width, 4 * size))
+        features, outputs = (empty_like(y, (length, series, w)) for w in (width, 4 * size))
         seen, states = y.new_empty(length + 1, series, us.shape[-1] + size), y.new_empty(series, length, size)
         seen[0, :, us.shape[-1] :] = y
         given = arrays(us, gap, weight.t(), bias, heads[0].t() if heads else weight.t(), heads[1] if heads else bias)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..fields._kernels import plus
 from ..linear._elementary import allocating_kernel, kernel, sigmoid, sum_kernel, tanh
 
 
@@ -82,13 +83,6 @@ def _applied_back(matrix, dx, g, to_matrix, to_dx):
 
 
 @kernel
-def _copied(x, to):
-    for r in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            to[r, j] = x[r, j]
-
-
-@kernel
 def _put(x, first, to):
     for r in range(x.shape[0]):
         row, into = x[r], to[r, first:]
@@ -120,14 +114,6 @@ def _summed(x, total):
             total[j] += x[r, j]
 
 
-@kernel
-def _added(x, to):
-    for r in range(to.shape[0]):
-        row, into = x[r], to[r]
-        for j in range(into.shape[0]):
-            into[j] += row[j]
-
-
 @allocating_kernel
 def steps(y, span, us, dxs, weights, biases, kinds, tableau, kept, slopes, ks, nodes):
     """Walk from node to node; `kept` are the inputs of every layer and the outputs of the last, one per evaluation.
@@ -153,8 +139,8 @@ def steps(y, span, us, dxs, weights, biases, kinds, tableau, kept, slopes, ks, n
             if dxs.shape[2] > 0:
                 _applied(kept[depth][now], dxs[e], ks[i])
             else:
-                _copied(kept[depth][now], ks[i])
-        _copied(y, nodes[n])
+                _put(kept[depth][now], 0, ks[i])
+        _put(y, 0, nodes[n])
         for i in range(stages):
             if tableau[stages, i] != 0:
                 _moved(nodes[n], span[n], tableau[stages, i], ks[i])
@@ -172,7 +158,7 @@ def steps_back(span, dxs, weights, kinds, tableau, kept, slopes, given, gks, gs,
     stages, depth, series = gks.shape[0], len(weights), to_y.shape[0]
     chunk, total = gs[1].shape[0], span.shape[0] * stages
     for n in range(span.shape[0] - 1, -1, -1):
-        _added(given[n], to_y)
+        plus(to_y, given[n])
         for i in range(stages):
             _scaled(to_y, span[n], tableau[stages, i], gks[i])
         for i in range(stages - 1, -1, -1):
@@ -181,13 +167,13 @@ def steps_back(span, dxs, weights, kinds, tableau, kept, slopes, given, gks, gs,
             if dxs.shape[2] > 0:
                 _applied_back(kept[depth][e], dxs[e], gks[i], gs[depth][now], to_dxs[e])
             else:
-                _copied(gks[i], gs[depth][now])
+                _put(gks[i], 0, gs[depth][now])
             for layer in range(depth - 1, -1, -1):
                 g = gs[layer + 1][now]
                 _activate_back(g, kept[layer + 1][e], kinds[layer], slopes[layer][e % len(slopes[layer])])
                 np.dot(g, weights[layer], gs[layer][0 if layer == 0 else now])
             back = gs[0][0]
-            _added(back, to_y)
+            plus(to_y, back)
             for j in range(i):
                 if tableau[i, j] != 0:
                     _moved(gks[j], span[n], tableau[i, j], back)
@@ -200,5 +186,5 @@ def steps_back(span, dxs, weights, kinds, tableau, kept, slopes, given, gks, gs,
                     left = gs[layer + 1][:count].reshape(rows, gs[layer + 1].shape[2])
                     right = kept[layer][e : e + count].reshape(rows, kept[layer].shape[2])
                     np.dot(left.T, right, rooms[layer])
-                    _added(rooms[layer], to_weights[layer])
+                    plus(to_weights[layer], rooms[layer])
                     _summed(left, to_biases[layer])

@@ -148,10 +148,10 @@ class PerceptronLoop(Loop):
         weights, biases = layers[:depth], layers[depth:]
         room = len(drive) if self.keeps else 1
         widths = [weights[0].shape[1], *(len(bias) for bias in biases)]
-        kept = [_empty(y, room, len(y), width) for width in widths]
+        kept = [empty_like(y, (room, len(y), width)) for width in widths]
         told = [len(bias) if kind == _KINDS[nn.SiLU] else 0 for kind, bias in zip(self.kinds, biases, strict=True)]
-        slopes = [_empty(y, room, len(y), width) for width in told]
-        nodes, ks = _empty(y, len(span), *y.shape), y.new_empty(len(self.tableau.b), *y.shape)
+        slopes = [empty_like(y, (room, len(y), width)) for width in told]
+        nodes, ks = empty_like(y, (len(span), *y.shape)), y.new_empty(len(self.tableau.b), *y.shape)
         _kernels().steps(
             *arrays(y, span, *self._driven(drive)),
             tuple(arrays(*(weight.t() for weight in weights))),
@@ -215,10 +215,6 @@ def _along(y: Tensor, dt: Tensor, weights: tuple[float, ...], velocities: list[T
         if weight != 0.0:
             y = torch.addcmul(y, dt, velocity, value=weight)
     return y
-
-
-def _empty(like: Tensor, *shape: int) -> Tensor:
-    return empty_like(like.new_empty(1).expand(shape))
 
 
 @cache

@@ -62,8 +62,9 @@ class Solver(ABC):
 
     def __new__(cls, *args: Any, **options: Any):
         """A method; an option that it does not have is answered with the one that was probably meant."""
-        own = cls.__init__ is not object.__init__
-        check_keywords(cls.__name__, options, inspect.signature(cls.__init__).parameters if own else {})
+        if options:
+            own = cls.__init__ is not object.__init__
+            check_keywords(cls.__name__, options, inspect.signature(cls.__init__).parameters if own else {})
         return super().__new__(cls)
 
     order: ClassVar[int]
