@@ -7,7 +7,7 @@ import numpy as np
 from ..linear._elementary import _exp, allocating_kernel, kernel, sigmoid, sum_kernel, tanh
 
 
-__all__ = ["closed_forms", "closed_forms_back", "collect", "plus", "trace_back"]
+__all__ = ["add_products", "closed_forms", "closed_forms_back", "collect", "plus", "trace_back"]
 
 
 @kernel
@@ -171,7 +171,7 @@ def _add_columns(x, total):
 
 
 @allocating_kernel
-def _add_products(left, right, room, product, total):
+def add_products(left, right, room, product, total):
     """Add the products of rows, and the sums of the first ones."""
     np.dot(left.T, right, room)
     plus(product, room)
@@ -210,7 +210,7 @@ def closed_forms_back(
             to_out = outer[:count].reshape(rows, outer.shape[2])
             if deep:
                 kept = features[k : k + count].reshape(rows, features.shape[2])
-                _add_products(to_out, kept, room_heads, to_heads, to_bias)
-                _add_products(inner[:count].reshape(rows, inner.shape[2]), x, room_first, to_weight, to_offset)
+                add_products(to_out, kept, room_heads, to_heads, to_bias)
+                add_products(inner[:count].reshape(rows, inner.shape[2]), x, room_first, to_weight, to_offset)
             else:
-                _add_products(to_out, x, room_first, to_weight, to_offset)
+                add_products(to_out, x, room_first, to_weight, to_offset)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..fields._kernels import plus
+from ..fields._kernels import add_products, plus
 from ..linear._elementary import allocating_kernel, kernel, sigmoid, sum_kernel, tanh
 
 
@@ -107,13 +107,6 @@ def _scaled(g, span, weight, out):
             row[j] = far * back[j]
 
 
-@kernel
-def _summed(x, total):
-    for r in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            total[j] += x[r, j]
-
-
 @allocating_kernel
 def steps(y, span, us, dxs, weights, biases, kinds, tableau, kept, slopes, ks, nodes):
     """Walk from node to node; `kept` are the inputs of every layer and the outputs of the last, one per evaluation.
@@ -185,6 +178,4 @@ def steps_back(span, dxs, weights, kinds, tableau, kept, slopes, given, gks, gs,
                 for layer in range(depth):
                     left = gs[layer + 1][:count].reshape(rows, gs[layer + 1].shape[2])
                     right = kept[layer][e : e + count].reshape(rows, kept[layer].shape[2])
-                    np.dot(left.T, right, rooms[layer])
-                    plus(to_weights[layer], rooms[layer])
-                    _summed(left, to_biases[layer])
+                    add_products(left, right, rooms[layer], to_weights[layer], to_biases[layer])
