@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .._types import Inputs, State, States, Time, Times
+from ..nn import all_finite
 from .base import Cell
 
 
@@ -202,8 +203,7 @@ class HeldCell(Cell, ABC):
         if not xs.is_floating_point():
             raise ValueError(f"xs must be of a floating dtype; got {xs.dtype}. Use xs.float().")
         if mask is None:
-            # The sum is finite but for what is not, or too large to be added: it says so at a fraction of the cost.
-            if not bool(torch.isfinite(xs.detach().sum())) and not bool(torch.isfinite(xs).all()):
+            if not all_finite(xs):
                 raise ValueError("xs hold NaN or infinite entries; pass mask=~xs.isnan() where they were not observed.")
         elif mask.shape != xs.shape or mask.dtype != torch.bool:
             raise ValueError(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from ..nn import all_finite
+
 
 __all__ = ["IrregularBatch", "Window"]
 
@@ -79,11 +81,11 @@ class IrregularBatch:
                 raise ValueError(
                     f"{name} must be (*batch, feature) with batch {time_shape[:-1]}; got {tuple(value.shape)}."
                 )
-        if not bool(torch.isfinite(self.times).all()):
+        if not all_finite(self.times):
             raise ValueError("times hold NaN or infinite entries; pad a series by repeating its last time.")
         if bool((self.times.diff(dim=-1) < 0).any()):
             raise ValueError("times must not decrease along the last axis; sort the observations of each series.")
-        if not bool(torch.isfinite(self.values).all()):
+        if not all_finite(self.values):
             raise ValueError("values hold NaN or infinite entries; put 0 there and False into the mask.")
 
     @property

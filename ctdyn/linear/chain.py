@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..nn import all_finite
 from ._conditioning import smoothed, smoothed_covariance, smoother_gains
 from ._kalman import Steps, kalman_filter
 from ._matrix_scan import matrix_recurrence
@@ -128,8 +129,7 @@ class Chain(NamedTuple):
                 raise ValueError(
                     f"{name} must be float64 and end in axes {tuple(own)}; got {tuple(x.shape)} of {x.dtype}."
                 )
-            # One sum is cheaper than a look at every entry, and not finite if any of them is not.
-            if not bool(torch.isfinite(x.detach().sum())) and not bool(torch.isfinite(x.detach()).all()):
+            if not all_finite(x):
                 cure = (
                     "where nothing was observed, y and H are zero"
                     if name in ("H", "y", "nats")

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..nn import all_finite
 from ._explained import ExactlySolved
 from ._matrix_scan import matrix_recurrence
 from ._tensors import check_resolution, concretely, shared_batch
@@ -421,7 +422,7 @@ class LinearDynamics(nn.Module, ExactlySolved, ABC):
         """The steps that lead to the times, `(*batch, time)`, float64."""
         if ts.dim() < 1 or ts.shape[-1] < 1 or not ts.is_floating_point():
             raise ValueError(f"ts must be floating, (*batch, time), with at least one time; got {tuple(ts.shape)}.")
-        _require(bool(torch.isfinite(ts).all()), "ts holds NaN or infinite times; pad by repeating the last time.")
+        _require(all_finite(ts), "ts holds NaN or infinite times; pad by repeating the last time.")
         check_resolution(ts)
         first = ts[..., :1] if t0 is None else torch.as_tensor(t0, dtype=ts.dtype, device=ts.device)[..., None]
         first = first.expand(*torch.broadcast_shapes(first.shape[:-1], ts.shape[:-1]), 1)
@@ -439,7 +440,7 @@ class LinearDynamics(nn.Module, ExactlySolved, ABC):
             raise ValueError(
                 f"{name} must end in an axis of state_size={self.state_size} numbers; got shape {tuple(y.shape)}."
             )
-        _require(bool(torch.isfinite(y).all()), f"{name} holds NaN or infinite entries; a state must be finite.")
+        _require(all_finite(y), f"{name} holds NaN or infinite entries; a state must be finite.")
 
     def _check_inputs(self, name: str, u: Tensor | None, batch: torch.Size) -> None:
         if u is None:
@@ -450,7 +451,7 @@ class LinearDynamics(nn.Module, ExactlySolved, ABC):
             )
         if u.dim() > 1 and batch and u.shape[-2] != batch[-1]:
             raise ValueError(f"{name} must be (*batch, time, input) on {tuple(batch)}; got {tuple(u.shape)}.")
-        _require(bool(torch.isfinite(u).all()), f"{name} holds NaN or infinite entries; put 0 where nothing is known.")
+        _require(all_finite(u), f"{name} holds NaN or infinite entries; put 0 where nothing is known.")
 
 
 def _apply(weight: Tensor, x: Tensor, diagonal: bool) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._types import State, Time, Times
-from ..nn import take_items
+from ..nn import all_finite, take_items
 from .base import Path
 
 
@@ -301,9 +301,9 @@ def check_knots(ts: Tensor, xs: Tensor) -> None:
         )
     if ts.shape[-1] == 0:
         raise ValueError("a path needs at least one knot per series; got ts without any time.")
-    if not bool(torch.isfinite(ts).all()):
+    if not all_finite(ts):
         raise ValueError("ts hold NaN or infinite entries; pad a series by repeating its last time.")
-    if not bool(torch.isfinite(xs).all()):
+    if not all_finite(xs):
         raise ValueError(
             "xs hold NaN or infinite entries; fill missing values before building a path (fill_linear, fill_forward)."
         )

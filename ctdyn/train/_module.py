@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from .._checks import NonFiniteError, SolveError
 from ..data import Window
 from ..models import Loss, Model
+from ..nn import seed_all
 from .schedules import Schedule
 
 
@@ -137,7 +138,7 @@ class TrainingModule(pl.LightningModule):
         entropy = np.random.SeedSequence([self.seed, stream, epoch, batch, self.global_rank])
         number = int(entropy.generate_state(1, np.uint64)[0]) >> 1
         # Layers such as dropout know only the global generator.
-        torch.manual_seed(number)
+        seed_all(number)
         return Generator(self.device).manual_seed(number)
 
 
