@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--drop", type=float, default=0.0, help="share of the days of each training window to remove")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--folds", type=int, default=2, help="discriminators per score")
+    parser.add_argument("--swap", action="store_true", help="learn from what is otherwise unseen, judge by the others")
     parser.add_argument("--quick", action="store_true", help="a few steps and one short discriminator")
     options = parser.parse_args()
     if options.quick:
@@ -71,7 +72,7 @@ def main() -> None:
 
     (days,) = (one.values for one in read(options.data))
     stretches = [windows(days[start : start + STRETCH]) for start in range(0, len(days) - LENGTH + 1, STRETCH)]
-    seen, unseen = stretches[0::2], stretches[1::2]
+    seen, unseen = (stretches[1::2], stretches[0::2]) if options.swap else (stretches[0::2], stretches[1::2])
     rng = np.random.default_rng(options.seed)
     began = time.perf_counter()
     model, units = train(np.concatenate(seen), options.drop, options.steps, options.seed)

@@ -76,6 +76,8 @@ def pad(
 def collate(windows: Sequence[tuple[Series, Series]], *, dtype: torch.dtype = torch.float64) -> Window:
     """Pad contexts and targets into a `Window` in raw units. An empty context stands at the first time of its target.
 
+    Where every context is its target (`Reconstruct`), so are the two batches.
+
     Args:
         windows: pairs (context, target), as window makers return them.
         dtype: the dtype of the tensors.
@@ -86,6 +88,9 @@ def collate(windows: Sequence[tuple[Series, Series]], *, dtype: torch.dtype = to
         tensor([[[3.]]], dtype=torch.float64)
     """
     contexts, targets = [context for context, _ in windows], [target for _, target in windows]
+    if all(context is target for context, target in windows):
+        whole = pad(contexts, dtype=dtype)
+        return Window(whole, whole)
     return Window(
         pad(contexts, dtype=dtype, empty=[float(target.times[0]) if len(target) else 0.0 for target in targets]),
         pad(targets, dtype=dtype, empty=[float(context.times[-1]) if len(context) else 0.0 for context in contexts]),

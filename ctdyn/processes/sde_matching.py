@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Generator, Tensor, nn
@@ -233,7 +234,8 @@ class MatchedSDEProcess(NormalStart, LatentProcess, Explained):
         return _Marginals(q0, context, knots, start, torch.maximum(knots[..., -1], start), self.marginal)
 
 
-class _Marginals(NamedTuple):
+@dataclass(frozen=True)
+class _Marginals:
     """The normal distributions of the latent state at each time."""
 
     q0: Distribution
@@ -253,9 +255,13 @@ class _Marginals(NamedTuple):
         moved = torch.func.jvp(self.net, (features,), (rates,))
         return *self._relative(moved[0]), *moved[1].chunk(2, -1)
 
+    @cached_property
+    def start(self) -> Tensor:
+        """What the network says of `t0`, where `q0` rules."""
+        return self.net(self._features(self.t0.unsqueeze(-1))[0])
+
     def _relative(self, moments: Tensor) -> tuple[Tensor, Tensor]:
-        start = self.net(self._features(self.t0.unsqueeze(-1))[0])
-        mean, log_std = (moments - start).chunk(2, -1)
+        mean, log_std = (moments - self.start).chunk(2, -1)
         q0 = self.q0
         return q0.mean.unsqueeze(-2) + mean, q0.stddev.log().unsqueeze(-2) + log_std
 
