@@ -49,7 +49,7 @@ from ctdyn import Forecaster, compare
 from ctdyn.data import AnyOf, Extrapolate, Interpolate, SeriesSet, Standardize, read
 from ctdyn.data.series import Series
 from ctdyn.linear import Oscillators
-from ctdyn.models import LinearGaussianSSM, MaximumLikelihood
+from ctdyn.models import LinearGaussianSSM, MaximumLikelihood, Recalibrated
 
 
 #: Observations nearer than this, in periods, belong to one epoch.
@@ -104,7 +104,8 @@ def main() -> None:
     torch.manual_seed(options.seed)
     scaler = Standardize(center="context", time_scale=1.0, origin="given")
     began = time.perf_counter()
-    model = Forecaster(sites(series, options.steps), scaler=scaler, windows=AnyOf(*TASKS.values()), seed=options.seed)
+    answers = Recalibrated(sites(series, options.steps))
+    model = Forecaster(answers, scaler=scaler, windows=AnyOf(*TASKS.values()), seed=options.seed)
     model.fit(train.select(train.ids[: options.stars]), batch_size=options.stars)
     seconds = time.perf_counter() - began
     units = {channel.name: 1.0 for channel in series.channels}

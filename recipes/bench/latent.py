@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from ctdyn.data import IrregularBatch, Window
 from ctdyn.data.channels import Channel
@@ -41,12 +42,26 @@ from ctdyn.fields import MLPSDEField
 from ctdyn.integrate import StepTo
 from ctdyn.likelihoods import Gaussian
 from ctdyn.models import LS4, LatentODE, LatentVAE, Model
+from ctdyn.nn import MLP
 from ctdyn.processes import LatentProcess, MatchedSDEProcess, SDEProcess
+from ctdyn.structure import VectorField
 
 
 LENGTH = 4096
 #: Channels of the series of the latent SDE.
 WIDTH = 50
+
+
+class OwnField(VectorField):
+    """The perceptron of `LatentODE`, as somebody would write it who brings a field: its steps are not compiled."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.net = MLP(size, size, (64, 64))
+
+    def forward(self, t: Tensor, y: Tensor, u: Tensor | None = None) -> Tensor:
+        """See `VectorField`."""
+        return self.net(y)
 
 
 def window(series: int, length: int, width: int) -> Window:
@@ -63,6 +78,7 @@ def sequences(length: int) -> dict[str, Model]:
     return {
         "LS4": LS4(channels, dt=2.0 / length),
         "LatentODE": LatentODE(channels, controller=StepTo(1)),
+        "LatentODE, own field": LatentODE(channels, field=OwnField(16), controller=StepTo(1)),
         "LatentODE, 20 steps": LatentODE(channels),
     }
 
