@@ -152,7 +152,7 @@ class Forecaster:
             return loader(series, windows, self.scaler_, dtype=self._dtype(), **settings)
 
         if isinstance(self.model, ExactlyFitted):
-            self.model.fit_exact(cut(train, False))
+            self.model.fit_exact([window.to(self._device()) for window in cut(train, False)])
             self.history_ = pd.DataFrame()
         else:
             from ..train import fit

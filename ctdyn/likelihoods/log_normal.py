@@ -11,10 +11,13 @@ from torch.distributions import Distribution
 from .._types import Times, Values
 from ..nn import MLP
 from .base import Likelihood
-from .scales import LearnedScale, Scale, quadrature
+from .scales import LearnedScale, Scale
 
 
 __all__ = ["LogNormal"]
+
+#: The smallest median, as a negative logarithm, that a known standard error is divided by: squares stay finite.
+_MOST = 40.0
 
 
 class LogNormal(Likelihood):
@@ -47,5 +50,9 @@ class LogNormal(Likelihood):
     def forward(self, z: Tensor, ts: Times, noise: Values | None = None) -> Distribution:
         """See `Likelihood.forward`."""
         loc = self.log_median(z)
-        relative = None if noise is None else (noise * (-loc).exp()).square().log1p().sqrt()
-        return td.LogNormal(loc, quadrature(self.scale(z), relative), validate_args=False)
+        scale = self.scale(z)
+        if noise is not None:
+            # Variances are added: the root of one that is 0 has no derivative.
+            relative = noise * (-loc).clamp(max=_MOST).exp()
+            scale = (scale.square() + relative.square().log1p()).sqrt()
+        return td.LogNormal(loc, scale, validate_args=False)

@@ -178,7 +178,12 @@ def with_row(batch: IrregularBatch) -> IrregularBatch:
 def union(window: Window) -> tuple[IrregularBatch, Tensor]:
     """Context and target as one series, and which of its entries are context; one that stands in both counts once."""
     parts = (window.context, window.target)
-    times, order = torch.cat([part.times.double() for part in parts], -1).sort(dim=-1, stable=True)
+    times = torch.cat([part.times.double() for part in parts], -1)
+    begins = torch.cat([(part.times if part.start is None else part.start).double() for part in parts], -1)
+    # By time, and by where an interval begins among those that end together.
+    order = begins.sort(dim=-1, stable=True).indices
+    order = order.gather(-1, times.gather(-1, order).sort(dim=-1, stable=True).indices)
+    times, begins = times.gather(-1, order), begins.gather(-1, order)
     rows = order.unsqueeze(-1).expand(*order.shape, window.context.values.shape[-1])
     mask, values = (
         torch.cat(pair, -2).gather(-2, rows)
@@ -188,14 +193,14 @@ def union(window: Window) -> tuple[IrregularBatch, Tensor]:
     if any(part.noise is not None for part in parts):
         known = [torch.zeros_like(part.values) if part.noise is None else part.noise for part in parts]
         noise = torch.cat(known, -2).gather(-2, rows)
-    start = None
-    if any(part.start is not None for part in parts):
-        begins = [part.times if part.start is None else part.start for part in parts]
-        start = torch.cat([begin.double() for begin in begins], -1).gather(-1, order)
+    start = begins if any(part.start is not None for part in parts) else None
     seen = mask.cumsum(-2)
-    first = torch.searchsorted(times.contiguous(), times.contiguous(), right=False).unsqueeze(-1).expand(rows.shape)
+    anew = torch.ones_like(times, dtype=torch.bool)
+    anew[..., 1:] = (times.diff(dim=-1) != 0) | (begins.diff(dim=-1) != 0)
+    number = torch.arange(times.shape[-1], device=times.device)
+    first = torch.where(anew, number, 0).cummax(-1).values.unsqueeze(-1).expand(rows.shape)
     earlier = (seen - mask.long()).gather(-2, first)
-    # The sort is stable, so that of an observation in both parts it is the one in the context that stays.
+    # The sorts are stable, so that of an observation in both parts it is the one in the context that stays.
     given = (order < window.context.times.shape[-1]).unsqueeze(-1).expand(mask.shape)
     return IrregularBatch(times, values, mask & (seen - earlier == 1), noise=noise, start=start), given
 

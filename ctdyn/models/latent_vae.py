@@ -17,6 +17,7 @@ from ..processes import LatentProcess
 from ._reading import Question, Reading
 from .base import Aggregates, Encodes, Generative, Loss, Model, Predictive, Scorable, input_path
 from .objectives import ELBO, Objective
+from .objectives.base import divergences
 from .terms import Inference, LossTerm
 
 
@@ -101,16 +102,15 @@ class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
         latent, log_prob, told = self._reading.score(encoding, window, self.objective.num_samples, generator)
         with torch.no_grad():
             true_bound = self.objective.bound(log_prob, latent)
-            divergence = sum((kl.mean() for kl in latent.kl.values()), start=torch.zeros_like(true_bound.mean()))
             parts = {
                 "bound": true_bound.mean(),
                 "log_likelihood": log_prob.mean(),
-                "kl": divergence,
+                "kl": sum((kl.mean() for kl in divergences(latent).values()), start=log_prob.new_zeros(())),
                 "nats_per_observation": -true_bound.sum() / target.mask.sum().clamp(min=1),
                 **told,
             }
         total = -self.objective.bound(log_prob, latent, step).mean()
-        inference = Inference(context, encoding, latent, self.process, generator)
+        inference = Inference(context, encoding, latent, self.process, generator, target.observed)
         for term in self.terms:
             value = term(inference)
             name = type(term).__name__

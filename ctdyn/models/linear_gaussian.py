@@ -236,9 +236,8 @@ class LinearGaussianSSM(Model, Aggregates, ExactlyFitted, Generative, Scorable):
         .. math:: \log p(\text{target} \mid \text{context}) = \log p(\text{target}, \text{context}) -
             \log p(\text{context})
         """
-        return self.core.log_prob(union(window)[0]).to(window.target.values.dtype) - self.core.log_prob(
-            with_row(window.context)
-        )
+        nats = self.core.log_prob(union(window)[0]) - self.core.log_prob(with_row(window.context))
+        return nats.to(window.target.values.dtype)
 
     def _marginals(self, context: IrregularBatch, ts: Times, start: Times | None = None) -> tuple[Tensor, Tensor]:
         """Mean and variance of a new observation at each time, or over each interval, `(*batch, time, channel)`."""
@@ -270,12 +269,12 @@ def _start(dynamics: LinearDynamics, covariance: Tensor) -> tuple[Tensor, Tensor
     n, count = dynamics.state_size, len(values)
     row = dynamics.readout
     leading = torch.arange(n) if row is None else row.detach().nonzero().flatten()
-    H = 0.05 * torch.randn(count, n, dtype=torch.float64, generator=Generator().manual_seed(0))
+    H = 0.05 * torch.randn(count, n, dtype=torch.float64, generator=Generator().manual_seed(0)).to(covariance.device)
     for number, column in enumerate(leading.tolist()):
         # More processes than channels share a component.
         shares = len(range(number % count, len(leading), count))
         H[:, column] += vectors[:, number % count] * (values[number % count] / shares).sqrt()
-    H = H / dynamics.stationary().detach().diagonal().sqrt()
+    H = H / dynamics.stationary().detach().diagonal().sqrt().to(H)
     return H, _NOISE * covariance.diagonal().clamp(min=1e-12)
 
 

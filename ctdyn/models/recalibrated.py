@@ -11,7 +11,7 @@ from .._types import Times
 from ..data import IrregularBatch, Window
 from ..likelihoods import masked_log_prob
 from ..paths import Path
-from .base import ExactlyFitted, Loss, Model, Predictive
+from .base import Aggregates, ExactlyFitted, Loss, Model, Predictive
 
 
 __all__ = ["Recalibrated"]
@@ -100,7 +100,10 @@ class Recalibrated(Model, ExactlyFitted):
         errors = [self._errors(window) for window in windows]
         channel, error, surprise, count = (torch.cat(column) for column in zip(*errors, strict=True))
         if not len(channel):
-            raise ValueError("Recalibrated.fit_exact got no observed target; the training series may be too short.")
+            raise ValueError(
+                "Recalibrated.fit_exact got no observed target that the context does not show: errors are learned from "
+                "what was not seen. Use Interpolate or Extrapolate windows, or longer series."
+            )
         # Each target of a series counts its context once more: the series are weighed as the targets are.
         size = len(self.channels)
         total, seen = (torch.bincount(channel, x, minlength=size) for x in (surprise, count))
@@ -169,7 +172,15 @@ class Recalibrated(Model, ExactlyFitted):
 
     def _moments(self, context: IrregularBatch, asked: IrregularBatch) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of observations, their known errors included."""
-        answer = self.model.predict(context, asked.times, num_samples=1)
+        if asked.start is None or not bool((asked.start < asked.times).any()):
+            answer = self.model.predict(context, asked.times, num_samples=1)
+        elif isinstance(self.model, Aggregates):
+            answer = self.model.predict_means(context, asked.start, asked.times, num_samples=1)
+        else:
+            raise ValueError(
+                f"the windows hold means over intervals, which {type(self.model).__name__} does not know; "
+                "LinearGaussianSSM does."
+            )
         variance = answer.stddev.square()
         return answer.mean, (variance if asked.noise is None else variance + asked.noise.square()).sqrt()
 
@@ -178,10 +189,11 @@ class Recalibrated(Model, ExactlyFitted):
         """Of each observed target: channel, error, and what `_surprise` says of its context, flat."""
         target = window.target
         mean, stddev = self._moments(window.context, target)
+        asked = target.mask & ~_shown(window)
         channel = torch.arange(len(self.channels), device=target.mask.device)
         error = ((target.values - mean) / stddev).double()
         columns = (channel, error, *(x.unsqueeze(-2) for x in self._surprise(window.context)))
-        channel, error, surprise, count = (x.expand(target.mask.shape)[target.mask] for x in columns)
+        channel, error, surprise, count = (x.expand(asked.shape)[asked] for x in columns)
         return channel, error, surprise, count
 
 
@@ -189,3 +201,12 @@ def _inflation(log_weight: Tensor, surprise: Tensor, count: Tensor) -> Tensor:
     """The variance of a series in units of the usual one."""
     weight = log_weight.exp()
     return (weight + surprise) / (weight + count)
+
+
+def _shown(window: Window) -> Tensor:
+    """Which entries of a target stand in the context too, `(*batch, time, channel)`: they are no test of an answer."""
+    context, target = window.context, window.target
+    same = target.times.unsqueeze(-1) == context.times.unsqueeze(-2)
+    if context.start is not None and target.start is not None:
+        same = same & (target.start.unsqueeze(-1) == context.start.unsqueeze(-2))
+    return same.float() @ context.mask.float() > 0

@@ -13,6 +13,9 @@ from .latent_vae import LatentVAE
 
 __all__ = ["Reencoded"]
 
+#: What a time may lie behind the end of its stage, in stages.
+_ROUNDING = 1e-5
+
 
 class Reencoded(Model):
     r"""A latent model whose forecasts are decoded and encoded again every so often: a correction of their course.
@@ -75,16 +78,18 @@ class Reencoded(Model):
         encoding, start, samples = self.model.encode_context(context), start_time(context), num_samples
         last = torch.where(context.observed, context.times, start.unsqueeze(-1)).amax(-1)
         # The end of a stage belongs to it, whichever way it was rounded.
-        number = ((ts - last.unsqueeze(-1)) / self.every - 1e-5).ceil().clamp(min=1.0)
+        number = ((ts - last.unsqueeze(-1)) / self.every - _ROUNDING).ceil().clamp(min=1.0)
         stages = int(number.amax()) if number.numel() else 1
         zs: Tensor | None = None
         for stage in range(1, stages + 1):
-            points = self._points(last, stage)
-            asked = torch.cat([ts, points], -1).expand(*start.shape, -1)
+            points = self._points(last, stage) if stage < stages else ts[..., :0]
+            # What lies behind the stage is not solved for; what belongs to it by rounding is.
+            end = last.unsqueeze(-1) + self.every * (stage + _ROUNDING)
+            asked = torch.cat([ts.minimum(end), points], -1).expand(*start.shape, -1)
             latent = process.posterior(encoding, start, asked, samples, generator, inputs)
             # After the first stage the samples are batch axes of the context.
             found = latent.zs if stage == 1 else latent.zs.squeeze(0)
-            here, ahead = found.split([ts.shape[-1], self.points], -2)
+            here, ahead = found.split([ts.shape[-1], points.shape[-1]], -2)
             zs = here if zs is None else torch.where((number == stage).unsqueeze(-1), here, zs)
             if stage < stages:
                 decoded = likelihood(ahead, points).mean.expand(*ahead.shape[:-1], len(self.channels))

@@ -10,10 +10,9 @@ from torch.distributions import Independent, Normal
 
 from .._types import Times
 from ..data import IrregularBatch, Window
-from ..encoders import Encoding, start_time
-from ..likelihoods import masked_log_prob
+from ..encoders import Encoding
 from ..paths import Path
-from ..processes import LatentSample
+from ._reading import Question, Reading
 from .base import Generative, Loss, Model, Predictive, Scorable, input_path
 from .latent_vae import LatentVAE
 
@@ -85,8 +84,7 @@ class Refined(Model, Generative, Scorable):
         generator: Generator | None = None,
     ) -> Predictive:
         """See `Model.predict`."""
-        latent = self._posterior(context, ts, inputs, num_samples, generator)
-        return Predictive(self.model.likelihood(latent.zs, ts))
+        return self._predictive(context, Question(ts), inputs, num_samples, generator)
 
     def sample(
         self,
@@ -101,11 +99,10 @@ class Refined(Model, Generative, Scorable):
 
     def log_prob(self, window: Window, *, num_samples: int = 100, generator: Generator | None = None) -> Tensor:
         """See `Scorable.log_prob`."""
-        target = window.target
-        path = input_path(window.context, target)
-        latent = self._posterior(window.context, target.times, path, num_samples, generator)
-        distribution = self.model.likelihood(latent.zs, target.times, target.noise)
-        return Predictive(distribution).joint_log_prob(target.values, target.mask)
+        context, target = window.context, window.target
+        question = Question(target.times, target.start, target.noise)
+        predictive = self._predictive(context, question, input_path(context, target), num_samples, generator)
+        return predictive.joint_log_prob(target.values, target.mask)
 
     def refine(self, context: IrregularBatch, *, generator: Generator | None = None) -> Encoding:
         """The encoding of a context, improved.
@@ -165,23 +162,24 @@ class Refined(Model, Generative, Scorable):
         self, context: IrregularBatch, encoding: Encoding, num_samples: int, generator: Generator | None
     ) -> Tensor:
         """What each sample says of the bound, `(sample, *batch)`."""
-        model, path = self.model, input_path(context)
-        latent = model.process.posterior(encoding, start_time(context), context.times, num_samples, generator, path)
-        distribution = model.likelihood(latent.zs, context.times, context.noise)
-        log_prob = masked_log_prob(distribution, context.values, context.mask)
+        latent, log_prob, _ = self._reading.score(encoding, Window(context, context), num_samples, generator)
         costs = [kl for name, kl in latent.kl.items() if name not in latent.log_terms]
         return log_prob + sum(latent.log_terms.values()) - sum(costs)
 
-    def _posterior(
+    @property
+    def _reading(self) -> Reading:
+        return Reading(self.model.process, self.model.likelihood, self.model.times)
+
+    def _predictive(
         self,
         context: IrregularBatch,
-        ts: Times,
+        question: Question,
         inputs: Path | None,
         num_samples: int,
         generator: Generator | None,
-    ) -> LatentSample:
+    ) -> Predictive:
         encoding = self.refine(context, generator=generator)
-        return self.model.process.posterior(encoding, start_time(context), ts, num_samples, generator, inputs)
+        return Predictive(self._reading.answer(encoding, context, question, num_samples, generator, inputs)[1])
 
 
 def _numbers(encoding: Encoding) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Encoding]]:

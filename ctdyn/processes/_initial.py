@@ -60,7 +60,7 @@ def closed_form_kl(q: Distribution, p: Distribution) -> Tensor | None:
 
 
 def _kl_by_dimension(q: Distribution, p: Distribution) -> Tensor | None:
-    """The divergence of each dimension, `(*batch, latent)`; None where they depend on each other."""
+    """The divergence of each dimension, `(*batch, latent)`; None where they depend on each other, or as above."""
     if isinstance(q, Independent) and isinstance(p, Independent) and len(q.base_dist.event_shape) == 0:
-        return kl_divergence(q.base_dist, p.base_dist)
+        return closed_form_kl(q.base_dist, p.base_dist)
     return None

@@ -78,8 +78,12 @@ class JointProcess(LatentProcess):
         inputs: Path | None = None,
     ) -> LatentSample:
         """See `LatentProcess.posterior`."""
-        found = [part.posterior(encoding, t0, ts, num_samples, generator, inputs) for part in self._parts()]
-        return _together(found)
+        return _together(
+            [
+                part.posterior(encoding, t0, ts, num_samples, own, inputs)
+                for part, own in zip(self._parts(), self._generators(t0, generator), strict=True)
+            ]
+        )
 
     def prior(
         self,
@@ -90,7 +94,18 @@ class JointProcess(LatentProcess):
         inputs: Path | None = None,
     ) -> LatentSample:
         """See `LatentProcess.prior`."""
-        return _together([part.prior(t0, ts, num_samples, generator, inputs) for part in self._parts()])
+        return _together(
+            [
+                part.prior(t0, ts, num_samples, own, inputs)
+                for part, own in zip(self._parts(), self._generators(t0, generator), strict=True)
+            ]
+        )
+
+    def _generators(self, t0: Time, generator: Generator | None) -> list[Generator]:
+        """One for each part: how many numbers a part draws depends on the times, and must not move the others."""
+        device = t0.device if generator is None else generator.device
+        seeds = torch.randint(2**62, (len(self.parts),), generator=generator, device=device)
+        return [Generator(device).manual_seed(seed) for seed in seeds.tolist()]
 
     def _parts(self) -> list[LatentProcess]:
         return [part for part in self.parts if isinstance(part, LatentProcess)]

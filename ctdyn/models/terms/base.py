@@ -24,6 +24,7 @@ class Inference:
         latent: sampled latent states at the times of the target.
         process: the latent process.
         generator: the source of randomness.
+        observed: True at the times of the target where something was observed, `(*batch, time)`; None: everywhere.
 
     Example:
         >>> import torch
@@ -42,6 +43,7 @@ class Inference:
     latent: LatentSample
     process: LatentProcess
     generator: Generator | None = None
+    observed: Tensor | None = None
 
 
 class LossTerm(nn.Module, Configurable, ABC):

@@ -18,9 +18,9 @@ class Supervision(LossTerm):
 
     .. math:: -w\, \mathrm{E}_{q(z)} \sum_j \log \mathcal{N}\left(y_j \mid a_j \bar z_{d_j} + b_j,\, \sigma_j^2\right)
 
-    with :math:`\bar z` the mean over the times of the target: for a static latent (`StaticProcess`) the latent itself.
-    Labels are one more observation, of the chosen entries alone: with :math:`w = 1` the loss bounds the joint density
-    of series and labels. A label that is NaN is not known. Slopes, offsets and noise are learned.
+    with :math:`\bar z` the mean over the observed times of the target: for a static latent (`StaticProcess`) the latent
+    itself. Labels are one more observation, of the chosen entries alone: with :math:`w = 1` the loss bounds the joint
+    density of series and labels. A label that is NaN is not known. Slopes, offsets and noise are learned.
 
     Args:
         dimensions: the entries of the latent state, one per label in their order; `JointProcess.slices` says where
@@ -62,10 +62,22 @@ class Supervision(LossTerm):
                 "from_pandas(..., labels=[...])."
             )
         known = ~labels.isnan()
-        expected = self.slope * self.read(zs) + self.offset
+        expected = self.slope * self.read(zs, inference.observed) + self.offset
         log_prob = Normal(expected, self.log_scale.exp(), validate_args=False).log_prob(torch.where(known, labels, 0.0))
         return -self.weight * torch.where(known, log_prob, 0.0).sum(-1).mean()
 
-    def read(self, zs: Tensor) -> Tensor:
-        """The supervised entries of latent states `(..., time, latent)`, `(..., label)`."""
-        return zs[..., list(self.dimensions)].mean(-2)
+    def read(self, zs: Tensor, observed: Tensor | None = None) -> Tensor:
+        """The supervised entries of latent states `(..., time, latent)`, averaged over the observed times.
+
+        Args:
+            zs: latent states.
+            observed: True where something was observed, `(*batch, time)`; a series without any is read at all times.
+
+        Returns:
+            `(..., label)`.
+        """
+        entries = zs[..., list(self.dimensions)]
+        if observed is None:
+            return entries.mean(-2)
+        weight = torch.where(observed.any(-1, keepdim=True), observed, True).to(zs.dtype).unsqueeze(-1)
+        return (entries * weight).sum(-2) / weight.sum(-2).clamp(min=1.0)
