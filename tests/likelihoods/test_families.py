@@ -109,3 +109,13 @@ def test_what_is_hidden_reaches_no_gradient_of_a_positive_family():
     values, mask = 0 * COUNTS[0], torch.zeros(5, 4, 2, dtype=torch.bool)
     entry_log_prob(likelihood(Z, TS), values, mask).sum().backward()
     assert all((p.grad == 0).all() for p in likelihood.parameters())
+
+
+def test_an_observation_that_is_known_exactly_has_a_gradient_under_a_positive_family():
+    likelihood = LogNormal(3, 2).double()
+    found = []
+    for noise in (None, torch.zeros(5, 4, 2).double()):
+        likelihood.zero_grad()
+        likelihood(Z, TS, noise).log_prob(1.0 + COUNTS[0]).sum().backward()
+        found.append([p.grad.clone() for p in likelihood.parameters()])
+    torch.testing.assert_close(*found)

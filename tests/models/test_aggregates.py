@@ -12,7 +12,7 @@ from ctdyn.encoders import Encoder, Encoding, ReverseGRUEncoder
 from ctdyn.fields import LinearField, MLPField, MLPSDEField
 from ctdyn.integrate import Checkpoint, ConstantStep, PIDController, StepTo
 from ctdyn.likelihoods import Bernoulli, FixedScale, Gaussian, Laplace, PoissonTimes, StudentT
-from ctdyn.models import LatentODE, LatentVAE, LinearGaussianSSM, MarkovianGPVAE, MaximumLikelihood
+from ctdyn.models import LatentODE, LatentVAE, LinearGaussianSSM, MarkovianGPVAE, MaximumLikelihood, Refined
 from ctdyn.processes import ODEProcess, SDEProcess
 from ctdyn.solvers import Tsit5
 from ctdyn.testing import check_model, example_window
@@ -165,6 +165,34 @@ def test_the_contract_with_intervals_and_times():
 
 def test_the_contract_of_the_exact_model_with_intervals():
     check_model(LinearGaussianSSM(CHANNELS, 2, fitting=MaximumLikelihood(max_steps=5)), _aggregated(example_window(2)))
+
+
+def test_intervals_that_end_together_are_observations_of_their_own():
+    model = LinearGaussianSSM(CHANNELS[:1], 2, fitting=MaximumLikelihood(max_steps=2))
+    seen = batch([0.0, 0.5, 1.0], values=[0.1, -0.4, 0.9])
+    model.fit_exact([Window(seen, seen)])
+    late, whole = batch([1.0], start=[0.5], values=[0.3]), batch([1.0], start=[0.0], values=[-0.2])
+    both = batch([1.0, 1.0], start=[0.0, 0.5], values=[-0.2, 0.3])
+    expected = model.core.log_prob(both) - model.core.log_prob(late)
+    torch.testing.assert_close(model.log_prob(Window(late, whole)), expected, rtol=0, atol=1e-9)
+    assert float(model.log_prob(Window(late, late))) == 0.0
+
+
+def test_a_refined_posterior_explains_times_and_means_as_its_model_does():
+    model, plain = decaying(times=PoissonTimes(1, rate=2.0)), decaying()
+    model.times.net.layers[0].weight.data.zero_()
+    refined, unaware = (Refined(each, steps=1, lr=1e-9, num_samples=1) for each in (model, plain))
+    context, mean = batch([0.0, 0.4], values=[0.5, 0.2]), batch([0.9], start=[0.3], values=[0.1])
+    # An intensity that the state does not move tells the same of every sample.
+    told = model.loss(Window(context, context)).parts["times"]
+    found = [
+        each.bound(context, each.model.encode_context(context), generator=torch.Generator().manual_seed(0))
+        for each in (refined, unaware)
+    ]
+    torch.testing.assert_close((found[0] - found[1]).mean(), told)
+    window = Window(context, mean)
+    torch.testing.assert_close(refined.log_prob(window), model.log_prob(window), rtol=1e-4, atol=1e-4)
+    assert abs(float(refined.log_prob(window) - refined.log_prob(Window(context, batch([0.9], values=[0.1]))))) > 1e-3
 
 
 def _timed(weight, bias, stamps):

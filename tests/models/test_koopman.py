@@ -126,11 +126,12 @@ def test_a_corrected_course_is_better_than_a_plain_forecast():
     context = IrregularBatch(ts[:, :5], values[:, :5], torch.ones(16, 5, 2, dtype=torch.bool))
     later, truth = ts[:, 5:], values[:, 5:]
     errors = {}
-    for every in (0.5, 100.0):
+    for every in (0.5, 100.0, math.inf):
         predicted = Reencoded(circle(), every=every).predict(context, later, num_samples=400, generator=rng(1)).mean
         errors[every] = float((predicted - truth).square().mean().detach())
     plain = circle().predict(context, later, num_samples=400, generator=rng(1)).mean
     assert errors[100.0] == pytest.approx(float((plain - truth).square().mean().detach()), rel=1e-9)
+    assert errors[math.inf] == pytest.approx(errors[100.0], rel=1e-9)
     assert errors[0.5] < 0.8 * errors[100.0]
 
 

@@ -10,6 +10,7 @@ from ctdyn.models import ExactlyFitted, LatentODE, Loss, Model, Predictive, Reca
 
 
 F64 = torch.float64
+FIELDS = ("times", "values", "mask")
 
 
 class Standard(Model, ExactlyFitted):
@@ -90,3 +91,22 @@ def test_it_says_what_it_cannot_correct():
     nothing = IrregularBatch(window.target.times, window.target.values, torch.zeros_like(window.target.mask))
     with pytest.raises(ValueError, match="no observed target"):
         fitted(Window(window.context, nothing))
+
+
+def test_what_the_context_shows_is_no_error():
+    window = planted(torch.ones(3, 1, dtype=F64), df=8.0)
+    both = IrregularBatch(
+        *(torch.cat([getattr(part, name) for part in (window.context, window.target)], 1) for name in FIELDS)
+    )
+    apart, mixed = fitted(window), fitted(Window(window.context, both))
+    torch.testing.assert_close(mixed.log_width, apart.log_width)
+    with pytest.raises(ValueError, match="that the context does not show"):
+        fitted(Window(both, both))
+
+
+def test_means_over_intervals_need_a_model_that_knows_them():
+    part = planted(torch.ones(2, 1, dtype=F64), df=4.0).target
+    mean = IrregularBatch(part.times, part.values, part.mask, start=part.times - 0.1)
+    model = fitted(planted(torch.ones(2, 1, dtype=F64), df=4.0))
+    with pytest.raises(ValueError, match="means over intervals, which Standard does not know"):
+        model.loss(Window(part, mean))

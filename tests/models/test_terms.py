@@ -1,6 +1,7 @@
 """What is added to a loss, and scores of representations: on systems whose answers are known."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -207,6 +208,17 @@ def test_supervision_is_the_density_of_the_labels_given_the_chosen_entries():
         Supervision([0, 3])(flat(zs, labels))
     with pytest.raises(ValueError, match="each once"):
         Supervision([1, 1])
+
+
+def test_padding_and_series_without_a_target_do_not_move_supervision():
+    labels = torch.tensor([[1.0], [0.5]])
+    zs = torch.randn(1, 2, 3, 2, generator=rng())
+    padded = torch.cat([zs, 9.0 * torch.ones(1, 2, 4, 2)], 2)
+    plain, longer = flat(zs, labels), flat(padded, labels)
+    real = torch.arange(7).expand(2, -1) < 3
+    term = Supervision([0])
+    torch.testing.assert_close(term(replace(longer, observed=real)), term(plain))
+    assert bool(torch.isfinite(term(replace(plain, observed=torch.zeros(2, 3, dtype=torch.bool)))))
 
 
 def levels(count=64):

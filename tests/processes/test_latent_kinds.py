@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.distributions import Independent, Normal, StudentT, kl_divergence
 
 from ctdyn.data import IrregularBatch, Window
 from ctdyn.data.channels import Channel
 from ctdyn.encoders import Encoding, GRUEncoder, JointEncoder, SiteEncoder, SummaryEncoder
-from ctdyn.fields import LinearField
+from ctdyn.fields import LinearField, MLPSDEField
 from ctdyn.integrate import ConstantStep
 from ctdyn.likelihoods import Gaussian
 from ctdyn.linear import Matern
@@ -20,6 +20,7 @@ from ctdyn.processes import (
     LatentSample,
     LinearGaussianProcess,
     ODEProcess,
+    SDEProcess,
     StaticProcess,
 )
 from ctdyn.solvers import RK4
@@ -195,3 +196,26 @@ def test_a_planted_level_and_a_planted_kind_are_found_and_not_in_what_moves():
     assert max((found == kind).double().mean(), (found != kind).double().mean()) > 0.95
     for turned in encoding.q0.mean.detach().mT:
         assert abs(torch.corrcoef(torch.stack([turned, level]))[0, 1]) < 0.4
+
+
+def test_a_part_is_not_moved_by_how_far_another_must_go():
+    moving = SDEProcess(MLPSDEField(2), 2, 0, dt=0.05)
+    process = JointProcess([moving, StaticProcess(2, feature_size=3)])
+    t0 = torch.zeros(3)
+    near, far = (
+        process.prior(t0, torch.tensor([[0.5, end]]).expand(3, -1), 2, torch.Generator().manual_seed(0)).zs[:, :, 0]
+        for end in (1.0, 7.0)
+    )
+    torch.testing.assert_close(near, far)
+
+
+def test_a_start_without_a_closed_form_is_priced_by_its_samples():
+    class Heavy(GRUEncoder):
+        def forward(self, batch):
+            return Encoding(q0=Independent(StudentT(torch.full((len(batch.times), 2), 8.0, dtype=F64)), 1))
+
+    process = ODEProcess(LinearField(2), 2)
+    model = LatentVAE(CHANNELS, Heavy(2, 2), process, Gaussian(2, 2), ELBO(num_samples=200)).double()
+    parts = model.loss(example_window(2), generator=torch.Generator().manual_seed(0)).parts
+    assert 0.0 < float(parts["kl"]) < 1.0
+    assert float(parts["bound"]) == pytest.approx(float(parts["log_likelihood"] - parts["kl"]), rel=1e-4)
