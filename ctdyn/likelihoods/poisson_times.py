@@ -83,19 +83,27 @@ class PoissonTimes(nn.Module, Configurable):
         return torch.where(seen, self.log_intensity(z), 0.0).sum(-1) - compensator
 
     @staticmethod
-    def interval(context: Tensor, target: Tensor, observed: Tensor, t0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def interval(
+        target: tuple[Tensor, Tensor], context: tuple[Tensor, Tensor], t0: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """In which interval the observation times of a window fall: behind the context, or all of the series.
 
+        Where a target lies among the rows of its context, both are observation times of one series, and all count.
+
         Args:
-            context: the last observation time of the context, `(*batch,)`.
-            target: the times of the target, `(*batch, time)`.
-            observed: where they are observation times, and not padding, `(*batch, time)`.
+            target: times of the target, and where they are observation times, and not padding, `(*batch, time)` each.
+            context: the same for the context.
             t0: where the latent state begins, `(*batch,)`.
 
         Returns:
-            Beginning and end of the interval, `(*batch,)` each, and the times that count in it, `(*batch, time)`.
+            Beginning and end of the interval, `(*batch,)` each, and which times of target and context, one behind the
+            other, count in it.
         """
-        first = torch.where(observed, target, torch.inf).amin(-1)
-        begin = torch.where(context < first, context, t0)
-        end = torch.maximum(torch.where(observed, target, -torch.inf).amax(-1), begin)
-        return begin, end, observed & (target > begin.unsqueeze(-1))
+        (later, asked), (earlier, shown) = target, context
+        last = torch.where(shown, earlier, -torch.inf).amax(-1).maximum(t0)
+        first = torch.where(asked, later, torch.inf).amin(-1)
+        begin = torch.where(last < first, last, t0)
+        twice = ((earlier.unsqueeze(-1) == later.unsqueeze(-2)) & asked.unsqueeze(-2)).any(-1)
+        times, observed = torch.cat([later, earlier], -1), torch.cat([asked, shown & ~twice], -1)
+        end = torch.maximum(torch.where(observed, times, -torch.inf).amax(-1), begin)
+        return begin, end, observed & (times > begin.unsqueeze(-1))

@@ -91,16 +91,16 @@ class Reading:
             latent, distribution = self.answer(encoding, context, question, num_samples, generator, path)
             return latent, masked_log_prob(distribution, target.values, target.mask), {}
         t0, ts = start_time(context), target.times
-        last = torch.where(context.observed, context.times, -torch.inf).amax(-1).maximum(t0)
-        begin, end, seen = self.times.interval(last, ts, target.observed, t0)
+        begin, end, seen = self.times.interval((ts, target.observed), (context.times, context.observed), t0)
         process = self._integrating("the compensator of PoissonTimes")
         integrands = [self.times, *([_Location(self._located())] if question.has_intervals else [])]
-        bounds = torch.stack([begin, end], -1)
-        asked = torch.cat([ts, *([_begins(question)] if question.has_intervals else []), bounds], -1)
+        counted = torch.cat([context.times, begin.unsqueeze(-1), end.unsqueeze(-1)], -1)
+        asked = torch.cat([ts, *([_begins(question)] if question.has_intervals else []), counted], -1)
         latent = process.posterior(encoding, t0, asked, num_samples, generator, path, integrands)
         compensator = latent.integrals[0][..., -1, 0] - latent.integrals[0][..., -2, 0]
-        count = ts.shape[-1]
-        told = self.times.log_prob(latent.zs[..., :count, :], seen, compensator)
+        count, known = ts.shape[-1], context.times.shape[-1]
+        states = torch.cat([latent.zs[..., :count, :], latent.zs[..., -known - 2 : -2, :]], -2)
+        told = self.times.log_prob(states, seen, compensator)
         if question.has_intervals:
             latent, distribution = self._means(replace(latent, integrals=latent.integrals[1:]), question)
         else:

@@ -225,13 +225,24 @@ def test_the_density_of_observation_times_is_that_of_a_known_intensity():
 
 
 def test_times_behind_the_context_count_from_its_end():
-    arrivals = PoissonTimes(1)
-    target = f64(1.2, 1.5, 1.5)[None]
-    observed = torch.tensor([[True, True, False]])
-    begin, end, seen = arrivals.interval(f64(1.0), target, observed, f64(0.0))
-    assert (begin.item(), end.item(), seen.tolist()) == (1.0, 1.5, [[True, True, False]])
-    begin, end, _ = arrivals.interval(f64(1.3), target, observed, f64(0.0))
-    assert (begin.item(), end.item()) == (0.0, 1.5)
+    target = f64(1.2, 1.5, 1.5)[None], torch.tensor([[True, True, False]])
+    one = torch.tensor([[True]])
+    begin, end, seen = PoissonTimes.interval(target, (f64(1.0)[None], one), f64(0.0))
+    assert (begin.item(), end.item(), seen.tolist()) == (1.0, 1.5, [[True, True, False, False]])
+    begin, end, seen = PoissonTimes.interval(target, (f64(1.3)[None], one), f64(0.0))
+    assert (begin.item(), end.item(), seen.tolist()) == (0.0, 1.5, [[True, True, False, True]])
+    begin, end, seen = PoissonTimes.interval(target, (f64(1.5)[None], one), f64(0.0))
+    assert (begin.item(), end.item(), seen.tolist()) == (0.0, 1.5, [[True, True, False, False]])
+
+
+def test_hidden_rows_among_those_of_the_context_are_times_of_one_series():
+    model = decaying(times=PoissonTimes(1, rate=2.0))
+    model.times.net.layers[0].weight.data.zero_()
+    stamps = [0.0, 0.3, 0.5, 1.2, 1.9]
+    whole = Window(batch(stamps), batch(stamps))
+    hidden = Window(batch([0.0, 0.5, 1.9]), batch([0.3, 1.2]))
+    told = [model.loss(window).parts["times"] for window in (whole, hidden)]
+    torch.testing.assert_close(told[1], told[0], rtol=0, atol=1e-7)
 
 
 def test_a_stray_state_does_not_overflow_the_intensity():
