@@ -316,9 +316,9 @@ class Forecaster:
     def score(
         self, series: SeriesSet, task: WindowMaker | None = None, *, num_samples: int = 100, **options: Any
     ) -> pd.DataFrame:
-        """How good the answers are: each series is cut into context and target, and the target is scored.
+        """How good the answers are: each series is cut into context and target, and what of it is not shown is scored.
 
-        Rows of the target that the context shows are left out.
+        Known standard errors of the target are not added to the answers, which are for an observation without one.
 
         Args:
             series: series that the model was not fitted to.
