@@ -22,6 +22,7 @@ __all__ = [
     "LeCunTanh",
     "LowRankSparse",
     "all_finite",
+    "as_rows",
     "fork_rng",
     "rsample",
     "sample",
@@ -325,6 +326,20 @@ def all_finite(x: Tensor) -> bool:
     """
     # A sum costs a small part of a look at every entry. It is finite but for what is not, or too large to be added.
     return bool(torch.isfinite(x.detach().sum())) or bool(torch.isfinite(x.detach()).all())
+
+
+def as_rows(x: Tensor, own: int = 2) -> Tensor:
+    """One batch axis in place of all of them; one series without a batch axis becomes a batch of one.
+
+    Args:
+        x: `(*batch, *item)`.
+        own: how many axes an item has.
+
+    Example:
+        >>> as_rows(torch.zeros(5, 2)).shape, as_rows(torch.zeros(3, 0, 5, 2)).shape
+        (torch.Size([1, 5, 2]), torch.Size([0, 5, 2]))
+    """
+    return x.reshape(x.shape[:-own].numel(), *x.shape[-own:])
 
 
 def take_items(x: Tensor, index: Tensor, dim: int) -> Tensor:

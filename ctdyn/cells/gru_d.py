@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from .._types import Inputs, State, Time
-from ..nn import LowRankSparse
+from ..nn import LowRankSparse, as_rows
 from .base import Cell
 
 
@@ -70,5 +70,5 @@ class GRUDCell(Cell):
         seen = torch.where(mask, x, guess)
         inputs = torch.cat([seen, mask.to(h.dtype).expand_as(seen)], -1)
         memory = memory.expand(*seen.shape[:-1], self.units)
-        updated = self.gru(inputs.flatten(0, -2), memory.flatten(0, -2)).view_as(memory)
+        updated = self.gru(as_rows(inputs, 1), as_rows(memory, 1)).view_as(memory)
         return torch.where(mask.any(-1, keepdim=True), torch.cat([updated, seen], -1), h)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .._types import Inputs, State, Time
 from ..fields import GRUODEField
 from ..integrate import evolve, explain
-from ..nn import LowRankSparse
+from ..nn import LowRankSparse, as_rows
 from ..paths import ConstantPath
 from ..solvers import ExponentialMidpoint, Solver
 from ..terms import ODETerm
@@ -95,5 +95,5 @@ class GRUODEBayesCell(Cell):
         seen = torch.stack([x, mean, log_variance, error], -1)
         features = torch.relu(torch.einsum("...ci,cij->...cj", seen, self.weight) + self.bias) * mask.unsqueeze(-1)
         h = h.expand(*features.shape[:-2], self.hidden_size)
-        updated = self.gru(features.flatten(-2).flatten(0, -2), h.flatten(0, -2)).view_as(h)
+        updated = self.gru(as_rows(features.flatten(-2), 1), as_rows(h, 1)).view_as(h)
         return torch.where(mask.any(-1, keepdim=True), updated, h)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .._types import Inputs, State, Time
 from ..fields import MLPField, VectorField
 from ..integrate import evolve, explain
-from ..nn import LowRankSparse
+from ..nn import LowRankSparse, as_rows
 from ..paths import ConstantPath
 from ..solvers import Midpoint, Solver
 from ..terms import ODETerm
@@ -80,5 +80,5 @@ class ODERNNCell(Cell):
         """See `Cell.update`."""
         self._check(h, x, mask)
         seen = torch.cat([torch.where(mask, x, 0), mask.to(x.dtype)], -1)
-        updated = self.gru(seen.flatten(0, -2), h.flatten(0, -2)).view_as(h)
+        updated = self.gru(as_rows(seen, 1), as_rows(h, 1)).view_as(h)
         return torch.where(mask.any(-1, keepdim=True), updated, h)

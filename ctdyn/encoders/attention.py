@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import IrregularBatch
+from ..nn import as_rows
 from ._reading import NormalHead, backwards, read_values
 from .base import Encoder, Encoding
 
@@ -64,6 +65,7 @@ class AttentionEncoder(Encoder):
         static_size: int = 0,
     ) -> None:
         super().__init__()
+        self.sizes = {"q0": latent_size}
         if points < 2 or heads < 1:
             raise ValueError(f"points must be at least 2 and heads at least 1; got {points} and {heads}.")
         self.points, self.heads = points, heads
@@ -91,7 +93,7 @@ class AttentionEncoder(Encoder):
         at = span * torch.linspace(1.0, 0.0, self.points, dtype=values.dtype, device=values.device)
         seen = self._attend(at, times, values * mask, mask)
         read = torch.cat([seen, span[..., None].expand(*seen.shape[:-1], 1)], -1)
-        states, _ = self.gru(torch.relu(self.mix(read)).flatten(0, -3))
+        states, _ = self.gru(as_rows(torch.relu(self.mix(read))))
         return Encoding(q0=self.head(states[:, -1].view(*batch.batch_shape, -1), batch.static))
 
     def _attend(self, at: Tensor, times: Tensor, values: Tensor, mask: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -113,6 +115,8 @@ class Encoder(nn.Module, Configurable, ABC):
 
     #: The fields of `Encoding` that this encoder fills.
     provides: frozenset[str]
+    #: Of these the size of the last axis, where it is known.
+    sizes: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod
     def forward(self, batch: IrregularBatch) -> Encoding:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..data import IrregularBatch
+from ..nn import as_rows
 from ..paths import LinearPath
 from ._reading import NormalHead, backwards, read_inputs, read_noise, read_rates, read_values, turned
 from .base import Encoder, Encoding, start_time
@@ -61,6 +62,7 @@ class BidirectionalGRUEncoder(Encoder):
         reads_rates: bool = False,
     ) -> None:
         super().__init__()
+        self.sizes = {"q0": latent_size, "context": context_size}
         self.reads_noise = reads_noise
         self.reads_rates = reads_rates
         self.input_size = input_size
@@ -108,7 +110,7 @@ class BidirectionalGRUEncoder(Encoder):
         gaps = torch.zeros_like(times)
         gaps[..., 1:] = (times[..., 1:] - times[..., :-1]).abs()
         whole = torch.cat([gaps.unsqueeze(-1), read], -1)
-        flat = whole.flatten(0, -3)
+        flat = as_rows(whole)
         start = h0.expand(1, flat.shape[0], -1).contiguous()
         states = torch.cat([start.transpose(0, 1), gru(flat, start)[0]], 1)
         return states.view(*whole.shape[:-2], *states.shape[-2:])

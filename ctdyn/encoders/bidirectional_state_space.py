@@ -38,6 +38,9 @@ class BidirectionalStateSpaceEncoder(Encoder):
         input_size: how many inputs are read beside the values.
         static_size: how many static covariates the head of `q0` sees.
 
+    Raises:
+        ValueError: there is no layer in one direction, or their widths differ.
+
     References:
         Deep Latent State Space Models for Time-Series Generation, L. Zhou, M. Poli, W. Xu, S. Massaroli, S. Ermon,
         2023, https://arxiv.org/abs/2212.12749
@@ -65,6 +68,7 @@ class BidirectionalStateSpaceEncoder(Encoder):
         static_size: int = 0,
     ) -> None:
         super().__init__()
+        self.sizes = {"q0": latent_size, "context": context_size}
         self.input_size = input_size
         features = 2 * num_channels + input_size
         self.ahead = _stack(ahead, features, hidden_size)

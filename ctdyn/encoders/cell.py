@@ -43,6 +43,7 @@ class CellEncoder(Encoder):
 
     def __init__(self, cell: Cell, *, average: bool = False) -> None:
         super().__init__()
+        self.sizes = {"static": cell.read_size}
         self.cell = cell
         self.average = average
         self.h0 = nn.Parameter(torch.zeros(cell.hidden_size))

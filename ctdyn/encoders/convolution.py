@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..data import IrregularBatch
+from ..nn import as_rows
 from ..paths import LinearPath
 from ._reading import NormalHead, backwards, read_inputs, read_values, turned
 from .base import Encoder, Encoding, start_time
@@ -67,6 +68,7 @@ class ConvolutionEncoder(Encoder):
         static_size: int = 0,
     ) -> None:
         super().__init__()
+        self.sizes = {"q0": latent_size, "context": context_size}
         if kernel_size < 1 or kernel_size % 2 == 0 or stride < 1:
             raise ValueError(
                 "a ConvolutionEncoder needs an odd kernel_size and a stride of at least 1; got "
@@ -98,10 +100,10 @@ class ConvolutionEncoder(Encoder):
     def _convolved(self, features: Tensor, valid: Tensor, chosen: Tensor) -> Tensor:
         """At the chosen rows, `(*batch, knot, hidden)`; rows that are not real are 0 for their neighbours."""
         h = torch.where(valid, torch.tanh(self.point(features)), 0.0)
-        rows, knots = chosen.flatten(0, -2), chosen.shape[-1]
+        rows, knots = as_rows(chosen, 1), chosen.shape[-1]
         (width,) = self.convolution.kernel_size
         # From here on a row stands `width // 2` places before the middle of what its convolution sees.
-        padded = pad(h.flatten(0, -3).mT, (width // 2, width // 2 + self.stride))
+        padded = pad(as_rows(h).mT, (width // 2, width // 2 + self.stride))
         regular = self.convolution(padded)[..., :knots].mT
         # The last row of a series is a knot as well, and mostly between two of the regular ones.
         around = rows[:, -1:] + torch.arange(width, device=rows.device)

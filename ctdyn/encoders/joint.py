@@ -45,6 +45,7 @@ class JointEncoder(Encoder):
             )
         self.parts = nn.ModuleList(parts)
         self.provides = frozenset(counts)
+        self.sizes = {field: size for part in parts for field, size in part.sizes.items()}
 
     def forward(self, batch: IrregularBatch) -> Encoding:
         """See `Encoder.forward`."""

@@ -55,6 +55,7 @@ class ODERNNEncoder(Encoder):
         static_size: int = 0,
     ) -> None:
         super().__init__()
+        self.sizes = {"q0": latent_size}
         self.cell = ODERNNCell(num_channels, hidden_size) if cell is None else cell
         self.h0 = nn.Parameter(torch.zeros(self.cell.hidden_size))
         self.head = NormalHead(self.cell.read_size, latent_size, head_hidden, static_size)

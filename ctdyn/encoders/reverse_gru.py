@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import IrregularBatch
+from ..nn import as_rows
 from ..paths.piecewise import PiecewisePath
 from ._reading import NormalHead, backwards, read_inputs, read_noise, read_rates, read_values, turned
 from .base import Encoder, Encoding, start_time
@@ -62,6 +63,7 @@ class ReverseGRUEncoder(Encoder):
         reads_rates: bool = False,
     ) -> None:
         super().__init__()
+        self.sizes = {"q0": latent_size, "context": context_size}
         self.reads_noise = reads_noise
         self.reads_rates = reads_rates
         self.input_size = input_size
@@ -84,7 +86,7 @@ class ReverseGRUEncoder(Encoder):
             features.append(read_rates(times, *read_values(batch, rows)))
         if self.input_size:
             features.append(read_inputs(batch, rows, self.input_size))
-        read = torch.cat(features, -1).flatten(0, -3)
+        read = as_rows(torch.cat(features, -1))
         start = self.h0.expand(1, read.shape[0], -1).contiguous()
         states = torch.cat([start.transpose(0, 1), self.gru(read, start)[0]], 1)
         states = states.unflatten(0, batch.batch_shape) if batch.batch_shape else states[0]

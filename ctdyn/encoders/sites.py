@@ -53,6 +53,7 @@ class SiteEncoder(Encoder):
         self, num_channels: int, latent_size: int, hidden: Sequence[int] = (32,), *, reads_noise: bool = False
     ) -> None:
         super().__init__()
+        self.sizes = {"sites": latent_size}
         self.reads_noise = reads_noise
         self.latent_size = latent_size
         self.net = MLP((2 + reads_noise) * num_channels, 2 * latent_size, hidden)

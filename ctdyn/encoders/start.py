@@ -52,6 +52,7 @@ class StartEncoder(Encoder):
         static_size: int = 0,
     ) -> None:
         super().__init__()
+        self.sizes = {"q0": latent_size}
         if "static" not in encoder.provides:
             raise ValueError(
                 f"StartEncoder needs an encoder that describes a series (static), such as CellEncoder or CDEEncoder; "

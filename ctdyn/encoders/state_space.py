@@ -34,6 +34,9 @@ class StateSpaceEncoder(Encoder):
         layers: your own layers, one per block and all of one width; default: two of `S5`.
         static_size: how many static covariates the head sees.
 
+    Raises:
+        ValueError: there is no layer, or their widths differ.
+
     References:
         Simplified State Space Layers for Sequence Modeling, J. T. H. Smith, A. Warrington, S. W. Linderman, 2023,
         https://arxiv.org/abs/2208.04933
@@ -58,9 +61,11 @@ class StateSpaceEncoder(Encoder):
         static_size: int = 0,
     ) -> None:
         super().__init__()
+        self.sizes = {"q0": latent_size}
         if layers is None:
             layers = [S5(hidden_size, state_size=hidden_size, hold=Impulse()) for _ in range(2)]
-        width = layers[0].output_size
+        # The stack says what is wrong with no layer at all.
+        width = layers[0].output_size if layers else hidden_size
         self.stack = SequenceStack(layers, 1 + 2 * num_channels, width)
         self.empty = nn.Parameter(torch.zeros(width))
         self.head = NormalHead(width, latent_size, head_hidden, static_size)

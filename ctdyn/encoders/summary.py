@@ -43,6 +43,7 @@ class SummaryEncoder(Encoder):
                 f"provides {sorted(encoder.provides)}."
             )
         self.encoder = encoder
+        self.sizes = {"static": 2 * encoder.sizes["q0"]} if "q0" in encoder.sizes else {}
 
     def forward(self, batch: IrregularBatch) -> Encoding:
         """See `Encoder.forward`."""

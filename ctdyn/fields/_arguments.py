@@ -31,8 +31,8 @@ def check_arguments(field: nn.Module, state_size: int, input_size: int, y: Tenso
         raise ValueError(f"this {name} has state_size={state_size}; got a state (*batch, state) of {tuple(y.shape)}.")
     if u is None and input_size > 0:
         raise ValueError(
-            f"this {name} is driven by inputs (input_size={input_size}), but none were given; pass them as a path, for "
-            "example solve(..., inputs=LinearPath(ts, xs))."
+            f"this {name} is driven by inputs (input_size={input_size}), but none were given; pass them as a path: "
+            "inputs=LinearPath(ts, xs) to solve, or to predict or sample of a model."
         )
     if u is not None and input_size == 0:
         raise ValueError(

@@ -65,6 +65,7 @@ class Likelihood(nn.Module, Configurable, ABC):
 
     Args:
         num_channels: how many channels are observed.
+        latent_size: size of the latent state; None where any will do.
 
     Example:
         >>> from ctdyn.likelihoods import Bernoulli
@@ -73,9 +74,10 @@ class Likelihood(nn.Module, Configurable, ABC):
         torch.Size([3, 7, 2])
     """
 
-    def __init__(self, num_channels: int) -> None:
+    def __init__(self, num_channels: int, latent_size: int | None = None) -> None:
         super().__init__()
         self.num_channels = num_channels
+        self.latent_size = latent_size
 
     @abstractmethod
     def forward(self, z: Tensor, ts: Times, noise: Values | None = None) -> Distribution:

@@ -33,7 +33,7 @@ class Bernoulli(Likelihood):
     """
 
     def __init__(self, latent_size: int, num_channels: int, hidden: Sequence[int] = ()) -> None:
-        super().__init__(num_channels)
+        super().__init__(num_channels, latent_size)
         self.logits = MLP(latent_size, num_channels, hidden)
 
     def forward(self, z: Tensor, ts: Times, noise: Values | None = None) -> Distribution:

@@ -42,7 +42,7 @@ class Categorical(Likelihood):
     """
 
     def __init__(self, latent_size: int, num_channels: int, num_classes: int, hidden: Sequence[int] = ()) -> None:
-        super().__init__(num_channels)
+        super().__init__(num_channels, latent_size)
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2; got {num_classes}.")
         self.num_classes = num_classes

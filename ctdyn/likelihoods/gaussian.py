@@ -43,7 +43,7 @@ class Gaussian(Likelihood, Located):
         hidden: Sequence[int] = (),
         scale: Scale | None = None,
     ) -> None:
-        super().__init__(num_channels)
+        super().__init__(num_channels, latent_size)
         self.mean = MLP(latent_size, num_channels, hidden)
         self.scale = (LearnedScale() if scale is None else scale).build(latent_size, num_channels)
 

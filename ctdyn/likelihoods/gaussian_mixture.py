@@ -52,7 +52,7 @@ class GaussianMixture(Likelihood):
         hidden: Sequence[int] = (),
         scale: Scale | None = None,
     ) -> None:
-        super().__init__(num_channels)
+        super().__init__(num_channels, latent_size)
         if num_components < 1:
             raise ValueError(f"num_components must be at least 1; got {num_components}.")
         self.num_components = num_components

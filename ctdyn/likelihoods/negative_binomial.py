@@ -46,7 +46,7 @@ class NegativeBinomial(Likelihood):
     def __init__(
         self, latent_size: int, num_channels: int, hidden: Sequence[int] = (), initial_concentration: float = 5.0
     ) -> None:
-        super().__init__(num_channels)
+        super().__init__(num_channels, latent_size)
         if not initial_concentration > 0:
             raise ValueError(f"initial_concentration must be above 0; got {initial_concentration}.")
         self.log_mean = MLP(latent_size, num_channels, hidden)

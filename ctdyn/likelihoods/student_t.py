@@ -50,7 +50,7 @@ class StudentT(Likelihood, Located):
         scale: Scale | None = None,
         initial_df: float = 6.0,
     ) -> None:
-        super().__init__(num_channels)
+        super().__init__(num_channels, latent_size)
         if initial_df <= 2:
             raise ValueError(f"initial_df must be above 2, where the variance exists; got {initial_df}.")
         self.mean = MLP(latent_size, num_channels, hidden)

@@ -13,6 +13,7 @@ from torch.nn.functional import logsigmoid
 from .._types import Times, Values
 from ..nn import MLP
 from .base import Likelihood
+from .per_kind import PerKind
 
 
 __all__ = ["ZeroInflated"]
@@ -32,6 +33,9 @@ class ZeroInflated(Likelihood):
         latent_size: size of the latent state.
         hidden: hidden layers of the network of :math:`\pi`; empty for an affine map.
 
+    Raises:
+        TypeError: the family is a `PerKind`, which is several.
+
     Reference:
         Zero-Inflated Poisson Regression, with an Application to Defects in Manufacturing, D. Lambert, 1992,
         https://doi.org/10.2307/1269547
@@ -45,7 +49,12 @@ class ZeroInflated(Likelihood):
     """
 
     def __init__(self, family: Likelihood, latent_size: int, hidden: Sequence[int] = ()) -> None:
-        super().__init__(family.num_channels)
+        if isinstance(family, PerKind):
+            raise TypeError(
+                "ZeroInflated takes one family, and PerKind is several: inflate the one that needs it within, as in "
+                'PerKind(channels, {"count": ZeroInflated(NegativeBinomial(...), latent_size), ...}).'
+            )
+        super().__init__(family.num_channels, latent_size)
         self.family = family
         self.logits = MLP(latent_size, family.num_channels, hidden)
 

@@ -3,11 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution
 
+from .._checks import few
 from .._config import Configurable
 from .._types import Mask, Times, Values
 from ..data import IrregularBatch, Window
@@ -16,6 +18,7 @@ from ..likelihoods import entry_log_prob, masked_log_prob
 from ..nn import sample
 from ..paths import LinearPath, Path
 from ..structure import Explained
+from ._questions import checks_questions
 
 
 __all__ = [
@@ -29,6 +32,7 @@ __all__ = [
     "Predictive",
     "Scorable",
     "input_path",
+    "modelled",
 ]
 
 
@@ -115,7 +119,13 @@ class Predictive:
 
         Returns:
             Quantiles, `(level, *batch, time, channel)`.
+
+        Raises:
+            ValueError: a level is no probability.
         """
+        wrong = [level for level in levels if not 0 <= level <= 1]
+        if wrong:
+            raise ValueError(f"levels are probabilities in [0, 1], such as 0.05 for 5 %; got {few(wrong)}.")
         samples = self.sample(generator, draws)
         # torch.quantile refuses large tensors; sorting once and interpolating does not.
         ordered = samples.sort(0).values
@@ -162,11 +172,13 @@ class Model(nn.Module, Configurable, ABC):
 
     channels: tuple[Channel, ...]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        checks_questions(cls)
+
     def __init__(self, channels: Sequence[Channel]) -> None:
         super().__init__()
-        self.channels = tuple(channels)
-        if not self.channels or not all(isinstance(channel, Channel) for channel in self.channels):
-            raise TypeError(f"a model needs the channels that it models, such as series.channels; got {channels!r}.")
+        self.channels = modelled(channels)
 
     @abstractmethod
     def loss(self, window: Window, *, generator: Generator | None = None, step: int | None = None) -> Loss:
@@ -197,6 +209,10 @@ class Model(nn.Module, Configurable, ABC):
             inputs: the covariates as a path on the model's clock, where the model is driven by any.
             num_samples: samples of the latent state.
             generator: the source of randomness.
+
+        Raises:
+            ValueError: `ts` are not those of the series of the context, or there are no samples. A subclass need not
+                look: whatever it defines of the methods with which models are asked is checked before it runs.
         """
 
     def explain(self) -> str:
@@ -331,6 +347,28 @@ class ExactlyFitted(ABC):
         Args:
             windows: re-iterable batches of windows in model units.
         """
+
+
+def modelled(channels: Sequence[Channel]) -> tuple[Channel, ...]:
+    """The channels of a model, before any part is built for them.
+
+    Args:
+        channels: what is observed.
+
+    Raises:
+        TypeError: there is no channel, or something else than channels was given.
+
+    Example:
+        >>> modelled(["pulse"])
+        Traceback (most recent call last):
+        TypeError: a model needs the channels that it models, such as series.channels or [Channel("x")]; got ['pulse'].
+    """
+    found = tuple(channels) if isinstance(channels, Iterable) else ()
+    if not found or not all(isinstance(channel, Channel) for channel in found):
+        raise TypeError(
+            f'a model needs the channels that it models, such as series.channels or [Channel("x")]; got {channels!r}.'
+        )
+    return found
 
 
 def input_path(context: IrregularBatch, target: IrregularBatch | None = None) -> LinearPath | None:

@@ -10,6 +10,7 @@ from ..likelihoods import Likelihood, PerKind
 from ..linear import Stationary
 from ..linear._tensors import concrete
 from ..processes import LinearGaussianProcess
+from .base import modelled
 from .latent_vae import LatentVAE
 from .objectives import ELBO, Objective
 
@@ -66,7 +67,7 @@ class KalmanVAE(LatentVAE):
         likelihood: Likelihood | None = None,
         objective: Objective | None = None,
     ) -> None:
-        channels = tuple(channels)
+        channels = modelled(channels)
         # A model that is loaded has no numbers yet.
         with concrete():
             rows = torch.randn(latent_size, state_size) / state_size**0.5

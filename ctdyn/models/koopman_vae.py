@@ -8,6 +8,7 @@ from ..encoders import SiteEncoder
 from ..likelihoods import Likelihood, PerKind
 from ..linear import Oscillators
 from ..processes import LinearGaussianProcess
+from .base import modelled
 from .latent_vae import LatentVAE
 from .objectives import ELBO, Objective
 from .spectrum import Spectral
@@ -73,7 +74,7 @@ class KoopmanVAE(LatentVAE, Spectral):
         objective: Objective | None = None,
         terms: Sequence[LossTerm] = (),
     ) -> None:
-        channels = tuple(channels)
+        channels = modelled(channels)
         if dynamics is None:
             dynamics = Oscillators([2.0 * pi * (index + 1) for index in range(pairs)], decay=1.0)
         process = LinearGaussianProcess(dynamics)

@@ -11,6 +11,7 @@ from ..nn import xavier_
 from ..processes import ODEProcess
 from ..solvers import RK4, Solver
 from ..structure import VectorField
+from .base import modelled
 from .latent_vae import LatentVAE
 from .objectives import ELBO, Anneal, Objective
 
@@ -81,7 +82,7 @@ class LatentODE(LatentVAE):
         controller: StepController | None = None,
         adjoint: Adjoint | None = None,
     ) -> None:
-        channels = tuple(channels)
+        channels = modelled(channels)
         super().__init__(
             channels,
             encoder=GRUEncoder(

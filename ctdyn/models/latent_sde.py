@@ -13,6 +13,7 @@ from ..likelihoods import Likelihood, PerKind, PoissonTimes
 from ..nn import xavier_
 from ..processes import MatchedSDEProcess, SDEProcess
 from ..structure import SDEField
+from .base import modelled
 from .latent_vae import LatentVAE
 from .objectives import ELBO, Anneal, Objective
 
@@ -89,7 +90,7 @@ class LatentSDE(LatentVAE):
         dt: float = 0.05,
         adjoint: Adjoint | None = None,
     ) -> None:
-        channels = tuple(channels)
+        channels = modelled(channels)
         encoder = ConvolutionEncoder if matching else ReverseGRUEncoder
         field = _perceptrons(latent_size, hidden, input_size) if field is None else field
         super().__init__(

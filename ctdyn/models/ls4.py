@@ -8,6 +8,8 @@ from ..likelihoods import Likelihood, PerKind
 from ..linear.holds import HeldAfter, HeldBefore, Hold
 from ..linear.layers import S5, SequenceStack
 from ..processes import SequenceProcess
+from ..processes.sequence import check_dt
+from .base import modelled
 from .latent_vae import LatentVAE
 from .objectives import ELBO, Anneal, Objective
 
@@ -71,7 +73,8 @@ class LS4(LatentVAE):
         likelihood: Likelihood | None = None,
         objective: Objective | None = None,
     ) -> None:
-        channels = tuple(channels)
+        channels = modelled(channels)
+        check_dt(dt)
 
         def layers(hold: Hold) -> list[S5]:
             steps = (_STEPS[0] / dt, _STEPS[1] / dt)

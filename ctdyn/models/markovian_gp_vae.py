@@ -8,6 +8,7 @@ from ..encoders import SiteEncoder
 from ..likelihoods import Likelihood, PerKind
 from ..linear import LinearDynamics, Matern
 from ..processes import LinearGaussianProcess
+from .base import modelled
 from .latent_vae import LatentVAE
 from .objectives import ELBO, Objective
 
@@ -63,7 +64,7 @@ class MarkovianGPVAE(LatentVAE):
         objective: Objective | None = None,
         reads_noise: bool = False,
     ) -> None:
-        channels = tuple(channels)
+        channels = modelled(channels)
         process = LinearGaussianProcess(_matern(latent_size) if dynamics is None else dynamics)
         size = process.latent_size
         super().__init__(

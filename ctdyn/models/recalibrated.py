@@ -160,6 +160,10 @@ class Recalibrated(Model, ExactlyFitted):
 
     def _surprise(self, context: IrregularBatch) -> tuple[Tensor, Tensor]:
         """Squared errors on each half of a context given the other, summed, and their number, `(*batch, channel)`."""
+        if not context.times.shape[-1]:
+            # Nothing was seen, so nothing surprises.
+            nothing = torch.zeros_like(self.usual).expand(*context.batch_shape, -1)
+            return nothing, nothing
         first = torch.arange(context.times.shape[-1], device=context.times.device).unsqueeze(-1) % 2 == 0
         known = [part if part is None else part.expand(2, *part.shape) for part in (context.noise, context.start)]
         times, values = (part.expand(2, *part.shape) for part in (context.times, context.values))

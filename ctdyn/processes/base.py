@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from torch import Generator, Tensor, nn
 
@@ -14,7 +15,7 @@ from ..encoders import Encoding
 from ..paths import Path
 
 
-__all__ = ["IntegratingProcess", "LatentProcess", "LatentSample"]
+__all__ = ["IntegratingProcess", "LatentProcess", "LatentSample", "check_state_size"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class LatentProcess(nn.Module, Configurable, ABC):
 
     #: The fields of `Encoding` that the posterior is made of.
     requires: frozenset[str]
+    #: Of these the size of the last axis, where it is known.
+    sizes: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, latent_size: int) -> None:
         super().__init__()
@@ -97,6 +100,20 @@ class LatentProcess(nn.Module, Configurable, ABC):
         inputs: Path | None = None,
     ) -> LatentSample:
         """Trajectories given nothing; the arguments are those of `posterior`."""
+
+
+def check_state_size(field: nn.Module, latent_size: int) -> None:
+    """Refuse a field of another state than the latent one, where it says of which.
+
+    Raises:
+        ValueError: the sizes differ.
+    """
+    size = getattr(field, "state_size", latent_size)
+    if size != latent_size:
+        raise ValueError(
+            f"the field moves the latent state, so both have one size; {type(field).__name__} has state_size={size}, "
+            f"and latent_size is {latent_size}."
+        )
 
 
 class IntegratingProcess(LatentProcess, ABC):

@@ -72,6 +72,7 @@ class CategoricalProcess(LatentProcess):
             raise ValueError(f"temperature must be above 0; got {temperature}.")
         super().__init__(num_classes)
         self.feature_size = feature_size
+        self.sizes = {"static": feature_size}
         self.temperature = temperature
         self.net = MLP(feature_size, num_classes, hidden)
         self.prior_logits = nn.Parameter(torch.full((num_classes,), -log(num_classes)), requires_grad=learned_prior)

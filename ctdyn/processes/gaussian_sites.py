@@ -88,6 +88,7 @@ class LinearGaussianProcess(LatentProcess):
         dynamics.stationary()
         rows = _rows(dynamics, H)
         super().__init__(rows.shape[0] if not batch else batch[0])
+        self.sizes = {"sites": self.latent_size}
         self.dynamics = dynamics
         self.resolution = resolution
         if H is None:

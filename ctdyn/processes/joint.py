@@ -61,6 +61,7 @@ class JointProcess(LatentProcess):
             )
         self.parts = nn.ModuleList(parts)
         self.requires = frozenset(counts)
+        self.sizes = {field: size for part in parts for field, size in part.sizes.items()}
 
     @property
     def slices(self) -> tuple[slice, ...]:

@@ -16,7 +16,7 @@ from ..solvers import Solver
 from ..structure import CDEField, Explained, VectorField
 from ._grid import own_grid, take_rows
 from ._initial import NormalStart, Start
-from .base import IntegratingProcess, LatentSample
+from .base import IntegratingProcess, LatentSample, check_state_size
 
 
 __all__ = ["ODEProcess"]
@@ -39,6 +39,7 @@ class ODEProcess(NormalStart, IntegratingProcess, Explained):
 
     Raises:
         TypeError: `field` is no field of an ordinary or controlled equation.
+        ValueError: `field` has another `state_size` than `latent_size`.
 
     References:
         Neural Ordinary Differential Equations, Chen, Rubanova, Bettencourt, Duvenaud, 2018.
@@ -68,7 +69,9 @@ class ODEProcess(NormalStart, IntegratingProcess, Explained):
                 f"ODEProcess needs a VectorField, or a CDEField and inputs that drive it; got {type(field).__name__}. "
                 "SDEProcess takes an SDEField, LinearGaussianProcess linear dynamics."
             )
+        check_state_size(field, latent_size)
         super().__init__(latent_size)
+        self.sizes = {"q0": latent_size}
         self.field = field
         self.solver = solver
         self.controller = controller

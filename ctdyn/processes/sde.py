@@ -17,7 +17,7 @@ from ..structure import Explained, SDEField
 from ..terms import brownian_size
 from ._initial import NormalStart, Start
 from ._walk import Walk, between, integral, nodes_until
-from .base import IntegratingProcess, LatentSample
+from .base import IntegratingProcess, LatentSample, check_state_size
 
 
 __all__ = ["SDEProcess"]
@@ -52,7 +52,8 @@ class SDEProcess(NormalStart, IntegratingProcess, Explained):
         adjoint: how gradients are computed; default: that of `solve`.
 
     Raises:
-        ValueError: `dt` is not positive; or, when sampling, the encoding has no `q0` or no context with knots.
+        ValueError: `dt` is not positive, or the field has another `state_size`; or, when sampling, the encoding has no
+            `q0` or no context with knots.
 
     References:
         Scalable Gradients for Stochastic Differential Equations, Li, Wong, Chen, Duvenaud, 2020.
@@ -84,7 +85,9 @@ class SDEProcess(NormalStart, IntegratingProcess, Explained):
                 f"SDEProcess needs an SDEField, with a drift and a diffusion; got {type(field).__name__}. "
                 "ODEProcess takes a VectorField."
             )
+        check_state_size(field, latent_size)
         super().__init__(latent_size)
+        self.sizes = {"q0": latent_size, "context": context_size}
         self.field = field
         self.walk = Walk(dt, solver, adjoint)
         motions = brownian_size(field, torch.zeros(()), torch.zeros(latent_size))

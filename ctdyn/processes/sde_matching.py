@@ -18,7 +18,7 @@ from ..solvers import Solver
 from ..structure import Calculus, Explained, Noise, SDEField
 from ._initial import NormalStart, Start
 from ._walk import Walk, between, nodes_until
-from .base import LatentProcess, LatentSample
+from .base import LatentProcess, LatentSample, check_state_size
 
 
 __all__ = ["MatchedSDEProcess"]
@@ -59,8 +59,8 @@ class MatchedSDEProcess(NormalStart, LatentProcess, Explained):
         num_times: random times per sample and series.
 
     Raises:
-        ValueError: a field of another noise or calculus; `dt` or `num_times` is not positive; or, when sampling, the
-            encoding has no diagonal normal `q0` or no context with knots.
+        ValueError: a field of another noise, calculus or `state_size`; `dt` or `num_times` is not positive; or, when
+            sampling, the encoding has no diagonal normal `q0` or no context with knots.
 
     References:
         SDE Matching: Scalable and Simulation-Free Training of Latent Stochastic Differential Equations, Bartosh,
@@ -92,7 +92,9 @@ class MatchedSDEProcess(NormalStart, LatentProcess, Explained):
                 f"MatchedSDEProcess needs an SDEField, with a drift and a diffusion; got {type(field).__name__}. "
                 "ODEProcess takes a VectorField."
             )
+        check_state_size(field, latent_size)
         super().__init__(latent_size)
+        self.sizes = {"q0": latent_size, "context": context_size}
         if field.noise not in (Noise.DIAGONAL, Noise.ADDITIVE) or field.calculus is not Calculus.ITO:
             raise ValueError(
                 "MatchedSDEProcess needs a field in the sense of Ito with diagonal or additive noise; got "

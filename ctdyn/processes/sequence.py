@@ -24,7 +24,7 @@ from ._knots import Knots
 from .base import LatentProcess, LatentSample
 
 
-__all__ = ["SequenceProcess"]
+__all__ = ["SequenceProcess", "check_dt"]
 
 #: The narrowest distribution of a latent state at a knot.
 _MIN_STD = 1e-3
@@ -100,6 +100,7 @@ class SequenceProcess(LatentProcess):
         dt: float = 0.05,
     ) -> None:
         super().__init__(latent_size + decoder.output_size)
+        self.sizes = {"q0": latent_size, "context": context_size}
         self.input_size = decoder.input_size - latent_size
         _check_parts(latent_size, transition, decoder, dt)
         self.drawn_size = latent_size
@@ -243,7 +244,10 @@ class SequenceProcess(LatentProcess):
         us = None if inputs is None else inputs(times)
         given = 0 if us is None else us.shape[-1]
         if given != self.input_size:
-            raise ValueError(f"SequenceProcess was built for {self.input_size} inputs; {given} were given.")
+            raise ValueError(
+                f"SequenceProcess was built for {self.input_size} inputs; {given} were given. They come in as a path: "
+                "inputs=LinearPath(ts, xs) to predict or sample of the model."
+            )
         return us
 
 
@@ -323,6 +327,15 @@ def _check_parts(latent_size: int, transition: SequenceLayer, decoder: SequenceS
             "the decoder must be asked at new times, between its inputs, which takes layers of HeldBefore() "
             f"such as S5(...); it has {', '.join(sorted(unread)) or 'layers of HeldAfter()'}."
         )
+    check_dt(dt)
+
+
+def check_dt(dt: float) -> None:
+    """Refuse a widest gap that is none.
+
+    Raises:
+        ValueError: it is not positive and finite.
+    """
     if not 0 < dt < float("inf"):
         raise ValueError(f"dt, the widest gap between knots on the clock of the series, must be positive; got {dt}.")
 

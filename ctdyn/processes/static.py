@@ -56,6 +56,7 @@ class StaticProcess(LatentProcess):
     def __init__(self, latent_size: int, feature_size: int, hidden: Sequence[int] = ()) -> None:
         super().__init__(latent_size)
         self.feature_size = feature_size
+        self.sizes = {"static": feature_size}
         self.net = MLP(feature_size, 2 * latent_size, hidden)
         self.register_buffer("center", torch.zeros(latent_size), persistent=False)
 

@@ -49,12 +49,11 @@ class SequenceStack(SequenceLayer):
         self, layers: Sequence[SequenceLayer], input_size: int, output_size: int, *, dropout: float = 0.0
     ) -> None:
         super().__init__(input_size, output_size)
+        if not layers:
+            raise ValueError("a stack needs at least one layer, such as S5(width, state_size=width); got no layer.")
         widths = {size for layer in layers for size in (layer.input_size, layer.output_size)}
         if len(widths) != 1:
-            raise ValueError(
-                "layers must all have one number of inputs and outputs; got "
-                f"{sorted(widths) if widths else 'no layer'}."
-            )
+            raise ValueError(f"layers must all have one number of inputs and outputs; got {sorted(widths)}.")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1; got {dropout}.")
         (width,) = widths

@@ -35,7 +35,7 @@ class Anneal:
     start: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not 0 <= self.start <= 1:
+        if not self.steps >= 1 or not 0 <= self.start <= 1:
             raise ValueError(
                 f"Anneal needs steps >= 1 and start in [0, 1]; got steps={self.steps}, start={self.start}."
             )

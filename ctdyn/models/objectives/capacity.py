@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 from torch import Tensor
 
@@ -32,7 +33,8 @@ class CapacityELBO(Objective):
         num_samples: samples of the latent that estimate the expectation.
 
     Raises:
-        ValueError: there is no capacity, one is negative, `gamma` is not positive, or fewer than one step or sample.
+        ValueError: there is no capacity, one is negative or not finite, `gamma` is not positive and finite, or fewer
+            than one step or sample.
 
     References:
         Learning Disentangled Joint Continuous and Discrete Representations, E. Dupont, 2018,
@@ -54,11 +56,13 @@ class CapacityELBO(Objective):
     num_samples: int = 1
 
     def __post_init__(self) -> None:
-        wrong = not self.capacities or min(self.capacities.values()) < 0 or not self.gamma > 0
-        if wrong or self.steps < 1 or self.num_samples < 1:
+        # NaN passes no comparison.
+        weighed = self.capacities and all(0 <= x < inf for x in self.capacities.values()) and 0 < self.gamma < inf
+        if not (weighed and self.steps >= 1 and self.num_samples >= 1):
             raise ValueError(
-                "CapacityELBO needs at least one capacity, none below 0, gamma > 0, steps >= 1 and num_samples >= 1; "
-                f"got {dict(self.capacities)}, gamma={self.gamma}, steps={self.steps}, num_samples={self.num_samples}."
+                "CapacityELBO needs at least one capacity, none below 0, and gamma > 0, all of them finite, steps >= 1 "
+                f"and num_samples >= 1; got {dict(self.capacities)}, gamma={self.gamma}, steps={self.steps}, "
+                f"num_samples={self.num_samples}."
             )
 
     def bound(self, log_prob: Tensor, latent: LatentSample, step: int | None = None) -> Tensor:

@@ -1,6 +1,7 @@
 """The evidence lower bound."""
 
 from dataclasses import dataclass
+from math import inf
 
 from torch import Tensor
 
@@ -26,7 +27,7 @@ class ELBO(Objective):
         num_samples: samples of the latent that estimate the expectation.
 
     Raises:
-        ValueError: a negative weight, or fewer than one sample.
+        ValueError: a weight or `free_bits` is negative or not finite, or fewer than one sample.
 
     References:
         Auto-Encoding Variational Bayes, Kingma, Welling, 2014. https://arxiv.org/abs/1312.6114
@@ -47,9 +48,11 @@ class ELBO(Objective):
     num_samples: int = 1
 
     def __post_init__(self) -> None:
-        if (not isinstance(self.beta, Anneal) and self.beta < 0) or self.free_bits < 0 or self.num_samples < 1:
+        weight = 0.0 if isinstance(self.beta, Anneal) else self.beta
+        # NaN passes no comparison.
+        if not (0 <= weight < inf and 0 <= self.free_bits < inf and self.num_samples >= 1):
             raise ValueError(
-                "ELBO needs beta >= 0, free_bits >= 0 and num_samples >= 1; got "
+                "ELBO needs beta >= 0 and free_bits >= 0, both finite, and num_samples >= 1; got "
                 f"beta={self.beta}, free_bits={self.free_bits}, num_samples={self.num_samples}."
             )
 

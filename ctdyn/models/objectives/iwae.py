@@ -42,7 +42,7 @@ class IWAE(Objective):
     num_samples: int = 8
 
     def __post_init__(self) -> None:
-        if self.num_samples < 1:
+        if not self.num_samples >= 1:
             raise ValueError(f"IWAE needs num_samples >= 1; got {self.num_samples}.")
 
     def bound(self, log_prob: Tensor, latent: LatentSample, step: int | None = None) -> Tensor:

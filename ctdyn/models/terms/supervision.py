@@ -1,7 +1,7 @@
 """Labels that a part of the latent state is to explain."""
 
 from collections.abc import Sequence
-from math import log
+from math import inf, log
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,8 @@ class Supervision(LossTerm):
         weight: :math:`w`.
 
     Raises:
-        ValueError: no dimension is given, one is given twice, or the batch has another number of labels.
+        ValueError: no dimension is given, one is given twice, the weight is not positive and finite, or the batch has
+            another number of labels.
 
     References:
         Disentangled Generative Models for Robust Prediction of System Dynamics, S. Fotiadis et al., 2023,
@@ -44,6 +45,8 @@ class Supervision(LossTerm):
         super().__init__()
         if not dimensions or len(set(dimensions)) < len(dimensions):
             raise ValueError(f"Supervision needs one latent dimension per label, each once; got {list(dimensions)}.")
+        if not 0 < weight < inf:
+            raise ValueError(f"Supervision needs a weight above 0; got {weight}.")
         self.dimensions = tuple(dimensions)
         self.weight = weight
         self.slope = nn.Parameter(torch.ones(len(self.dimensions)))
