@@ -43,7 +43,7 @@ class LogNormal(Likelihood):
     def __init__(
         self, latent_size: int, num_channels: int, hidden: Sequence[int] = (), scale: Scale | None = None
     ) -> None:
-        super().__init__(num_channels)
+        super().__init__(num_channels, latent_size)
         self.log_median = MLP(latent_size, num_channels, hidden)
         self.scale = (LearnedScale() if scale is None else scale).build(latent_size, num_channels)
 

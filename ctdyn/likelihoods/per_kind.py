@@ -29,7 +29,8 @@ class PerKind(Likelihood):
         families: a likelihood for each kind, for as many channels as there are of it.
 
     Raises:
-        ValueError: a kind has no family, a family has no channel, or the numbers of channels differ.
+        ValueError: a kind has no family, a family has no channel, the numbers of channels differ, or the families
+            decode latent states of different sizes.
 
     Example:
         >>> channels = [Channel("pulse"), Channel("alive", kind="binary"), Channel("pressure")]
@@ -51,6 +52,10 @@ class PerKind(Likelihood):
                 raise ValueError(
                     f"{len(columns[kind])} channels are of kind {kind!r}, but its family decodes {family.num_channels}."
                 )
+        sizes = {kind: family.latent_size for kind, family in families.items() if family.latent_size is not None}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"all families decode one latent state; they are built for latent sizes {sizes}.")
+        self.latent_size = next(iter(sizes.values()), None)
         self.families = nn.ModuleDict(dict(families))
         self.columns = {kind: columns[kind] for kind in families}
 

@@ -1,12 +1,10 @@
 """The variational auto-encoder over latent trajectories: an encoder, a process, a likelihood and an objective."""
 
 from collections.abc import Sequence
-from inspect import isabstract
 
 import torch
 from torch import Generator, Tensor, nn
 
-from .. import encoders
 from .._types import Times
 from ..data import IrregularBatch, Window
 from ..data.channels import Channel
@@ -14,6 +12,7 @@ from ..encoders import Encoder, Encoding
 from ..likelihoods import Likelihood, PoissonTimes
 from ..paths import Path
 from ..processes import LatentProcess
+from ._parts import check_parts
 from ._reading import Question, Reading
 from .base import Aggregates, Encodes, Generative, Loss, Model, Predictive, Scorable, input_path
 from .objectives import ELBO, Objective
@@ -21,7 +20,7 @@ from .objectives.base import divergences
 from .terms import Inference, LossTerm
 
 
-__all__ = ["LatentVAE"]
+__all__ = ["LatentVAE", "latent_model"]
 
 
 class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
@@ -44,8 +43,10 @@ class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
             are then part of what is bounded.
 
     Raises:
-        ValueError: the process needs something that the encoder does not provide, or the likelihood decodes another
-            number of channels; observation times are to tell something, and the process does not integrate.
+        TypeError: a part is of another sort, or a class where an instance is wanted.
+        ValueError: the process needs something that the encoder does not provide, or in another size; the likelihood
+            decodes another latent size or number of channels; observation times are to tell something, and the process
+            does not integrate.
 
     References:
         Neural Ordinary Differential Equations, Chen, Rubanova, Bettencourt, Duvenaud, 2018.
@@ -75,17 +76,7 @@ class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
         times: PoissonTimes | None = None,
     ) -> None:
         super().__init__(channels)
-        missing = process.requires - encoder.provides
-        if missing:
-            raise ValueError(
-                f"{type(process).__name__} needs {sorted(missing)} from its encoder, and {type(encoder).__name__} "
-                f"provides {sorted(encoder.provides)}; what it needs comes from {_providers(process)}."
-            )
-        if likelihood.num_channels != len(self.channels):
-            raise ValueError(
-                f"the likelihood decodes {likelihood.num_channels} channels, and the model has {len(self.channels)}: "
-                f"{[channel.name for channel in self.channels]}."
-            )
+        check_parts(self.channels, encoder, process, likelihood, objective)
         self.encoder = encoder
         self.process = process
         self.likelihood = likelihood
@@ -197,10 +188,19 @@ class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
         return self.encoder(context)
 
 
-def _providers(process: LatentProcess) -> str:
-    """The encoders of the house that fill what a process needs."""
-    found = [getattr(encoders, name) for name in encoders.__all__]
-    named = [x for x in found if isinstance(x, type) and issubclass(x, Encoder) and not isabstract(x)]
-    # What a composed encoder provides is known of its instances alone.
-    enough = [x.__name__ for x in named if process.requires <= getattr(x, "provides", frozenset())]
-    return " or ".join(enough) or "a JointEncoder of several"
+def latent_model(owner: str, model: object) -> LatentVAE:
+    """The model that a wrapper takes.
+
+    Args:
+        owner: who takes it, for the message.
+        model: what was given.
+
+    Raises:
+        TypeError: it is no latent model, or one that is wrapped already.
+    """
+    if isinstance(model, LatentVAE):
+        return model
+    raise TypeError(
+        f"{owner} takes a model of an encoder, a process and a likelihood by itself, such as LatentODE, KoopmanVAE or "
+        f"LatentVAE(...); got {type(model).__name__}."
+    )

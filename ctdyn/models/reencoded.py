@@ -8,7 +8,7 @@ from ..data import IrregularBatch, Window
 from ..encoders import start_time
 from ..paths import Path
 from .base import Loss, Model, Predictive
-from .latent_vae import LatentVAE
+from .latent_vae import LatentVAE, latent_model
 
 
 __all__ = ["Reencoded"]
@@ -36,6 +36,7 @@ class Reencoded(Model):
         points: decoded observations that are encoded each time, evenly spaced over the stretch before it.
 
     Raises:
+        TypeError: the model is no `LatentVAE`.
         ValueError: `every` is not positive, or `points` is below 1.
 
     References:
@@ -52,7 +53,7 @@ class Reencoded(Model):
     """
 
     def __init__(self, model: LatentVAE, every: float, points: int = 1) -> None:
-        super().__init__(model.channels)
+        super().__init__(latent_model("Reencoded", model).channels)
         if not every > 0 or points < 1:
             raise ValueError(
                 f"Reencoded needs every above 0 and at least one point; got every={every}, points={points}."

@@ -14,7 +14,7 @@ from ..encoders import Encoding
 from ..paths import Path
 from ._reading import Question, Reading
 from .base import Generative, Loss, Model, Predictive, Scorable, input_path
-from .latent_vae import LatentVAE
+from .latent_vae import LatentVAE, latent_model
 
 
 __all__ = ["Refined"]
@@ -43,6 +43,7 @@ class Refined(Model, Generative, Scorable):
         num_samples: samples of the latent that estimate the bound.
 
     Raises:
+        TypeError: the model is no `LatentVAE`.
         ValueError: a number is not positive, or the encoding has a `q0` that is no diagonal normal.
 
     References:
@@ -61,7 +62,7 @@ class Refined(Model, Generative, Scorable):
     """
 
     def __init__(self, model: LatentVAE, steps: int = 30, *, lr: float = 0.05, num_samples: int = 4) -> None:
-        super().__init__(model.channels)
+        super().__init__(latent_model("Refined", model).channels)
         if not min(steps, lr, num_samples) > 0:
             raise ValueError(
                 f"Refined needs steps, lr and num_samples above 0; got steps={steps}, lr={lr}, "

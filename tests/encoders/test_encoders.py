@@ -229,3 +229,39 @@ def test_a_stride_leaves_knots_out_and_moves_none(rows, stride):
         context = some(batch).context
         torch.testing.assert_close(context(batch.times)[series, kept], expected[kept])
         assert context.knots()[series].unique().tolist() == [float(row) for row in kept]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: StateSpaceEncoder(1, 2, layers=[]),
+        lambda: BidirectionalStateSpaceEncoder(1, 2, 3, ahead=[]),
+        lambda: BidirectionalStateSpaceEncoder(1, 2, 3, back=[]),
+    ],
+)
+def test_an_encoder_of_layers_needs_a_layer(build):
+    with pytest.raises(ValueError, match="at least one layer"):
+        build()
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        GRUEncoder(1, 2),
+        ReverseGRUEncoder(1, 2, 3),
+        BidirectionalGRUEncoder(1, 2, 3),
+        ConvolutionEncoder(1, 2, 3),
+        AttentionEncoder(1, 2),
+        ODERNNEncoder(1, 2),
+        StateSpaceEncoder(1, 2),
+        BidirectionalStateSpaceEncoder(1, 2, 3),
+    ],
+)
+def test_one_series_is_read_as_a_batch_of_one(encoder):
+    times = torch.tensor([[0.0, 0.3, 1.0]])
+    batch = IrregularBatch(times, torch.randn(1, 3, 1), torch.tensor([[[True], [False], [True]]]))
+    one, whole = encoder(batch[0]), encoder(batch)
+    torch.testing.assert_close(one.q0.mean, whole.q0.mean[0])
+    if one.context is not None:
+        at = torch.tensor([0.5])
+        torch.testing.assert_close(one.context.evaluate(at[0]), whole.context.evaluate(at)[0])

@@ -5,6 +5,7 @@ import torch
 from scipy import stats
 from torch.nn.functional import log_softmax
 
+from ctdyn.data.channels import Channel
 from ctdyn.likelihoods import (
     Categorical,
     FixedScale,
@@ -13,6 +14,7 @@ from ctdyn.likelihoods import (
     Laplace,
     LogNormal,
     NegativeBinomial,
+    PerKind,
     Poisson,
     ZeroInflated,
     entry_log_prob,
@@ -119,3 +121,18 @@ def test_an_observation_that_is_known_exactly_has_a_gradient_under_a_positive_fa
         likelihood(Z, TS, noise).log_prob(1.0 + COUNTS[0]).sum().backward()
         found.append([p.grad.clone() for p in likelihood.parameters()])
     torch.testing.assert_close(*found)
+
+
+def test_zero_inflated_is_one_family():
+    channels = [Channel("rain", kind="count"), Channel("wind")]
+    several = PerKind.default(2, channels)
+    with pytest.raises(TypeError, match="ZeroInflated takes one family, and PerKind is several"):
+        ZeroInflated(several, 2)
+    inflated = PerKind(channels, {"count": ZeroInflated(Poisson(2, 1), 2), "real": Gaussian(2, 1)})
+    assert inflated(torch.zeros(1, 3, 2), torch.zeros(1, 3)).mean.shape == (1, 3, 2)
+
+
+def test_families_side_by_side_decode_one_latent_state():
+    channels = [Channel("rain", kind="count"), Channel("wind")]
+    with pytest.raises(ValueError, match=r"built for latent sizes \{'count': 2, 'real': 3\}"):
+        PerKind(channels, {"count": Poisson(2, 1), "real": Gaussian(3, 1)})

@@ -9,7 +9,7 @@ from torch.distributions import Independent, Normal, StudentT, kl_divergence
 from ctdyn.data import IrregularBatch, Window
 from ctdyn.data.channels import Channel
 from ctdyn.encoders import Encoding, GRUEncoder, JointEncoder, SiteEncoder, SummaryEncoder
-from ctdyn.fields import LinearField, MLPSDEField
+from ctdyn.fields import LinearField, MLPField, MLPSDEField
 from ctdyn.integrate import ConstantStep
 from ctdyn.likelihoods import Gaussian
 from ctdyn.linear import Matern
@@ -19,6 +19,7 @@ from ctdyn.processes import (
     JointProcess,
     LatentSample,
     LinearGaussianProcess,
+    MatchedSDEProcess,
     ODEProcess,
     SDEProcess,
     StaticProcess,
@@ -219,3 +220,16 @@ def test_a_start_without_a_closed_form_is_priced_by_its_samples():
     parts = model.loss(example_window(2), generator=torch.Generator().manual_seed(0)).parts
     assert 0.0 < float(parts["kl"]) < 1.0
     assert float(parts["bound"]) == pytest.approx(float(parts["log_likelihood"] - parts["kl"]), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: ODEProcess(MLPField(4), 2),
+        lambda: SDEProcess(MLPSDEField(4), 2, 3),
+        lambda: MatchedSDEProcess(MLPSDEField(4), 2, 3),
+    ],
+)
+def test_a_field_moves_a_state_of_the_latent_size(build):
+    with pytest.raises(ValueError, match="has state_size=4, and latent_size is 2"):
+        build()

@@ -1,0 +1,79 @@
+"""Whether the parts of a latent model fit each other: said at construction, where all sizes are known."""
+
+from collections.abc import Sequence
+from inspect import isabstract
+
+from .. import encoders
+from ..data.channels import Channel
+from ..encoders import Encoder
+from ..likelihoods import Likelihood
+from ..processes import LatentProcess
+from .objectives import Objective
+
+
+__all__ = ["check_parts"]
+
+
+def check_parts(
+    channels: Sequence[Channel], encoder: Encoder, process: LatentProcess, likelihood: Likelihood, objective: Objective
+) -> None:
+    """Refuse parts that do not fit. A part of your own that does not say its size is believed.
+
+    Args:
+        channels: what is observed.
+        encoder: reads the context.
+        process: the latent dynamics.
+        likelihood: decodes a latent state.
+        objective: what is maximised.
+
+    Raises:
+        TypeError: a part is of another sort, or the class of one.
+        ValueError: the encoder lacks something that the process needs, or gives it in another size; the likelihood
+            decodes another latent state, or another number of channels.
+    """
+    wanted = (("encoder", encoder, Encoder), ("process", process, LatentProcess))
+    for name, part, kind in (*wanted, ("likelihood", likelihood, Likelihood), ("objective", objective, Objective)):
+        if not isinstance(part, kind):
+            given = f"the class {part.__name__}: call it" if isinstance(part, type) else f"{part!r}"
+            raise TypeError(f"{name} must be an instance of {kind.__name__}, such as {_SUCH[name]}; got {given}.")
+    missing = process.requires - encoder.provides
+    if missing:
+        raise ValueError(
+            f"{type(process).__name__} needs {sorted(missing)} from its encoder, and {type(encoder).__name__} "
+            f"provides {sorted(encoder.provides)}; what it needs comes from {_providers(process)}."
+        )
+    for field in sorted(process.requires):
+        needed, given = process.sizes.get(field), encoder.sizes.get(field)
+        if None not in (needed, given) and needed != given:
+            raise ValueError(
+                f"{type(process).__name__} needs {field} of size {needed}, and {type(encoder).__name__} gives it in "
+                f"size {given}; build both with one {_SIZES[field]}."
+            )
+    if likelihood.latent_size not in (None, process.latent_size):
+        raise ValueError(
+            f"{type(likelihood).__name__} decodes a latent state of size {likelihood.latent_size}, and that of "
+            f"{type(process).__name__} has size {process.latent_size}; build both with one latent_size."
+        )
+    if likelihood.num_channels != len(channels):
+        raise ValueError(
+            f"the likelihood decodes {likelihood.num_channels} channels, and the model has {len(channels)}: "
+            f"{[channel.name for channel in channels]}."
+        )
+
+
+_SUCH = {
+    "encoder": "GRUEncoder(num_channels, latent_size)",
+    "process": "ODEProcess(field, latent_size)",
+    "likelihood": "Gaussian(latent_size, num_channels)",
+    "objective": "ELBO()",
+}
+_SIZES = {"q0": "latent_size", "sites": "latent_size", "context": "context_size", "static": "feature_size"}
+
+
+def _providers(process: LatentProcess) -> str:
+    """The encoders of the house that fill what a process needs."""
+    found = [getattr(encoders, name) for name in encoders.__all__]
+    named = [x for x in found if isinstance(x, type) and issubclass(x, Encoder) and not isabstract(x)]
+    # What a composed encoder provides is known of its instances alone.
+    enough = [x.__name__ for x in named if process.requires <= getattr(x, "provides", frozenset())]
+    return " or ".join(enough) or "a JointEncoder of several"

@@ -1,0 +1,196 @@
+"""What is typed by mistake is answered where it is given, by what was given, what was expected and the cure."""
+
+import re
+
+import jaxtyping
+import pytest
+import torch
+from torch.distributions import Normal
+
+from ctdyn.data import IrregularBatch, Window
+from ctdyn.data.channels import Channel
+from ctdyn.encoders import GRUEncoder, JointEncoder, ReverseGRUEncoder, SiteEncoder, SummaryEncoder
+from ctdyn.fields import MLPField, MLPSDEField
+from ctdyn.likelihoods import Gaussian, PerKind
+from ctdyn.linear import Matern
+from ctdyn.models import (
+    ELBO,
+    IWAE,
+    LS4,
+    Anneal,
+    CapacityELBO,
+    HoldLast,
+    KalmanVAE,
+    KoopmanVAE,
+    LatentODE,
+    LatentSDE,
+    LatentVAE,
+    LinearGaussianSSM,
+    MarkovianGPVAE,
+    MaternGP,
+    Predictive,
+    Recalibrated,
+    Reencoded,
+    Refined,
+    Supervision,
+)
+from ctdyn.paths import LinearPath
+from ctdyn.processes import JointProcess, LinearGaussianProcess, ODEProcess, SDEProcess, StaticProcess
+
+
+CHANNELS = (Channel("x"),)
+NAMED = (LatentODE, LatentSDE, LS4, MarkovianGPVAE, KalmanVAE, KoopmanVAE, LinearGaussianSSM)
+ODE = {"encoder": GRUEncoder(1, 2), "process": ODEProcess(MLPField(2), 2), "likelihood": Gaussian(2, 1)}
+JOINT = JointProcess([ODEProcess(MLPField(2), 2), StaticProcess(3, feature_size=4)])
+
+
+@pytest.fixture(autouse=True)
+def _without_runtime_types(monkeypatch):
+    """What a user sees: the types that the tests check at run time are not checked outside of them."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+def _batch(*batch, length=3, **more):
+    times = torch.linspace(0.0, 1.0, length).expand(*batch, length)
+    values = torch.sin(times).unsqueeze(-1)
+    return IrregularBatch(times, values, torch.ones_like(values, dtype=torch.bool), **more)
+
+
+@pytest.mark.parametrize("levels", [[5, 50, 95], [-0.5], [float("nan")]])
+def test_levels_of_quantiles_are_probabilities(levels):
+    predictive = Predictive(Normal(torch.zeros(4, 1, 1), 1.0))
+    with pytest.raises(ValueError, match=r"levels are probabilities in \[0, 1\], such as 0.05 for 5 %"):
+        predictive.quantile(levels)
+
+
+@pytest.mark.parametrize("model", NAMED)
+@pytest.mark.parametrize("channels", [["x"], "x", [], Channel("x")])
+def test_channels_are_looked_at_before_parts_are_built_for_them(model, channels):
+    with pytest.raises(TypeError, match="needs the channels that it models"):
+        model(channels)
+
+
+@pytest.mark.parametrize("model", [LatentODE(CHANNELS, 2), Refined(KoopmanVAE(CHANNELS, 1)), HoldLast(CHANNELS)])
+def test_questions_that_no_model_can_answer(model):
+    context, ts = _batch(2), torch.rand(2, 3)
+    for wrong in (ts[0], ts[:1], ts[None]):
+        with pytest.raises(ValueError, match=re.escape(f"batch axes (2,) of the context; got {tuple(wrong.shape)}")):
+            model.predict(context, wrong)
+    with pytest.raises(ValueError, match="num_samples must be at least 1; got 0"):
+        model.predict(context, ts, num_samples=0)
+    assert model.predict(context, ts=ts[0].expand(2, -1), num_samples=1).mean.shape == (2, 3, 1)
+
+
+def test_samples_of_nothing_are_refused_wherever_they_are_asked_for():
+    model, context = LatentODE(CHANNELS, 2), _batch(2)
+    for ask in (
+        lambda: model.sample(context.times, num_samples=0),
+        lambda: model.log_prob(Window(context, context), num_samples=0),
+        lambda: model.predict_means(context, context.times, context.times, num_samples=0),
+    ):
+        with pytest.raises(ValueError, match="num_samples must be at least 1"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("parts", "error", "message"),
+    [
+        (
+            {"likelihood": Gaussian(5, 1)},
+            ValueError,
+            "Gaussian decodes a latent state of size 5, .*ODEProcess has size 2",
+        ),
+        (
+            {"likelihood": PerKind(CHANNELS, {"real": Gaussian(5, 1)})},
+            ValueError,
+            "PerKind decodes a latent state of size 5",
+        ),
+        ({"encoder": GRUEncoder(1, 3)}, ValueError, "ODEProcess needs q0 of size 2, and GRUEncoder gives it in size 3"),
+        (
+            {"encoder": ReverseGRUEncoder(1, 2, 3), "process": SDEProcess(MLPSDEField(2), 2, 4)},
+            ValueError,
+            "needs context of size 4, .* in size 3; build both with one context_size",
+        ),
+        (
+            {"encoder": SiteEncoder(1, 3), "process": LinearGaussianProcess(Matern(1.5, lengthscale=[1.0, 2.0]))},
+            ValueError,
+            "needs sites of size 2",
+        ),
+        (
+            {"encoder": JointEncoder([GRUEncoder(1, 2), SummaryEncoder(GRUEncoder(1, 3))]), "process": JOINT},
+            ValueError,
+            "JointProcess needs static of size 4, and JointEncoder gives it in size 6",
+        ),
+        ({"objective": ELBO}, TypeError, r"such as ELBO\(\); got the class ELBO: call it"),
+        ({"encoder": GRUEncoder}, TypeError, "got the class GRUEncoder"),
+        ({"likelihood": "gaussian"}, TypeError, "must be an instance of Likelihood, .*; got 'gaussian'"),
+    ],
+)
+def test_parts_that_do_not_fit(parts, error, message):
+    LatentVAE(CHANNELS, **ODE)
+    with pytest.raises(error, match=message):
+        LatentVAE(CHANNELS, **{**ODE, **parts})
+
+
+def test_parts_of_a_joint_process_fit_each_by_itself():
+    encoder = JointEncoder([GRUEncoder(1, 2), SummaryEncoder(GRUEncoder(1, 2))])
+    assert LatentVAE(CHANNELS, encoder, JOINT, Gaussian(5, 1)).process.latent_size == 5
+
+
+@pytest.mark.parametrize("wrapper", [Refined, lambda model: Reencoded(model, every=1.0)])
+@pytest.mark.parametrize("model", [LinearGaussianSSM(CHANNELS), Refined(LatentODE(CHANNELS)), LatentODE])
+def test_only_latent_models_are_wrapped(wrapper, model):
+    with pytest.raises(TypeError, match=r"takes a model of an encoder, a process and a likelihood"):
+        wrapper(model)
+
+
+@pytest.mark.parametrize("dt", [0.0, -1.0, float("nan")])
+def test_ls4_needs_a_gap_between_knots(dt):
+    with pytest.raises(ValueError, match="dt, the widest gap between knots"):
+        LS4(CHANNELS, dt=dt)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x: Supervision([0], weight=x),
+        lambda x: ELBO(beta=x),
+        lambda x: ELBO(free_bits=x),
+        lambda x: CapacityELBO({"z0": 1.0, "path": x}),
+        lambda x: CapacityELBO({"z0": 1.0}, gamma=x),
+        lambda x: CapacityELBO({"z0": 1.0}, steps=x),
+        lambda x: Anneal(10, start=x),
+        lambda x: Anneal(x),
+        lambda x: IWAE(x),
+    ],
+)
+@pytest.mark.parametrize("number", [-1, float("nan")])
+def test_weights_are_numbers_that_weigh(build, number):
+    with pytest.raises(ValueError, match="needs"):
+        build(number)
+
+
+@pytest.mark.parametrize("model", [LatentODE(CHANNELS, 2, input_size=1), LS4(CHANNELS, 2, 4, input_size=1)])
+def test_a_driven_model_says_where_its_inputs_come_in(model):
+    context = _batch(1, inputs=torch.ones(1, 3, 1))
+    ts = torch.tensor([[0.5]])
+    with pytest.raises(ValueError, match=r"inputs=LinearPath\(ts, xs\) .*to predict"):
+        model.predict(context, ts)
+    path = LinearPath(context.times, torch.ones(1, 3, 1))
+    assert model.predict(context, ts, path, num_samples=2).mean.shape == (1, 1, 1)
+
+
+@pytest.mark.parametrize("model", [*NAMED, MaternGP, HoldLast, lambda c: LatentSDE(c, matching=True)])
+def test_one_series_needs_no_batch_axis(model):
+    built, one, ts = model(CHANNELS), _batch(), torch.tensor([0.5, 2.0])
+    assert built.predict(one, ts, num_samples=2).mean.shape == (2, 1)
+    assert built.loss(Window(one, one)).total.isfinite()
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_recalibrated_without_anything_seen(batch):
+    context, ts = _batch(*batch, length=0), torch.zeros(*batch, 3)
+    model = Recalibrated(MaternGP(CHANNELS))
+    torch.testing.assert_close(
+        model.predict(context, ts, num_samples=1).mean, model.model.predict(context, ts, num_samples=1).mean
+    )
