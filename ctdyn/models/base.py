@@ -359,9 +359,8 @@ def modelled(channels: Sequence[Channel]) -> tuple[Channel, ...]:
         TypeError: there is no channel, or something else than channels was given.
 
     Example:
-        >>> modelled(["pulse"])
-        Traceback (most recent call last):
-        TypeError: a model needs the channels that it models, such as series.channels or [Channel("x")]; got ['pulse'].
+        >>> modelled([Channel("pulse")])
+        (Channel(name='pulse', unit=None, kind='real'),)
     """
     found = tuple(channels) if isinstance(channels, Iterable) else ()
     if not found or not all(isinstance(channel, Channel) for channel in found):
