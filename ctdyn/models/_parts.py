@@ -13,6 +13,16 @@ from .objectives import Objective
 
 __all__ = ["check_parts"]
 
+#: What each part may be, as it is written.
+_SUCH = {
+    "encoder": "GRUEncoder(num_channels, latent_size)",
+    "process": "ODEProcess(field, latent_size)",
+    "likelihood": "Gaussian(latent_size, num_channels)",
+    "objective": "ELBO()",
+}
+#: What the sizes of the fields of an encoding are called where parts are built.
+_SIZES = {"q0": "latent_size", "sites": "latent_size", "context": "context_size", "static": "feature_size"}
+
 
 def check_parts(
     channels: Sequence[Channel], encoder: Encoder, process: LatentProcess, likelihood: Likelihood, objective: Objective
@@ -59,15 +69,6 @@ def check_parts(
             f"the likelihood decodes {likelihood.num_channels} channels, and the model has {len(channels)}: "
             f"{[channel.name for channel in channels]}."
         )
-
-
-_SUCH = {
-    "encoder": "GRUEncoder(num_channels, latent_size)",
-    "process": "ODEProcess(field, latent_size)",
-    "likelihood": "Gaussian(latent_size, num_channels)",
-    "objective": "ELBO()",
-}
-_SIZES = {"q0": "latent_size", "sites": "latent_size", "context": "context_size", "static": "feature_size"}
 
 
 def _providers(process: LatentProcess) -> str:
