@@ -271,8 +271,8 @@ class Aggregates(ABC):
 
     .. math:: x = \frac{1}{t - s} \int_s^t \mu(\tau)\,d\tau + \epsilon
 
-    A sum over an interval is such a mean, times the length of the interval. The encoder of a latent-variable model reads
-    one as a value at its end: the bound remains a bound of what was observed, the posterior is a coarser guess.
+    A sum over an interval is such a mean, times the length of the interval. The encoder of a latent-variable model
+    reads one as a value at its end: the bound remains a bound of what was observed, the posterior a coarser guess.
 
     Example:
         >>> from ctdyn import models
