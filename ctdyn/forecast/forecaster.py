@@ -318,7 +318,7 @@ class Forecaster:
     ) -> pd.DataFrame:
         """How good the answers are: each series is cut into context and target, and what of it is not shown is scored.
 
-        Known standard errors of the target are not added to the answers, which are for an observation without one.
+        Where the standard errors of the target are known, the answers are for observations with these.
 
         Args:
             series: series that the model was not fitted to.
@@ -394,12 +394,7 @@ class Forecaster:
         return self._ask(series, asked, inputs, num_samples, None)[0]
 
     def _ask(
-        self,
-        series: SeriesSet,
-        asked: _Asked,
-        inputs: SeriesSet | None,
-        num_samples: int,
-        truth: SeriesSet | None,
+        self, series: SeriesSet, asked: _Asked, inputs: SeriesSet | None, num_samples: int, truth: SeriesSet | None
     ) -> tuple[Forecast, list[np.ndarray]]:
         """The forecast and, where the truth is given at just these times, its log density in data units."""
         to_fitted = between_clocks(self.axis_, series.axis)
@@ -410,8 +405,8 @@ class Forecaster:
             ahead = None if inputs is None or not inputs.input_names else inputs.by_id(one.id)
             own, begin = (None if x is None else to_fitted(x) for x in (one.start, begin))
             clocked = replace(one, times=to_fitted(one.times), start=own)
-            question = (to_fitted(when), begin)
-            units, predictive = self._predict(clocked, question, ahead, to_fitted, num_samples, generator)
+            question, known = (to_fitted(when), begin), None if truth is None else truth[place]
+            units, predictive = self._predict(clocked, question, ahead, known, to_fitted, num_samples, generator)
             drawn = units.values_to_data(predictive.sample(generator, DRAWS).cpu())[:, 0, : len(when)]
             # float32 halves the memory; a level far above the spread needs the digits.
             fine = bool((units.loc.abs() > 1e3 * units.scale).any())
@@ -426,6 +421,7 @@ class Forecaster:
         one: Series,
         question: tuple[np.ndarray, np.ndarray | None],
         ahead: Series | None,
+        truth: Series | None,
         to_fitted: Callable[[np.ndarray], np.ndarray],
         num_samples: int,
         generator: Generator,
@@ -442,7 +438,9 @@ class Forecaster:
             path = input_path(context, None if known is None else self._in_units(units, known))
         with torch.no_grad():
             ts = self._on_modelbetween_clocks(units, asked)
-            options = {"num_samples": num_samples, "generator": generator}
+            options: dict[str, Any] = {"num_samples": num_samples, "generator": generator}
+            if truth is not None and truth.noise is not None:
+                options["noise"] = self._in_units(units, pad([truth])).noise
             if start is None or not len(times) or not bool((start < times).any()) or isinstance(self.model, Baseline):
                 return units, self.model.predict(context, ts, path, **options)
             assert isinstance(self.model, Aggregates)

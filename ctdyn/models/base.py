@@ -198,6 +198,7 @@ class Model(nn.Module, Configurable, ABC):
         ts: Times,
         inputs: Path | None = None,
         *,
+        noise: Values | None = None,
         num_samples: int = 100,
         generator: Generator | None = None,
     ) -> Predictive:
@@ -207,6 +208,8 @@ class Model(nn.Module, Configurable, ABC):
             context: the observations to condition on.
             ts: query times, before, within or after the context, in any order, `(*batch, time)`.
             inputs: the covariates as a path on the model's clock, where the model is driven by any.
+            noise: standard errors of what would be observed, where they are known, `(*batch, time, channel)`; None for
+                an observation that is as noisy as the model knows them to be.
             num_samples: samples of the latent state.
             generator: the source of randomness.
 
@@ -288,6 +291,7 @@ class Aggregates(ABC):
         ts: Times,
         inputs: Path | None = None,
         *,
+        noise: Values | None = None,
         num_samples: int = 100,
         generator: Generator | None = None,
     ) -> Predictive:
@@ -298,6 +302,7 @@ class Aggregates(ABC):
             start: where the intervals begin, `(*batch, time)`; where it is `ts`, a point is meant.
             ts: where they end, in any order, `(*batch, time)`.
             inputs: as in `Model.predict`.
+            noise: as in `Model.predict`.
             num_samples: samples of the latent state.
             generator: the source of randomness.
         """

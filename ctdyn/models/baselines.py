@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Distribution, Normal
 
-from .._types import Times
+from .._types import Times, Values
 from ..data import Channel, IrregularBatch, Window
 from ..likelihoods import masked_log_prob
 from ..paths import Path
@@ -49,12 +49,13 @@ class Baseline(Model, ExactlyFitted):
     """
 
     @abstractmethod
-    def distribution(self, context: IrregularBatch, ts: Times) -> Distribution:
+    def distribution(self, context: IrregularBatch, ts: Times, noise: Values | None = None) -> Distribution:
         """The predictive distribution at any times.
 
         Args:
             context: the observations to condition on.
             ts: query times, `(*batch, time)`.
+            noise: as in `Model.predict`; residuals of the training hold such errors already.
 
         Returns:
             A distribution of batch shape `(1, *batch, time, channel)`.
@@ -63,7 +64,9 @@ class Baseline(Model, ExactlyFitted):
     def loss(self, window: Window, *, generator: Generator | None = None, step: int | None = None) -> Loss:
         """The negative log density of the target, entry by entry. There is nothing to train: see `fit_exact`."""
         target = window.target
-        nats = -masked_log_prob(self.distribution(window.context, target.times), target.values, target.mask)
+        nats = -masked_log_prob(
+            self.distribution(window.context, target.times, target.noise), target.values, target.mask
+        )
         count = target.mask.sum().clamp(min=1)
         return Loss(nats.mean(), {"nats_per_observation": (nats.sum() / count).detach()})
 
@@ -73,11 +76,12 @@ class Baseline(Model, ExactlyFitted):
         ts: Times,
         inputs: Path | None = None,
         *,
+        noise: Values | None = None,
         num_samples: int = 100,
         generator: Generator | None = None,
     ) -> Predictive:
         """See `Model.predict`. There is no latent state, so that all `num_samples` components are the same one."""
-        distribution = self.distribution(context, ts)
+        distribution = self.distribution(context, ts, noise)
         return Predictive(distribution.expand(torch.Size((num_samples, *distribution.batch_shape[1:]))))
 
 
@@ -119,7 +123,7 @@ class PointBaseline(Baseline):
     def guess(self, context: IrregularBatch, ts: Times) -> Guess:
         """The point forecast; its value is not used where the distance is infinite."""
 
-    def distribution(self, context: IrregularBatch, ts: Times) -> Distribution:
+    def distribution(self, context: IrregularBatch, ts: Times, noise: Values | None = None) -> Distribution:
         """See `Baseline.distribution`."""
         value, distance = self.guess(context, ts)
         dtype, unobserved = value.dtype, distance.isinf()
@@ -310,9 +314,10 @@ class MaternGP(Baseline):
         """The hyper-parameters of each channel, in model units."""
         return Hyperparameters(self.mean, self.offset, self.amplitude, self.lengthscale, self.noise)
 
-    def distribution(self, context: IrregularBatch, ts: Times) -> Distribution:
+    def distribution(self, context: IrregularBatch, ts: Times, noise: Values | None = None) -> Distribution:
         """See `Baseline.distribution`."""
         mean, variance = posterior(context, ts, self.hyperparameters)
+        variance = variance if noise is None else variance + noise.square()
         dtype = context.values.dtype
         return Normal(mean.to(dtype).unsqueeze(0), variance.sqrt().to(dtype).unsqueeze(0), validate_args=False)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from .._types import Times
+from .._types import Times, Values
 from ..cells import Cell
 from ..data import IrregularBatch, Window
 from ..data.channels import Channel
@@ -95,12 +95,13 @@ class FilteringModel(Model, Encodes):
         ts: Times,
         inputs: Path | None = None,
         *,
+        noise: Values | None = None,
         num_samples: int = 100,
         generator: Generator | None = None,
     ) -> Predictive:
         """See `Model.predict`: from all observations up to and at each time, `num_samples` times the same answer."""
         states = self._states(context, ts, input_path(context) if inputs is None else inputs, before=False)
-        return Predictive(self.likelihood(states.expand(num_samples, *states.shape), ts))
+        return Predictive(self.likelihood(states.expand(num_samples, *states.shape), ts, noise))
 
     def encode(self, context: IrregularBatch) -> Tensor:
         """What is read of the hidden state after the last observation, `(*batch, feature)`."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from .._types import Times
+from .._types import Times, Values
 from ..data import IrregularBatch, Window
 from ..data.channels import Channel
 from ..encoders import Encoder, Encoding
@@ -115,11 +115,12 @@ class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
         ts: Times,
         inputs: Path | None = None,
         *,
+        noise: Values | None = None,
         num_samples: int = 100,
         generator: Generator | None = None,
     ) -> Predictive:
         """See `Model.predict`."""
-        return self._predictive(context, Question(ts), num_samples, generator, inputs)
+        return self._predictive(context, Question(ts, noise=noise), num_samples, generator, inputs)
 
     def predict_means(
         self,
@@ -128,11 +129,12 @@ class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
         ts: Times,
         inputs: Path | None = None,
         *,
+        noise: Values | None = None,
         num_samples: int = 100,
         generator: Generator | None = None,
     ) -> Predictive:
         """See `Aggregates.predict_means`; the process must integrate, and the likelihood be around a location."""
-        return self._predictive(context, Question(ts, start), num_samples, generator, inputs)
+        return self._predictive(context, Question(ts, start, noise), num_samples, generator, inputs)
 
     def encode(self, context: IrregularBatch) -> Tensor:
         """The posterior mean of the state at the first observation, or the encoder's description of the series."""

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torch.distributions import Normal
 from torch.nn.functional import pad
 
-from .._types import Times
+from .._types import Times, Values
 from ..data import IrregularBatch, Window
 from ..data.channels import Channel
 from ..likelihoods import masked_log_prob
@@ -191,11 +191,12 @@ class LinearGaussianSSM(Model, Aggregates, ExactlyFitted, Generative, Scorable):
         ts: Times,
         inputs: Path | None = None,
         *,
+        noise: Values | None = None,
         num_samples: int = 100,
         generator: Generator | None = None,
     ) -> Predictive:
         """See `Model.predict`: the exact distribution of each entry, `num_samples` times the same one."""
-        return self.predict_means(context, ts, ts, inputs, num_samples=num_samples, generator=generator)
+        return self.predict_means(context, ts, ts, inputs, noise=noise, num_samples=num_samples, generator=generator)
 
     def predict_means(
         self,
@@ -204,11 +205,13 @@ class LinearGaussianSSM(Model, Aggregates, ExactlyFitted, Generative, Scorable):
         ts: Times,
         inputs: Path | None = None,
         *,
+        noise: Values | None = None,
         num_samples: int = 100,
         generator: Generator | None = None,
     ) -> Predictive:
         """See `Aggregates.predict_means`: exact, `num_samples` times the same distribution."""
         mean, variance = self._marginals(context, ts, start)
+        variance = variance if noise is None else variance + noise.square()
         shape = torch.Size((num_samples, *mean.shape))
         return Predictive(Normal(mean.expand(shape), variance.sqrt().expand(shape), validate_args=False))
 

@@ -7,9 +7,10 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import StudentT
 
-from .._types import Times
+from .._types import Times, Values
 from ..data import IrregularBatch, Window
 from ..likelihoods import masked_log_prob
+from ..likelihoods.scales import quadrature
 from ..paths import Path
 from .base import Aggregates, ExactlyFitted, Loss, Model, Predictive
 
@@ -144,12 +145,13 @@ class Recalibrated(Model, ExactlyFitted):
         ts: Times,
         inputs: Path | None = None,
         *,
+        noise: Values | None = None,
         num_samples: int = 100,
         generator: Generator | None = None,
     ) -> Predictive:
         """See `Model.predict`: `num_samples` times the same distribution of each entry."""
         answer = self.model.predict(context, ts, inputs, num_samples=1, generator=generator)
-        law = self._law(answer.mean, answer.stddev, context)
+        law = self._law(answer.mean, quadrature(answer.stddev, noise), context)
         return Predictive(law.expand(torch.Size((num_samples, *law.batch_shape))))
 
     def _law(self, mean: Tensor, stddev: Tensor, context: IrregularBatch) -> StudentT:
@@ -185,8 +187,7 @@ class Recalibrated(Model, ExactlyFitted):
                 f"the windows hold means over intervals, which {type(self.model).__name__} does not know; "
                 "LinearGaussianSSM does."
             )
-        variance = answer.stddev.square()
-        return answer.mean, (variance if asked.noise is None else variance + asked.noise.square()).sqrt()
+        return answer.mean, quadrature(answer.stddev, asked.noise)
 
     @torch.no_grad()
     def _errors(self, window: Window) -> tuple[Tensor, Tensor, Tensor, Tensor]:

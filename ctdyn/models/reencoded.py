@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from .._types import Time, Times
+from .._types import Time, Times, Values
 from ..data import IrregularBatch, Window
 from ..encoders import start_time
 from ..paths import Path
@@ -71,6 +71,7 @@ class Reencoded(Model):
         ts: Times,
         inputs: Path | None = None,
         *,
+        noise: Values | None = None,
         num_samples: int = 100,
         generator: Generator | None = None,
     ) -> Predictive:
@@ -99,7 +100,7 @@ class Reencoded(Model):
                 again = self._observed(context, points, decoded, inputs)
                 encoding, start, samples = self.model.encode_context(again), again.times[..., 0], 1
         assert zs is not None
-        return Predictive(likelihood(zs, ts))
+        return Predictive(likelihood(zs, ts, noise))
 
     def _points(self, last: Time, stage: int) -> Times:
         """The times that are encoded at the end of a stage, `(*batch, point)`."""

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Independent, Normal
 
-from .._types import Times
+from .._types import Times, Values
 from ..data import IrregularBatch, Window
 from ..encoders import Encoding
 from ..paths import Path
@@ -81,11 +81,12 @@ class Refined(Model, Generative, Scorable):
         ts: Times,
         inputs: Path | None = None,
         *,
+        noise: Values | None = None,
         num_samples: int = 100,
         generator: Generator | None = None,
     ) -> Predictive:
         """See `Model.predict`."""
-        return self._predictive(context, Question(ts), inputs, num_samples, generator)
+        return self._predictive(context, Question(ts, noise=noise), inputs, num_samples, generator)
 
     def sample(
         self,

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torch.distributions import Categorical as Classes
 from torch.distributions import Distribution
 
-from .._types import Times
+from .._types import Times, Values
 from ..data import IrregularBatch, Window
 from ..data.channels import Channel
 from ..encoders import Encoder, Encoding
@@ -137,6 +137,7 @@ class SequenceModel(Model, Labels, Encodes):
         ts: Times,
         inputs: Path | None = None,
         *,
+        noise: Values | None = None,
         num_samples: int = 100,
         generator: Generator | None = None,
     ) -> NoReturn:

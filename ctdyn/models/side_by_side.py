@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Generator, nn
 
-from .._types import Times
+from .._types import Times, Values
 from ..data import IrregularBatch, Window
 from ..likelihoods.per_kind import Columns
 from ..paths import Path
@@ -81,12 +82,16 @@ class SideBySide(Model, ExactlyFitted):
         ts: Times,
         inputs: Path | None = None,
         *,
+        noise: Values | None = None,
         num_samples: int = 100,
         generator: Generator | None = None,
     ) -> Predictive:
         """See `Model.predict`."""
+        options: dict[str, Any] = {"num_samples": num_samples, "generator": generator}
         answers = [
-            model.predict(_only(context, columns), ts, inputs, num_samples=num_samples, generator=generator)
+            model.predict(
+                _only(context, columns), ts, inputs, noise=None if noise is None else noise[..., columns], **options
+            )
             for model, columns in self._parts
         ]
         return Predictive(Columns([answer.distribution for answer in answers], [own for _, own in self._parts]))

@@ -20,9 +20,11 @@ from ctdyn.data import (
     TimeAxis,
     from_pandas,
     from_ragged,
+    loader,
 )
 from ctdyn.forecast import Forecaster
 from ctdyn.integrate import ConstantStep
+from ctdyn.metrics import summarize
 from ctdyn.models import FilteringModel, HoldLast, LatentODE, LinearGaussianSSM, MaximumLikelihood, OwnMean
 
 
@@ -439,3 +441,23 @@ def test_a_model_that_knows_no_intervals_says_so() -> None:
         fitted.forecast(daily, at=series)
     held = Forecaster(HoldLast(series.channels)).fit(series).score(series)
     assert held.loc[held["metric"] == "mse", "value"].notna().all()
+
+
+def test_scores_are_for_observations_with_their_known_errors():
+    rng = np.random.default_rng(0)
+    error = np.where(rng.random((8, 30, 1)) < 0.5, 0.05, 3.0)
+    values = np.sin(np.arange(30.0))[:, None] + error * rng.standard_normal((8, 30, 1))
+    ids = list("abcdefgh")
+    made = [Series(i, np.arange(30.0), y, noise=s) for i, y, s in zip(ids, values, error, strict=True)]
+    series = SeriesSet(tuple(made), (Channel("x"),))
+    task = Extrapolate(cut=20.0)
+    model = LinearGaussianSSM(series.channels, 1, fitting=MaximumLikelihood(max_steps=20))
+    forecaster = Forecaster(model, windows=Reconstruct()).fit(series)
+    table = summarize(forecaster.score(series, task))
+    (window,) = loader(series, task, forecaster.scaler_, batch_size=8, shuffle=False, dtype=torch.float64)
+    predictive = model.predict(window.context, window.target.times, noise=window.target.noise, num_samples=1)
+    expected = -predictive.log_prob(window.target.values, window.target.mask).mean() + np.log(
+        forecaster.scaler_.units(window.context).scale[0]
+    )
+    assert table["nll"] == pytest.approx(float(expected), rel=1e-3)
+    assert 0.8 < table["coverage 0.9"] < 0.97

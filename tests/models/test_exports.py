@@ -3,6 +3,7 @@
 import inspect
 
 import pytest
+import torch
 from torch import nn
 
 from ctdyn import models
@@ -93,3 +94,26 @@ def test_every_exported_model_is_checked():
 @pytest.mark.parametrize("name", MODELS)
 def test_contract(name):
     check_model(MODELS[name](), example_window(2))
+
+
+#: Answers that are made of residuals of the training, which hold such errors already.
+RESIDUAL = {"HippoProphecy", "HoldLast", "LinearInterpolation", "OwnMean"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_known_error_widens_an_answer_and_moves_no_mean(name):
+    model, window = MODELS[name]().double().eval(), example_window(2)
+    ts = window.target.times
+    plain, noisy = (
+        model.predict(window.context, ts, noise=noise, num_samples=3, generator=torch.Generator().manual_seed(0))
+        for noise in (None, torch.full((*ts.shape, 2), 0.7, dtype=torch.float64))
+    )
+    torch.testing.assert_close(noisy.mean, plain.mean)
+    grown = noisy.distribution.variance - plain.distribution.variance
+    if name == "SideBySide":
+        grown, still = grown[..., :1], grown[..., 1:]
+        torch.testing.assert_close(still, torch.zeros_like(still))
+    if name == "Recalibrated":
+        assert bool((grown > 0).all())
+    else:
+        torch.testing.assert_close(grown, torch.full_like(grown, 0.0 if name in RESIDUAL else 0.49))
