@@ -187,6 +187,41 @@ class SeriesSet(Sequence[Series]):
 
         return replace(self, series=tuple(map(reordered, self.series)), channels=tuple(self.channels[i] for i in order))
 
+    def with_covariates(self, inputs: Sequence[str], static: Sequence[str]) -> SeriesSet:
+        """The same data with the covariates of a training: matched by name, put into its order.
+
+        A set that has no inputs at all, or no static covariates, stays without them.
+
+        Args:
+            inputs: names of the inputs.
+            static: names of the static covariates.
+
+        Raises:
+            DataError: a covariate is missing, or there is one that the training did not have.
+
+        Example:
+            >>> one = Series("a", np.zeros(1), np.ones((1, 1)), static=np.array([1.0, 2.0]))
+            >>> data = SeriesSet((one,), (Channel("x"),), static_names=("age", "height"))
+            >>> data.with_covariates([], ["height", "age"])[0].static.tolist()
+            [2.0, 1.0]
+        """
+        of_inputs = _order("input", self.input_names, inputs)
+        of_static = _order("static covariate", self.static_names, static)
+        if of_inputs is None and of_static is None:
+            return self
+
+        def reordered(one: Series) -> Series:
+            given = one.inputs if of_inputs is None or one.inputs is None else one.inputs[:, of_inputs]
+            fixed = one.static if of_static is None or one.static is None else one.static[of_static]
+            return replace(one, inputs=given, static=fixed)
+
+        return replace(
+            self,
+            series=tuple(map(reordered, self.series)),
+            input_names=self.input_names if of_inputs is None else tuple(inputs),
+            static_names=self.static_names if of_static is None else tuple(static),
+        )
+
     # -- splitting
 
     def split(self, *sizes: float | int, seed: int = 0) -> tuple[SeriesSet, ...]:
@@ -204,6 +239,8 @@ class SeriesSet(Sequence[Series]):
             >>> [len(part) for part in data.split(16, 3)]
             [16, 3, 4]
         """
+        if any(isinstance(size, bool) or not isinstance(size, int | float | np.number) for size in sizes):
+            raise DataError(f"sizes must be shares below 1, or numbers of series; got {sizes}.")
         total = len(self)
         shares = any(isinstance(size, float | np.floating) for size in sizes)
         exact = np.asarray(sizes, dtype=np.float64) * (total if shares else 1)
@@ -287,3 +324,15 @@ class SeriesSet(Sequence[Series]):
         from .storage import write_set
 
         return write_set(self, path)
+
+
+def _order(kind: str, own: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """Where the wanted columns are; None where they are in order, or there are none."""
+    if not own or tuple(own) == tuple(wanted):
+        return None
+    if sorted(own) != sorted(wanted):
+        raise DataError(
+            f"the series have the {kind}s {few(own, 40)}, and those of the training had "
+            f"{few(wanted, 40) if wanted else 'none'}; rename or drop columns, or train with them."
+        )
+    return [list(own).index(name) for name in wanted]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
@@ -41,6 +40,8 @@ from .queries import (
     gap_times,
     horizon_times,
     known_inputs,
+    own_seed,
+    series_set,
     shown,
     typical_gap,
 )
@@ -63,7 +64,7 @@ class Forecaster:
     """Fits a model to your series and answers in your units: the door to the library.
 
     Scaling, windows, training and the way back to data units are done here; the model sees standardised tensors only.
-    Names that end in an underscore exist after `fit`: `scaler_`, `history_`, `axis_`, `gap_`.
+    Names that end in an underscore exist after `fit`: `scaler_`, `history_`, `axis_`, `gap_`, `covariates_`.
 
     Every series is asked by itself, with randomness that follows from `seed` and its id: its answer depends neither on
     the other series nor on their order, and the same question gives the same answer twice.
@@ -89,6 +90,7 @@ class Forecaster:
     scaler_: Scaler
     history_: pd.DataFrame
     axis_: TimeAxis
+    covariates_: tuple[tuple[str, ...], tuple[str, ...]]
     gap_: float
 
     def __init__(
@@ -134,10 +136,11 @@ class Forecaster:
         """
         import pandas as pd
 
-        train = train.with_channels(self.model.channels)
+        train = series_set(train).with_channels(self.model.channels)
         check_intervals(self.model, train)
-        validation = None if validation is None else validation.with_channels(self.model.channels)
+        self.covariates_ = (train.input_names, train.static_names)
         if validation is not None:
+            validation = series_set(validation).with_channels(self.model.channels).with_covariates(*self.covariates_)
             between_clocks(train.axis, validation.axis)
         self.fitted = False
         self.model.load_state_dict(self._unfitted)
@@ -244,9 +247,7 @@ class Forecaster:
         units = self.scaler_.units(raw)
         generator = self._generator("sample")
         with torch.no_grad():
-            predictive = model.sample(
-                self._on_modelbetween_clocks(units, times), num_samples=num_samples, generator=generator
-            )
+            predictive = model.sample(self._on_model_clock(units, times), num_samples=num_samples, generator=generator)
         values = units.values_to_data(predictive.sample(generator).cpu())[:, 0].numpy()
         width = len(model.channels)
         names = np.array([channel.name for channel in model.channels], dtype=object)
@@ -354,7 +355,7 @@ class Forecaster:
         task = self.windows if task is None else task
         contexts, targets = [], []
         for one in series:
-            pair = task(one, np.random.default_rng(_number(self.seed, "cut", one.id)))
+            pair = task(one, np.random.default_rng(own_seed(self.seed, "cut", one.id)))
             if pair is None:
                 continue
             hidden = pair[1].take(~shown(pair[1], pair[0]))
@@ -362,7 +363,7 @@ class Forecaster:
                 contexts.append(pair[0])
                 targets.append(hidden)
         if not targets:
-            raise DataError(f"none of the {len(series)} series is long enough for {task}; use another task.")
+            raise DataError(f"none of the {len(series)} series is long enough for {task}, or it hides nothing of them.")
         return replace(series, series=tuple(contexts)), replace(series, series=tuple(targets))
 
     def save(self, dir: str | Path) -> Path:
@@ -391,6 +392,7 @@ class Forecaster:
     def _answer(self, series: SeriesSet, asked: _Asked, inputs: SeriesSet | None, num_samples: int) -> Forecast:
         if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
             raise ValueError(f"num_samples must be a whole number, at least 1; got {num_samples!r}.")
+        inputs = inputs if inputs is None else inputs.with_covariates(self.covariates_[0], inputs.static_names)
         return self._ask(series, asked, inputs, num_samples, None)[0]
 
     def _ask(
@@ -437,16 +439,14 @@ class Forecaster:
             known = None if ahead is None or not len(ahead) else pad([replace(ahead, times=to_fitted(ahead.times))])
             path = input_path(context, None if known is None else self._in_units(units, known))
         with torch.no_grad():
-            ts = self._on_modelbetween_clocks(units, asked)
+            ts = self._on_model_clock(units, asked)
             options: dict[str, Any] = {"num_samples": num_samples, "generator": generator}
             if truth is not None and truth.noise is not None:
                 options["noise"] = self._in_units(units, pad([truth])).noise
             if start is None or not len(times) or not bool((start < times).any()) or isinstance(self.model, Baseline):
                 return units, self.model.predict(context, ts, path, **options)
             assert isinstance(self.model, Aggregates)
-            return units, self.model.predict_means(
-                context, self._on_modelbetween_clocks(units, start), ts, path, **options
-            )
+            return units, self.model.predict_means(context, self._on_model_clock(units, start), ts, path, **options)
 
     def _log_density(self, units: Units, predictive: Predictive, truth: Series) -> np.ndarray:
         target = self._in_units(units, pad([truth]))
@@ -457,7 +457,7 @@ class Forecaster:
     def _in_units(self, units: Units, raw: IrregularBatch) -> IrregularBatch:
         return units.to_model(raw).to(self._dtype()).to(self._device())
 
-    def _on_modelbetween_clocks(self, units: Units, times: np.ndarray) -> Tensor:
+    def _on_model_clock(self, units: Units, times: np.ndarray) -> Tensor:
         ts = units.times_to_model(torch.from_numpy(np.array(times, dtype=np.float64))[None])
         return ts.to(self._device(), self._dtype())
 
@@ -469,7 +469,7 @@ class Forecaster:
         return next((t.device for t in chain(self.model.parameters(), self.model.buffers())), torch.device("cpu"))
 
     def _generator(self, id: object) -> Generator:
-        return Generator(self._device()).manual_seed(_number(self.seed, "answer", id))
+        return Generator(self._device()).manual_seed(own_seed(self.seed, "answer", id))
 
     def _own_gap(self, series: SeriesSet) -> float:
         """The typical gap of the training, on the clock of `series`."""
@@ -479,20 +479,14 @@ class Forecaster:
 
     def _checked(self, series: SeriesSet, at: Any = None) -> SeriesSet:
         self._check_fitted()
-        if not len(series):
+        if not len(series_set(series)):
             raise DataError("there is no series to answer for: the set is empty.")
         between_clocks(self.axis_, series.axis)
         check_intervals(self.model, series)
         if isinstance(at, SeriesSet):
             check_intervals(self.model, at)
-        return series.with_channels(self.model.channels)
+        return series.with_channels(self.model.channels).with_covariates(*self.covariates_)
 
     def _check_fitted(self) -> None:
         if not self.fitted:
             raise ValueError("this Forecaster is not fitted; call fit(train) first, or ctdyn.load(dir).")
-
-
-def _number(seed: int, purpose: str, id: object) -> int:
-    """A seed per series, the same wherever the series stands."""
-    digest = hashlib.sha256(f"{seed}/{purpose}/{id}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1

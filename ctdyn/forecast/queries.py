@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ __all__ = [
     "gap_times",
     "horizon_times",
     "known_inputs",
+    "own_seed",
+    "series_set",
     "shown",
     "typical_gap",
 ]
@@ -205,3 +208,19 @@ def known_inputs(inputs: SeriesSet | None, at: Any) -> SeriesSet | None:
     if inputs is None and isinstance(at, SeriesSet) and at.input_names:
         return at
     return inputs
+
+
+def series_set(given: Any) -> SeriesSet:
+    """What was given, if it is a `SeriesSet`."""
+    if not isinstance(given, SeriesSet):
+        raise TypeError(
+            f"series come as a SeriesSet; got {type(given).__name__}. ctdyn.data.from_pandas(frame, ...) makes one of "
+            "a frame, and from_ragged(...) of arrays."
+        )
+    return given
+
+
+def own_seed(seed: int, purpose: str, id: object) -> int:
+    """A seed per series, the same wherever the series stands."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{id}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

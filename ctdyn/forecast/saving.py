@@ -41,6 +41,8 @@ from .forecaster import Forecaster
 __all__ = ["load", "save"]
 
 _CONFIG, _METRICS, _KIND = "config.json", "metrics.csv", "forecaster"
+#: Under which the names of inputs and of static covariates stand.
+_COVARIATES = ("inputs", "static")
 
 
 def save(forecaster: Forecaster, folder: Path) -> Path:
@@ -61,6 +63,7 @@ def save(forecaster: Forecaster, folder: Path) -> Path:
         "windows": to_config(forecaster.windows),
         "axis": to_config(forecaster.axis_),
         "gap": forecaster.gap_,
+        **dict(zip(_COVARIATES, map(list, forecaster.covariates_), strict=True)),
         "seed": forecaster.seed,
     }
     weights = forecaster.model.state_dict()
@@ -130,6 +133,8 @@ def load(dir: str | Path, model: Model | None = None) -> Forecaster:
     forecaster = Forecaster(built, scaler=parts["scaler"], windows=parts["windows"], seed=document["seed"])
     _put_weights(built, weights, folder)
     forecaster.scaler_, forecaster.axis_, forecaster.gap_ = parts["scaler"], parts["axis"], float(document["gap"])
+    inputs, static = (tuple(document[name]) for name in _COVARIATES)
+    forecaster.covariates_ = (inputs, static)
     forecaster.history_ = _read_history(folder)
     forecaster.fitted = True
     built.eval()
@@ -185,6 +190,9 @@ def _check_parts(parts: Mapping[str, Any], document: Mapping[str, Any], folder: 
     expected = {"scaler": data.Scaler, "windows": data.WindowMaker, "axis": data.TimeAxis, "channels": tuple}
     wrong = [name for name, kind in expected.items() if not isinstance(parts[name], kind)]
     wrong += [name for name in ("gap", "seed") if not isinstance(document.get(name), int | float)]
+    for name in _COVARIATES:
+        names = document.get(name)
+        wrong += [] if isinstance(names, list) and all(isinstance(each, str) for each in names) else [name]
     if wrong:
         raise DataError(f"{folder / _CONFIG} holds something else than expected under {few(wrong)}.")
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,9 +68,11 @@ def test_split_is_seeded_and_keeps_the_order_inside() -> None:
         (3, (0.9, 0.9), "at most 1"),
         (3, (-1, 2), "positive"),
         (3, (), "positive"),
+        (30, ("0.8",), "shares below 1"),
+        (30, (True,), "shares below 1"),
     ],
 )
-def test_bad_splits(count: int, sizes: tuple[float, ...], message: str) -> None:
+def test_bad_splits(count: int, sizes: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         numbered(count).split(*sizes)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
@@ -461,3 +462,43 @@ def test_scores_are_for_observations_with_their_known_errors():
     )
     assert table["nll"] == pytest.approx(float(expected), rel=1e-3)
     assert 0.8 < table["coverage 0.9"] < 0.97
+
+
+def test_covariates_are_matched_by_name(series):
+    rng = np.random.default_rng(0)
+
+    def made(static, order):
+        ids = "abcdef"
+        ages = {i: rng.standard_normal(2) for i in ids}
+        ones = tuple(
+            Series(i, np.arange(6.0), np.ones((6, 1)), static=ages[i][order], inputs=np.outer(np.arange(6.0), [1, -1]))
+            for i in ids
+        )
+        return SeriesSet(ones, (Channel("x"),), input_names=("u", "v"), static_names=static)
+
+    plain = made(("age", "height"), [0, 1])
+    flipped = replace(
+        plain,
+        series=tuple(replace(one, static=one.static[::-1], inputs=one.inputs[:, ::-1]) for one in plain),
+        input_names=("v", "u"),
+        static_names=("height", "age"),
+    )
+    model = LatentODE(plain.channels, 2, (4,), encoder_size=4, input_size=2, static_size=2)
+    fitted = Forecaster(model, windows=Extrapolate(cut=3.0)).fit(plain, max_steps=2, **QUIET)
+    at = [4.0, 5.0]
+    first, second = (fitted.forecast(each.before(3.0), at=at, inputs=each).means for each in (plain, flipped))
+    np.testing.assert_allclose(first, second)
+    with pytest.raises(DataError, match="static covariates 'age', 'weight', and those of the training had 'age', 'hei"):
+        fitted.forecast(replace(plain, static_names=("age", "weight")), at=at)
+    with pytest.raises(DataError, match="the inputs 'u', 'w'"):
+        fitted.forecast(plain.before(3.0), at=at, inputs=replace(plain, input_names=("u", "w")))
+    with pytest.raises(DataError, match="the inputs 'u', 'w'"):
+        fitted.fit(plain, replace(plain, input_names=("u", "w")), max_steps=1, **QUIET)
+
+
+def test_a_frame_is_answered_with_what_makes_a_set_of_it(fitted, model, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    frame = pd.DataFrame({"id": ["a"], "time": [0.0], "x": [1.0]})
+    for ask in (fitted.forecast, fitted.interpolate, fitted.score, Forecaster(model).fit):
+        with pytest.raises(TypeError, match=r"a SeriesSet; got DataFrame. ctdyn.data.from_pandas"):
+            ask(frame)

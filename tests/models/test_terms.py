@@ -144,6 +144,8 @@ def test_pairs_a_lag_apart_are_found_on_irregular_times():
     now, later = lagged(Sites(times, mean, mask.float(), mask), 0.1, 1e-3)
     assert now.flatten().tolist() == [0.0, 3.0, 6.0]
     assert later.flatten().tolist() == [1.0, 4.0, 7.0]
+    # Nothing is a pair with itself, however short the lag.
+    assert lagged(Sites(times, mean, mask.float(), mask), 1e-7, 0.0)[0].numel() == 0
     model = KoopmanVAE(CHANNELS, pairs=2, terms=[RepresentationTerm(VAMPScore(), lag=77.0)]).double()
     with pytest.raises(ValueError, match="fewer than the 4 coordinates"):
         model.loss(example_window(2))

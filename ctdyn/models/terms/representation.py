@@ -85,6 +85,6 @@ def lagged(sites: Sites, lag: float, tolerance: float) -> tuple[Tensor, Tensor]:
     slack = tolerance + 8 * torch.finfo(times.dtype).eps * float(times.abs().amax() if times.numel() else 0.0)
     apart = times[:, None, :] - times[:, :, None]
     series, now, later = torch.nonzero(
-        ((apart - lag).abs() <= slack) & real[:, :, None] & real[:, None, :], as_tuple=True
+        ((apart - lag).abs() <= slack) & (apart > 0) & real[:, :, None] & real[:, None, :], as_tuple=True
     )
     return mean[series, now], mean[series, later]
