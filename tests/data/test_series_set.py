@@ -68,7 +68,6 @@ def test_split_is_seeded_and_keeps_the_order_inside() -> None:
         (3, (0.9, 0.9), "at most 1"),
         (3, (-1, 2), "positive"),
         (3, (), "positive"),
-        (30, ("0.8",), "shares below 1"),
         (30, (True,), "shares below 1"),
     ],
 )
