@@ -9,13 +9,13 @@ units of the file; CPU seconds of training on one thread):
 | test                    | MSE                | 90 % intervals cover | interval score     | seconds |
 |-------------------------|--------------------|----------------------|--------------------|---------|
 | latent SDE              | 5.59 / 5.94 / 6.62 | .905 / .903 / .891   | 7.18 / 7.39 / 7.81 | 82      |
-| latent SDE, solver-free | 6.88 / 5.53 / 6.07 | .914 / .912 / .915   | 7.15 / 7.08 / 7.05 | 136     |
+| latent SDE, solver-free | 6.88 / 5.64 / 6.07 | .914 / .911 / .915   | 7.15 / 7.10 / 7.05 | 150     |
 | latent ODE              | 5.40 / 6.79 / 5.16 | .896 / .875 / .902   | 7.08 / 8.04 / 6.88 |         |
 | Matern GP               | 38.0               | .84                  | 17.4               |         |
 
-As published: latent SDE 4.03 +- 0.20, SDE Matching 4.50 +- 0.32. Neither is reached: the means here are 6.05 and 6.16,
+As published: latent SDE 4.03 +- 0.20, SDE Matching 4.50 +- 0.32. Neither is reached: the means here are 6.05 and 6.20,
 the one as good as the other, and no better than our latent ODE (5.78); its intervals are a little worse (7.33 in the
-mean, against 7.46 and 7.09). The seeds differ by more than the models.
+mean, against 7.46 and 7.10). The seeds differ by more than the models.
 
 **With a solver** the posterior is drawn step by step, four frames per step of Euler-Maruyama, and forecasts are trained
 as such: two of five windows are stretches that the posterior sees as a whole, three are futures of three frames.
@@ -31,7 +31,7 @@ quarter of the time of one with a solver, the cutting of windows included (loss 
 What trains forecasts overfits 16 walks, and what does not is better calibrated. After 2,000 steps with a solver, and
 whole walks for the posterior to see, the test says 5.86 / 5.49 / 6.64, and .868 / .873 / .855 are covered; after 4,000
 without whole walks 5.59 / 6.50 / 6.48, and .870 / .858 / .858. A model that was matched, and is then trained along
-forecasts for 500 steps, goes from 6.9 and 5.5 to 7.3 and 7.4 (seeds 0 and 1), and from .91 to .82.
+forecasts for 500 steps, goes from 6.9 and 5.6 to 7.3 and 7.4 (seeds 0 and 1), and from .91 to .82.
 
 Selection: `selection_error` of `latent_ode_mocap.py` on the validation walks (--validate, 30 samples). It prefers what
 is trained longer: for the solver 9.0 / 9.2 / 8.9 as above, 8.5 / 8.8 / 8.7 with whole walks, 8.6 / 8.3 / 8.1 after
