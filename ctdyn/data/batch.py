@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -148,4 +149,9 @@ class Window:
 
     def to(self, *args: object, **kwargs: object) -> Window:
         """Both parts on another device or in another floating dtype (as `torch.Tensor.to`)."""
-        return Window(self.context.to(*args, **kwargs), self.target.to(*args, **kwargs))
+        return self.map(lambda part: part.to(*args, **kwargs))
+
+    def map(self, change: Callable[[IrregularBatch], IrregularBatch]) -> Window:
+        """Both parts changed; where they are one batch it is changed once, and they stay one."""
+        context = change(self.context)
+        return Window(context, context if self.target is self.context else change(self.target))

@@ -124,9 +124,7 @@ class WindowLoader:
     def _in_units(self, pairs: list[tuple[Series, Series]]) -> Window:
         raw = collate(pairs)
         units = self.scaler.units(raw.context)
-        context = units.to_model(raw.context).to(self.dtype)
-        same = raw.target is raw.context
-        return Window(context, context if same else units.to_model(raw.target).to(self.dtype))
+        return raw.map(lambda part: units.to_model(part).to(self.dtype))
 
     def _batches(self) -> list[np.ndarray]:
         """Item numbers of each batch: similar lengths together, the rest at random."""

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..nn import all_finite
+
 
 __all__ = [
     "as_tensor",
@@ -31,7 +33,7 @@ def as_tensor(name: str, value: Tensor | float | Sequence[float] | Sequence[Sequ
     tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.get_default_dtype())
     if not (tensor.is_floating_point() or tensor.is_complex()):
         raise TypeError(f"{name} must hold floating point numbers; got {tensor.dtype}. Convert it with .to(dtype).")
-    if not bool(torch.isfinite(tensor.detach()).all()):
+    if not all_finite(tensor):
         raise ValueError(f"{name} holds NaN or infinite entries; every parameter must be finite.")
     return tensor
 
@@ -92,7 +94,7 @@ def check_psd(name: str, value: Tensor, *, definite: bool = False) -> None:
         return
     size = float(matrix.abs().amax())
     tolerance = 16 * matrix.shape[-1] * torch.finfo(value.dtype).eps * size
-    if not bool(torch.isfinite(matrix).all()):
+    if not all_finite(matrix):
         raise ValueError(f"{name} holds NaN or infinite entries; a covariance must be finite.")
     skew = float((matrix - matrix.mH).abs().amax())
     if skew > tolerance:

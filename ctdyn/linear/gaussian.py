@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..data import IrregularBatch
+from ..nn import all_finite
 from ._aggregation import Aggregation, has_intervals
 from ._conditioning import Whitened, emission, merge, root, rows_at, stretch, whiten, whiten_channels
 from ._matrix_scan import matrix_recurrence
@@ -364,7 +365,7 @@ class LinearGaussian(nn.Module):
         return rows_at(place, drawn)[0].to(batch.values.dtype)
 
     def _merge(self, batch: IrregularBatch, at: Tensor, start: Tensor | None = None) -> tuple[IrregularBatch, Tensor]:
-        if not bool(torch.isfinite(at).all()):
+        if not all_finite(at):
             raise ValueError("the query times hold NaN or infinite entries; every time must be finite.")
         early = at.detach().to(torch.float64) < batch.times[..., :1].to(torch.float64)
         if self.initial_mean is not None and bool(early.any()):
@@ -487,7 +488,7 @@ class LinearGaussian(nn.Module):
         check_resolution(batch.times)
 
     def _finite(self, found: Tensor) -> Tensor:
-        if bool(torch.isfinite(found.detach()).all()):
+        if all_finite(found):
             return found
         check_psd("the initial covariance", self.initial.covariance)
         check_psd("R", self.R)

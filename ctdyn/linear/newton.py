@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..nn import all_finite
 from ._matrix_scan import matrix_recurrence
 from ._rows import pull_rows
 from ._tensors import shared_batch
@@ -128,7 +129,7 @@ def nonlinear_recurrence(
     if guess is not None and guess.shape != shape:
         raise ValueError(f"guess must be (*batch, time, state), {tuple(shape)}; got {tuple(guess.shape)}.")
     for name, given in (("h0", h0), ("xs", xs), ("guess", guess)):
-        if given is not None and not bool(torch.isfinite(given.detach()).all()):
+        if given is not None and not all_finite(given):
             raise ValueError(f"{name} holds NaN or infinite entries, from which no iteration recovers; fill them in.")
     with torch.no_grad():
         start = h0.unsqueeze(-2).expand(shape) if guess is None else guess

@@ -84,13 +84,13 @@ class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
         self.terms = nn.ModuleList(terms)
         self.times = times
         # Says before training what does not fit.
-        _ = self._reading
+        _ = self.reading
 
     def loss(self, window: Window, *, generator: Generator | None = None, step: int | None = None) -> Loss:
         """See `Model.loss`; the parts are means over the series, in nats, and the true bound per observation."""
         context, target = window.context, window.target
         encoding = self.encode_context(context)
-        latent, log_prob, told = self._reading.score(encoding, window, self.objective.num_samples, generator)
+        latent, log_prob, told = self.reading.score(encoding, window, self.objective.num_samples, generator)
         with torch.no_grad():
             true_bound = self.objective.bound(log_prob, latent)
             parts = {
@@ -173,10 +173,11 @@ class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
         inputs: Path | None,
     ) -> Predictive:
         encoding = self.encode_context(context)
-        return Predictive(self._reading.answer(encoding, context, question, num_samples, generator, inputs)[1])
+        return Predictive(self.reading.answer(encoding, context, question, num_samples, generator, inputs)[1])
 
     @property
-    def _reading(self) -> Reading:
+    def reading(self) -> Reading:
+        """How its process and its likelihood answer, given an encoding."""
         return Reading(self.process, self.likelihood, self.times)
 
     def encode_context(self, context: IrregularBatch) -> Encoding:

@@ -12,7 +12,7 @@ from .._types import Times, Values
 from ..data import IrregularBatch, Window
 from ..encoders import Encoding
 from ..paths import Path
-from ._reading import Question, Reading
+from ._reading import Question
 from .base import Generative, Loss, Model, Predictive, Scorable, input_path
 from .latent_vae import LatentVAE, latent_model
 
@@ -164,13 +164,9 @@ class Refined(Model, Generative, Scorable):
         self, context: IrregularBatch, encoding: Encoding, num_samples: int, generator: Generator | None
     ) -> Tensor:
         """What each sample says of the bound, `(sample, *batch)`."""
-        latent, log_prob, _ = self._reading.score(encoding, Window(context, context), num_samples, generator)
+        latent, log_prob, _ = self.model.reading.score(encoding, Window(context, context), num_samples, generator)
         costs = [kl for name, kl in latent.kl.items() if name not in latent.log_terms]
         return log_prob + sum(latent.log_terms.values()) - sum(costs)
-
-    @property
-    def _reading(self) -> Reading:
-        return Reading(self.model.process, self.model.likelihood, self.model.times)
 
     def _predictive(
         self,
@@ -181,7 +177,7 @@ class Refined(Model, Generative, Scorable):
         generator: Generator | None,
     ) -> Predictive:
         encoding = self.refine(context, generator=generator)
-        return Predictive(self._reading.answer(encoding, context, question, num_samples, generator, inputs)[1])
+        return Predictive(self.model.reading.answer(encoding, context, question, num_samples, generator, inputs)[1])
 
 
 def _numbers(encoding: Encoding) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Encoding]]:

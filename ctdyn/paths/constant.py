@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._types import State, Time, Times
+from ..nn import all_finite
 from .base import Path
 
 
@@ -31,7 +32,7 @@ class ConstantPath(Path):
     def __init__(self, value: Tensor) -> None:
         if value.dim() < 1:
             raise ValueError("the value of a ConstantPath must be (*batch, channel); got a tensor without axes.")
-        if not bool(torch.isfinite(value).all()):
+        if not all_finite(value):
             raise ValueError("the value of a ConstantPath holds NaN or infinite entries.")
         self.value = value
 
