@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from .._config import Configurable
 from .._types import Mask, Times, Values
+from ..data.channels import KINDS
 
 
 __all__ = ["Likelihood", "Located", "entry_log_prob", "masked_log_prob"]
@@ -73,6 +74,9 @@ class Likelihood(nn.Module, Configurable, ABC):
         >>> likelihood(torch.zeros(3, 7, 4), torch.zeros(3, 7)).batch_shape
         torch.Size([3, 7, 2])
     """
+
+    #: The kinds of channel whose values it can be of (`Channel.kind`). One of your own that does not say is believed.
+    kinds: frozenset[str] = frozenset(KINDS)
 
     def __init__(self, num_channels: int, latent_size: int | None = None) -> None:
         super().__init__()

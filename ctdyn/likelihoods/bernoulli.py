@@ -32,6 +32,8 @@ class Bernoulli(Likelihood):
         torch.Size([3, 7, 2])
     """
 
+    kinds = frozenset({"binary"})
+
     def __init__(self, latent_size: int, num_channels: int, hidden: Sequence[int] = ()) -> None:
         super().__init__(num_channels, latent_size)
         self.logits = MLP(latent_size, num_channels, hidden)

@@ -41,6 +41,8 @@ class Categorical(Likelihood):
         (torch.Size([1, 1, 1, 3]), torch.Size([1, 1, 1]))
     """
 
+    kinds = frozenset({"binary", "categorical"})
+
     def __init__(self, latent_size: int, num_channels: int, num_classes: int, hidden: Sequence[int] = ()) -> None:
         super().__init__(num_channels, latent_size)
         if num_classes < 2:

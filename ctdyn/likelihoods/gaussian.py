@@ -9,6 +9,7 @@ from torch import distributions as td
 from torch.distributions import Distribution
 
 from .._types import Times, Values
+from ..data.channels import CONTINUOUS
 from ..nn import MLP
 from .base import Likelihood, Located
 from .scales import LearnedScale, Scale, quadrature
@@ -35,6 +36,8 @@ class Gaussian(Likelihood, Located):
         >>> Gaussian(4, 2)(torch.zeros(10, 3, 7, 4), torch.zeros(3, 7)).batch_shape
         torch.Size([10, 3, 7, 2])
     """
+
+    kinds = frozenset(CONTINUOUS)
 
     def __init__(
         self,

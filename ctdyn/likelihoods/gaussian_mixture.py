@@ -9,6 +9,7 @@ from torch import distributions as td
 from torch.distributions import Distribution
 
 from .._types import Times, Values
+from ..data.channels import CONTINUOUS
 from ..nn import MLP
 from .base import Likelihood
 from .scales import LearnedScale, Scale, quadrature
@@ -43,6 +44,8 @@ class GaussianMixture(Likelihood):
         >>> GaussianMixture(4, 2, num_components=3)(torch.zeros(3, 7, 4), torch.zeros(3, 7)).batch_shape
         torch.Size([3, 7, 2])
     """
+
+    kinds = frozenset(CONTINUOUS)
 
     def __init__(
         self,

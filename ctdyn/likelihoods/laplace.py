@@ -9,6 +9,7 @@ from torch import distributions as td
 from torch.distributions import Distribution
 
 from .._types import Times, Values
+from ..data.channels import CONTINUOUS
 from ..nn import MLP
 from .base import Likelihood, Located
 from .scales import LearnedScale, Scale, quadrature
@@ -37,6 +38,8 @@ class Laplace(Likelihood, Located):
         >>> Laplace(4, 1, scale=FixedScale(2.0))(torch.zeros(1, 1, 4), torch.zeros(1, 1)).stddev.round()
         tensor([[[2.]]])
     """
+
+    kinds = frozenset(CONTINUOUS)
 
     def __init__(
         self, latent_size: int, num_channels: int, hidden: Sequence[int] = (), scale: Scale | None = None

@@ -40,6 +40,8 @@ class LogNormal(Likelihood):
         True
     """
 
+    kinds = frozenset({"positive"})
+
     def __init__(
         self, latent_size: int, num_channels: int, hidden: Sequence[int] = (), scale: Scale | None = None
     ) -> None:

@@ -43,6 +43,8 @@ class NegativeBinomial(Likelihood):
         True
     """
 
+    kinds = frozenset({"count"})
+
     def __init__(
         self, latent_size: int, num_channels: int, hidden: Sequence[int] = (), initial_concentration: float = 5.0
     ) -> None:

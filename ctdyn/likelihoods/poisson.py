@@ -35,6 +35,8 @@ class Poisson(Likelihood):
         torch.Size([3, 7, 2])
     """
 
+    kinds = frozenset({"count"})
+
     def __init__(self, latent_size: int, num_channels: int, hidden: Sequence[int] = ()) -> None:
         super().__init__(num_channels, latent_size)
         self.log_rate = MLP(latent_size, num_channels, hidden)

@@ -11,6 +11,7 @@ from torch import distributions as td
 from torch.distributions import Distribution
 
 from .._types import Times, Values
+from ..data.channels import CONTINUOUS
 from ..nn import MLP
 from .base import Likelihood, Located
 from .scales import LearnedScale, Scale, quadrature
@@ -41,6 +42,8 @@ class StudentT(Likelihood, Located):
         >>> StudentT(4, 2)(torch.zeros(3, 7, 4), torch.zeros(3, 7)).batch_shape
         torch.Size([3, 7, 2])
     """
+
+    kinds = frozenset(CONTINUOUS)
 
     def __init__(
         self,

@@ -56,6 +56,7 @@ class ZeroInflated(Likelihood):
             )
         super().__init__(family.num_channels, latent_size)
         self.family = family
+        self.kinds = family.kinds
         self.logits = MLP(latent_size, family.num_channels, hidden)
 
     def forward(self, z: Tensor, ts: Times, noise: Values | None = None) -> Distribution:

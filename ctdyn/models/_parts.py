@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from inspect import isabstract
 
-from .. import encoders
+from .. import encoders, likelihoods
 from ..data.channels import Channel
 from ..encoders import Encoder
-from ..likelihoods import Likelihood
+from ..likelihoods import Likelihood, PerKind
 from ..processes import LatentProcess
 from .objectives import Objective
 
 
-__all__ = ["check_parts"]
+__all__ = ["check_channels", "check_parts"]
 
 #: What each part may be, as it is written.
 _SUCH = {
@@ -39,7 +39,7 @@ def check_parts(
     Raises:
         TypeError: a part is of another sort, or the class of one.
         ValueError: the encoder lacks something that the process needs, or gives it in another size; the likelihood
-            decodes another latent state, or another number of channels.
+            decodes another latent state, or other channels.
     """
     wanted = (("encoder", encoder, Encoder), ("process", process, LatentProcess))
     for name, part, kind in (*wanted, ("likelihood", likelihood, Likelihood), ("objective", objective, Objective)):
@@ -64,11 +64,49 @@ def check_parts(
             f"{type(likelihood).__name__} decodes a latent state of size {likelihood.latent_size}, and that of "
             f"{type(process).__name__} has size {process.latent_size}; build both with one latent_size."
         )
+    check_channels(channels, likelihood)
+
+
+def check_channels(channels: Sequence[Channel], likelihood: Likelihood) -> None:
+    """Refuse a likelihood of other channels: scalers leave the values of a channel to its kind, and so must it.
+
+    Args:
+        channels: what is observed.
+        likelihood: decodes a state.
+
+    Raises:
+        ValueError: it is for another number of channels, or cannot be that of a channel of such a kind.
+    """
     if likelihood.num_channels != len(channels):
         raise ValueError(
             f"the likelihood decodes {likelihood.num_channels} channels, and the model has {len(channels)}: "
             f"{[channel.name for channel in channels]}."
         )
+    for family, columns in _families(likelihood):
+        for channel in (channels[column] for column in columns):
+            if channel.kind not in family.kinds:
+                kinds = " or ".join(f'kinds={{"{channel.name}": "{kind}"}}' for kind in sorted(family.kinds))
+                raise ValueError(
+                    f"{type(family).__name__} cannot model channel {channel.name!r}, which is of kind "
+                    f"{channel.kind!r}. If it is of another, say so when reading the series, {kinds}; otherwise its "
+                    f"likelihood is one of {_likelihoods(channel.kind)}, beside others in a PerKind."
+                )
+
+
+def _families(likelihood: Likelihood) -> list[tuple[Likelihood, Sequence[int]]]:
+    """Its families, and the columns of each."""
+    if not isinstance(likelihood, PerKind):
+        return [(likelihood, range(likelihood.num_channels))]
+    found = ((family, likelihood.columns[kind]) for kind, family in likelihood.families.items())
+    return [(family, columns) for family, columns in found if isinstance(family, Likelihood)]
+
+
+def _likelihoods(kind: str) -> str:
+    """Those of the house for channels of a kind."""
+    found = (getattr(likelihoods, name) for name in likelihoods.__all__)
+    # Of a composed one it is known of its instances alone.
+    named = [x for x in found if isinstance(x, type) and issubclass(x, Likelihood) and "kinds" in vars(x)]
+    return ", ".join(x.__name__ for x in named if x is not Likelihood and kind in x.kinds)
 
 
 def _providers(process: LatentProcess) -> str:

@@ -12,6 +12,7 @@ from ..data.channels import Channel
 from ..encoders._reading import forwards
 from ..likelihoods import Gaussian, HeteroscedasticScale, Likelihood, PerKind, masked_log_prob
 from ..paths import Path
+from ._parts import check_channels
 from .base import Encodes, Loss, Model, Predictive, input_path
 
 
@@ -40,7 +41,7 @@ class FilteringModel(Model, Encodes):
         static_size: how many static covariates set the initial state.
 
     Raises:
-        ValueError: cell or likelihood are for another number of channels.
+        ValueError: cell or likelihood are for another number of channels, or the likelihood for other kinds of them.
 
     References:
         Latent ODEs for Irregularly-Sampled Time Series (the ODE-RNN as an autoregressive model), Y. Rubanova,
@@ -67,12 +68,12 @@ class FilteringModel(Model, Encodes):
     ) -> None:
         super().__init__(channels)
         likelihood = _usual(cell.read_size, self.channels) if likelihood is None else likelihood
-        for name, found in (("cell reads", cell.num_channels), ("likelihood decodes", likelihood.num_channels)):
-            if found != len(self.channels):
-                raise ValueError(
-                    f"the {name} {found} channels, and the model has {len(self.channels)}: "
-                    f"{[channel.name for channel in self.channels]}."
-                )
+        if cell.num_channels != len(self.channels):
+            raise ValueError(
+                f"the cell reads {cell.num_channels} channels, and the model has {len(self.channels)}: "
+                f"{[channel.name for channel in self.channels]}."
+            )
+        check_channels(self.channels, likelihood)
         self.cell = cell
         self.likelihood = likelihood
         self.static_size = static_size

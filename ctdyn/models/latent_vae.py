@@ -45,8 +45,8 @@ class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
     Raises:
         TypeError: a part is of another sort, or a class where an instance is wanted.
         ValueError: the process needs something that the encoder does not provide, or in another size; the likelihood
-            decodes another latent size or number of channels; observation times are to tell something, and the process
-            does not integrate.
+            decodes another latent size, another number of channels, or channels of other kinds; observation times are
+            to tell something, and the process does not integrate.
 
     References:
         Neural Ordinary Differential Equations, Chen, Rubanova, Bettencourt, Duvenaud, 2018.

@@ -279,7 +279,8 @@ def test_what_cannot_be_asked_is_refused_with_what_can():
     with pytest.raises(ValueError, match=r"LinearGaussianProcess does not; use ODEProcess or SDEProcess"):
         MarkovianGPVAE(ONE, 2).double().predict_means(*ask)
     process = ODEProcess(MLPField(2, hidden=(4,)), 2)
-    model = LatentVAE(ONE, ReverseGRUEncoder(1, 2, 3), process, Bernoulli(2, 1)).double()
+    on = (Channel("on", kind="binary"),)
+    model = LatentVAE(on, ReverseGRUEncoder(1, 2, 3), process, Bernoulli(2, 1)).double()
     with pytest.raises(ValueError, match=r"Bernoulli is none; use Gaussian, StudentT or Laplace"):
         model.predict_means(*ask)
     base = MarkovianGPVAE(ONE, 2)

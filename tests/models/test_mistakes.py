@@ -7,11 +7,21 @@ import pytest
 import torch
 from torch.distributions import Normal
 
+from ctdyn.cells import GRUDCell
 from ctdyn.data import IrregularBatch, Window
 from ctdyn.data.channels import Channel
 from ctdyn.encoders import GRUEncoder, JointEncoder, ReverseGRUEncoder, SiteEncoder, SummaryEncoder
 from ctdyn.fields import MLPField, MLPSDEField
-from ctdyn.likelihoods import Gaussian, PerKind
+from ctdyn.likelihoods import (
+    Categorical,
+    Gaussian,
+    Likelihood,
+    LogNormal,
+    PerKind,
+    Poisson,
+    StudentT,
+    ZeroInflated,
+)
 from ctdyn.linear import Matern
 from ctdyn.models import (
     ELBO,
@@ -19,6 +29,7 @@ from ctdyn.models import (
     LS4,
     Anneal,
     CapacityELBO,
+    FilteringModel,
     HoldLast,
     KalmanVAE,
     KoopmanVAE,
@@ -130,6 +141,35 @@ def test_parts_that_do_not_fit(parts, error, message):
     LatentVAE(CHANNELS, **ODE)
     with pytest.raises(error, match=message):
         LatentVAE(CHANNELS, **{**ODE, **parts})
+
+
+@pytest.mark.parametrize(
+    ("kind", "build", "cure"),
+    [
+        ("real", lambda n: Poisson(2, n), 'kinds={"x": "count"}; .*Gaussian, GaussianMixture, Laplace, StudentT'),
+        ("real", lambda n: ZeroInflated(LogNormal(2, n), 2), 'kinds={"x": "positive"}; .*Gaussian'),
+        ("real", lambda n: Categorical(2, n, num_classes=3), 'kinds={"x": "binary"} or kinds={"x": "categorical"}'),
+        ("categorical", lambda n: Gaussian(2, n), "its likelihood is one of Categorical, beside others in a PerKind"),
+        ("count", lambda n: StudentT(2, n), "one of NegativeBinomial, Poisson"),
+    ],
+)
+def test_a_likelihood_suits_the_kind_of_its_channel(kind, build, cure):
+    channels = (Channel("x", kind=kind),)
+    with pytest.raises(ValueError, match=rf"cannot model channel 'x', which is of kind '{kind}'.*{cure}"):
+        LatentVAE(channels, **{**ODE, "likelihood": build(1)})
+    with pytest.raises(ValueError, match=rf"cannot model channel 'x', which is of kind '{kind}'"):
+        FilteringModel(channels, GRUDCell(1, 2), build(1))
+    mixed = (Channel("y", kind="positive"), *channels)
+    likelihood = PerKind(mixed, {"positive": Gaussian(2, 1), kind: build(1)})
+    with pytest.raises(ValueError, match=rf"cannot model channel 'x', which is of kind '{kind}'"):
+        LatentODE(mixed, 2, likelihood=likelihood)
+
+
+def test_a_likelihood_of_your_own_is_believed():
+    class Own(Gaussian):
+        kinds = Likelihood.kinds
+
+    assert LatentODE((Channel("x", kind="count"),), 2, likelihood=Own(2, 1)).likelihood.num_channels == 1
 
 
 def test_parts_of_a_joint_process_fit_each_by_itself():
