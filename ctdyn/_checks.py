@@ -21,6 +21,8 @@ __all__ = [
     "StepSizeError",
     "UnknownIdError",
     "VersionError",
+    "check_instance",
+    "check_list",
     "few",
 ]
 
@@ -113,6 +115,57 @@ class MaxStepsError(SolveError):
         >>> issubclass(MaxStepsError, SolveError)
         True
     """
+
+
+def check_instance(name: str, given: object, kind: type, such: str) -> None:
+    """Refuse an argument of another class, or the class where an instance is meant.
+
+    Args:
+        name: what it is called.
+        given: what was passed.
+        kind: what it is to be an instance of.
+        such: how one is written.
+
+    Raises:
+        TypeError: it is none.
+
+    Example:
+        >>> check_instance("dt", float, float, "0.1")
+        Traceback (most recent call last):
+        TypeError: dt must be an instance of float, such as 0.1; got the class float: call it.
+    """
+    if not isinstance(given, kind):
+        raise TypeError(f"{name} must be an instance of {kind.__name__}, such as {such}; got {_shown(given)}.")
+
+
+def check_list(name: str, given: object, kind: type, such: str) -> None:
+    """Refuse an argument that is no list of instances of a class.
+
+    Args:
+        name: what it is called.
+        given: what was passed.
+        kind: what each entry is to be an instance of.
+        such: how a list of them is written.
+
+    Raises:
+        TypeError: it is none.
+
+    Example:
+        >>> check_list("dts", 0.5, float, "[0.5]")
+        Traceback (most recent call last):
+        TypeError: dts must be a list of float, such as [0.5]; got 0.5.
+    """
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{name} must be a list of {kind.__name__}, such as {such}; got {_shown(given)}.")
+    for number, one in enumerate(given):
+        check_instance(f"{name}[{number}]", one, kind, such.removeprefix("[").removesuffix("]"))
+
+
+def _shown(given: object) -> str:
+    if isinstance(given, type):
+        return f"the class {given.__name__}: call it"
+    # A module prints all that it is made of.
+    return repr(given) if given is None or isinstance(given, str | int | float) else f"a {type(given).__name__}"
 
 
 def few(items: Iterable[object], limit: int = 5) -> str:

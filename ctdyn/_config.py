@@ -13,6 +13,8 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
+from ._options import check_keywords
+
 
 __all__ = ["Configurable", "from_config", "to_config"]
 
@@ -38,7 +40,7 @@ def _recording(init: Any) -> Any:
     def recorded(self: Any, *args: Any, **kwargs: Any) -> None:
         # Only the outermost constructor counts: a named model calls its base with parts that it has built itself.
         if "_arguments" not in self.__dict__:
-            bound = signature.bind(self, *args, **kwargs)
+            bound = _bound(signature, type(self).__name__, (self, *args), kwargs)
             arguments = dict(list(bound.arguments.items())[1:])
             for name, parameter in signature.parameters.items():
                 if parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -47,6 +49,20 @@ def _recording(init: Any) -> Any:
         init(self, *args, **kwargs)
 
     return recorded
+
+
+def _bound(
+    signature: inspect.Signature, owner: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> inspect.BoundArguments:
+    """The arguments by their names, or what is wrong with them, said of `owner`."""
+    parameters = signature.parameters
+    # What the options of a solve are called elsewhere is of use where they are options.
+    check_keywords(owner, kwargs, parameters, elsewhere="controller" in parameters)
+    try:
+        return signature.bind(*args, **kwargs)
+    except TypeError as error:
+        known = ", ".join(name for name in parameters if name != "self")
+        raise TypeError(f"{owner}() {error}; its arguments are {known or 'none'}.") from None
 
 
 def to_config(value: Any) -> Any:

@@ -58,13 +58,16 @@ def suggesting(function: Callable[P, R]) -> Callable[P, R]:
     return checked
 
 
-def check_keywords(owner: str, given: Iterable[str], parameters: Mapping[str, inspect.Parameter]) -> None:
+def check_keywords(
+    owner: str, given: Iterable[str], parameters: Mapping[str, inspect.Parameter], *, elsewhere: bool = True
+) -> None:
     """Answer an unknown keyword with the name that was probably meant, here or in another library.
 
     Args:
         owner: what takes the keywords, for the message.
         given: their names.
         parameters: those of its signature.
+        elsewhere: whether it takes options of a solve, which other libraries have by other names.
 
     Raises:
         TypeError: one of them is unknown.
@@ -79,7 +82,7 @@ def check_keywords(owner: str, given: Iterable[str], parameters: Mapping[str, in
     known = [name for name in parameters if name != "self"]
     for name in given:
         if name not in known:
-            raise TypeError(f"{owner}() has no option {name!r}; {_meant(name, known)}")
+            raise TypeError(f"{owner}() has no option {name!r}; {_meant(name, known, _ELSEWHERE if elsewhere else {})}")
 
 
 def with_suggestions(cls: C) -> C:
@@ -122,11 +125,11 @@ def check_options(owner: str, given: Iterable[str], known: Iterable[str]) -> Non
             raise TypeError(f"{owner} has no option {name!r}; {meant}")
 
 
-def _meant(name: str, known: list[str]) -> str:
-    elsewhere = [other for other in _ELSEWHERE if other not in known]
-    close = difflib.get_close_matches(name, [*known, *elsewhere], n=1)
+def _meant(name: str, known: list[str], elsewhere: Mapping[str, str]) -> str:
+    others = [other for other in elsewhere if other not in known]
+    close = difflib.get_close_matches(name, [*known, *others], n=1)
     if not close:
         return f"its options are {', '.join(known) or 'none'}."
     if close[0] in known:
         return f"did you mean {close[0]}?"
-    return f"{close[0]}, as other libraries have it, is here {_ELSEWHERE[close[0]]}."
+    return f"{close[0]}, as other libraries have it, is here {elsewhere[close[0]]}."

@@ -8,6 +8,7 @@ from dataclasses import fields
 
 from torch import nn
 
+from .._checks import check_list
 from ..data import IrregularBatch
 from .base import Encoder, Encoding
 
@@ -33,6 +34,7 @@ class JointEncoder(Encoder):
     """
 
     def __init__(self, parts: Sequence[Encoder]) -> None:
+        check_list("parts", parts, Encoder, "[SiteEncoder(num_channels, latent_size)]")
         if not parts:
             raise ValueError("JointEncoder needs at least one part.")
         super().__init__()

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from .._checks import DataError
+from .._checks import DataError, check_instance
+from .._options import with_suggestions
 from ..data import (
     AnyOf,
     Extrapolate,
@@ -60,6 +61,7 @@ _Asked = tuple[tuple[np.ndarray, ...], tuple[np.ndarray | None, ...]]
 DRAWS = 5
 
 
+@with_suggestions
 class Forecaster:
     """Fits a model to your series and answers in your units: the door to the library.
 
@@ -76,6 +78,9 @@ class Forecaster:
             `AnyOf(Interpolate(), Extrapolate(include_context=True))`, for filling gaps and for forecasts alike; whole
             series, `Reconstruct()`, for a model that predicts labels.
         seed: seed of the training and of every answer.
+
+    Raises:
+        TypeError: an argument is misspelt, of another sort, or a class where an instance is wanted.
 
     Example:
         >>> from ctdyn.data import from_ragged
@@ -96,10 +101,13 @@ class Forecaster:
     def __init__(
         self, model: Model, *, scaler: Scaler | None = None, windows: WindowMaker | None = None, seed: int = 0
     ) -> None:
+        check_instance("model", model, Model, "ctdyn.models.LatentODE(series.channels)")
         self.model = model
         self.scaler = Standardize() if scaler is None else scaler
         usual = Reconstruct() if isinstance(model, Labels) else AnyOf(Interpolate(), Extrapolate(include_context=True))
         self.windows = usual if windows is None else windows
+        check_instance("scaler", self.scaler, Scaler, "Standardize()")
+        check_instance("windows", self.windows, WindowMaker, "Extrapolate(cut=24.0)")
         self.seed = seed
         self.fitted = False
         self._unfitted = {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from .._options import with_suggestions
 from ..nn import MLP
 
 
@@ -30,6 +31,7 @@ class Scale(ABC):
         """The module that maps latent states `(..., latent)` to scales that broadcast against `(..., channel)`."""
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class FixedScale(Scale):
     """A known measurement error, the same for all channels.
@@ -54,6 +56,7 @@ class FixedScale(Scale):
         return _Constant(self.value, num_channels)
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class LearnedScale(Scale):
     r"""One learned standard deviation per channel; the choice to start with.
@@ -82,6 +85,7 @@ class LearnedScale(Scale):
         return _Learned(self.initial, self.floor, num_channels)
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class HeteroscedasticScale(Scale):
     r"""A standard deviation that depends on the latent state, for noise that comes and goes.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from inspect import isabstract
 
 from .. import encoders, likelihoods
+from .._checks import check_instance
 from ..data.channels import Channel
 from ..encoders import Encoder
 from ..likelihoods import Likelihood, PerKind
@@ -43,9 +44,7 @@ def check_parts(
     """
     wanted = (("encoder", encoder, Encoder), ("process", process, LatentProcess))
     for name, part, kind in (*wanted, ("likelihood", likelihood, Likelihood), ("objective", objective, Objective)):
-        if not isinstance(part, kind):
-            given = f"the class {part.__name__}: call it" if isinstance(part, type) else f"{part!r}"
-            raise TypeError(f"{name} must be an instance of {kind.__name__}, such as {_SUCH[name]}; got {given}.")
+        check_instance(name, part, kind, _SUCH[name])
     missing = process.requires - encoder.provides
     if missing:
         raise ValueError(
@@ -75,8 +74,10 @@ def check_channels(channels: Sequence[Channel], likelihood: Likelihood) -> None:
         likelihood: decodes a state.
 
     Raises:
+        TypeError: it is none, or the class of one.
         ValueError: it is for another number of channels, or cannot be that of a channel of such a kind.
     """
+    check_instance("likelihood", likelihood, Likelihood, _SUCH["likelihood"])
     if likelihood.num_channels != len(channels):
         raise ValueError(
             f"the likelihood decodes {likelihood.num_channels} channels, and the model has {len(channels)}: "

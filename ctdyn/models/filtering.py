@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
+from .._checks import check_instance
 from .._types import Times, Values
 from ..cells import Cell
 from ..data import IrregularBatch, Window
@@ -67,6 +68,7 @@ class FilteringModel(Model, Encodes):
         static_size: int = 0,
     ) -> None:
         super().__init__(channels)
+        check_instance("cell", cell, Cell, "GRUDCell(num_channels, hidden_size)")
         likelihood = _usual(cell.read_size, self.channels) if likelihood is None else likelihood
         if cell.num_channels != len(self.channels):
             raise ValueError(

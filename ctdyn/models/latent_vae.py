@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
+from .._checks import check_list
 from .._types import Times, Values
 from ..data import IrregularBatch, Window
 from ..data.channels import Channel
@@ -81,6 +82,7 @@ class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
         self.process = process
         self.likelihood = likelihood
         self.objective = objective
+        check_list("terms", terms, LossTerm, "[Supervision([0])]")
         self.terms = nn.ModuleList(terms)
         self.times = times
         # Says before training what does not fit.

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from torch.distributions import Normal
 from torch.nn.functional import pad
 
+from .._options import with_suggestions
 from .._types import Times, Values
 from ..data import IrregularBatch, Window
 from ..data.channels import Channel
@@ -47,6 +48,7 @@ class Fitting(ABC):
         """Change the model in place; the log-likelihood reached, in nats."""
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class MaximumLikelihood(Fitting):
     """By maximum likelihood, with a quasi-Newton method: see `ctdyn.linear.maximum_likelihood`.
@@ -66,6 +68,7 @@ class MaximumLikelihood(Fitting):
         return maximum_likelihood(model, batch, max_steps=self.max_steps)
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class ExpectationMaximisation(Fitting):
     """By expectation maximisation, for rough dynamics alone: see `ctdyn.linear.expectation_maximisation`.

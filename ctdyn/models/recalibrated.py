@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import StudentT
 
+from .._checks import check_instance
 from .._types import Times, Values
 from ..data import IrregularBatch, Window
 from ..likelihoods import masked_log_prob
@@ -72,6 +73,7 @@ class Recalibrated(Model, ExactlyFitted):
     usual: Tensor
 
     def __init__(self, model: Model) -> None:
+        check_instance("model", model, Model, "MaternGP(series.channels)")
         super().__init__(model.channels)
         if not isinstance(model, ExactlyFitted):
             raise TypeError(

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from torch.distributions import Categorical as Classes
 from torch.distributions import Distribution
 
+from .._checks import check_instance
 from .._types import Times, Values
 from ..data import IrregularBatch, Window
 from ..data.channels import Channel
@@ -57,6 +58,7 @@ class SequenceModel(Model, Labels, Encodes):
     def __init__(self, channels: Sequence[Channel], encoder: Encoder, likelihood: Likelihood) -> None:
         super().__init__(channels)
         _check_provides(encoder)
+        check_instance("likelihood", likelihood, Likelihood, "Categorical(size, 1, num_classes)")
         self.encoder = encoder
         self.likelihood = likelihood
 
@@ -153,6 +155,7 @@ class SequenceModel(Model, Labels, Encodes):
 
 
 def _check_provides(encoder: Encoder) -> None:
+    check_instance("encoder", encoder, Encoder, "GRUEncoder(num_channels, latent_size)")
     if not {"static", "q0"} & encoder.provides:
         raise ValueError(
             f"a SequenceModel reads a static description or q0, and {type(encoder).__name__} provides "

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, nn
 
+from .._checks import check_list
 from .._types import Times, Values
 from ..data import IrregularBatch, Window
 from ..likelihoods.per_kind import Columns
@@ -42,6 +43,7 @@ class SideBySide(Model, ExactlyFitted):
     """
 
     def __init__(self, models: Sequence[Model]) -> None:
+        check_list("models", models, Model, "[MaternGP(channels)]")
         channels = [channel for model in models for channel in model.channels]
         names = [channel.name for channel in channels]
         if not models or len(set(names)) < len(names):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
+from .._checks import check_list
 from .._types import Time, Times
 from ..encoders import Encoding
 from ..paths import Path
@@ -48,6 +49,7 @@ class JointProcess(LatentProcess):
     """
 
     def __init__(self, parts: Sequence[LatentProcess]) -> None:
+        check_list("parts", parts, LatentProcess, "[ODEProcess(field, latent_size)]")
         if not parts:
             raise ValueError("JointProcess needs at least one part.")
         super().__init__(sum(part.latent_size for part in parts))

@@ -75,6 +75,23 @@ def test_a_baseline_is_fitted_without_steps(series):
     assert np.abs(pressure.to_numpy() - last).mean() < 12
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": OwnMean}, "model must be an instance of Model, .*got the class OwnMean: call it"),
+        ({"model": "latent-ode"}, "model must be an instance of Model, .*; got 'latent-ode'"),
+        ({"scaler": Standardize}, "scaler must be an instance of Scaler, .*got the class Standardize"),
+        ({"windows": "interpolate"}, "windows must be an instance of WindowMaker, .*; got 'interpolate'"),
+        ({"window": Reconstruct()}, r"Forecaster\(\) has no option 'window'; did you mean windows"),
+    ],
+)
+def test_what_a_forecaster_is_made_of(model, options, message, monkeypatch):
+    # The types that the tests check at run time are not checked outside of them.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(TypeError, match=message):
+        Forecaster(**{"model": model, **options})
+
+
 def test_a_misspelt_option_is_a_type_error(series, model):
     with pytest.raises(TypeError, match="max_step"):
         Forecaster(model).fit(series, max_step=3)

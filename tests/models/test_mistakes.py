@@ -14,6 +14,7 @@ from ctdyn.encoders import GRUEncoder, JointEncoder, ReverseGRUEncoder, SiteEnco
 from ctdyn.fields import MLPField, MLPSDEField
 from ctdyn.likelihoods import (
     Categorical,
+    FixedScale,
     Gaussian,
     Likelihood,
     LogNormal,
@@ -43,6 +44,8 @@ from ctdyn.models import (
     Recalibrated,
     Reencoded,
     Refined,
+    SequenceModel,
+    SideBySide,
     Supervision,
 )
 from ctdyn.paths import LinearPath
@@ -170,6 +173,54 @@ def test_a_likelihood_of_your_own_is_believed():
         kinds = Likelihood.kinds
 
     assert LatentODE((Channel("x", kind="count"),), 2, likelihood=Own(2, 1)).likelihood.num_channels == 1
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: LatentODE(CHANNELS, latent_siz=2),
+            "LatentODE.. has no option 'latent_siz'; did you mean latent_size",
+        ),
+        (lambda: LatentODE(CHANNELS, rtol=1e-3), r"is here controller=PIDController\(rtol="),
+        (lambda: ODEProcess(MLPField(2), latentsize=2), "did you mean latent_size"),
+        (lambda: GRUEncoder(1, 2, state_size=3), "GRUEncoder.. has no option 'state_size'; did you mean static_size"),
+        (lambda: Gaussian(2, 1, scales=None), "Gaussian.. has no option 'scales'; did you mean scale"),
+        (lambda: FixedScale(values=2.0), "did you mean value"),
+        (lambda: ELBO(betas=2.0), "did you mean beta"),
+        (lambda: Gaussian(2), "Gaussian.. missing a required argument: 'num_channels'; its arguments are latent_size,"),
+        (lambda: Gaussian(2, 1, (), None, 3), "Gaussian.. too many positional arguments; its arguments are"),
+    ],
+)
+def test_misspelt_arguments(build, message):
+    with pytest.raises(TypeError, match=message):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: KoopmanVAE(CHANNELS, 1, terms=Supervision([0])),
+            "terms must be a list of LossTerm, .* a Superv",
+        ),
+        (
+            lambda: KoopmanVAE(CHANNELS, 1, terms=[Supervision]),
+            r"terms.0. must be .*, such as Supervision\(\[0\]\)",
+        ),
+        (lambda: Recalibrated(MaternGP), "model must be an instance of Model, .*the class MaternGP: call it"),
+        (lambda: SideBySide(MaternGP(CHANNELS)), "models must be a list of Model, .*; got a MaternGP"),
+        (lambda: JointProcess(StaticProcess(2, 3)), "parts must be a list of LatentProcess"),
+        (lambda: JointEncoder(GRUEncoder(1, 2)), "parts must be a list of Encoder"),
+        (lambda: FilteringModel(CHANNELS, GRUDCell), "cell must be an instance of Cell"),
+        (lambda: FilteringModel(CHANNELS, GRUDCell(1, 2), Gaussian), "likelihood must be an instance of Likelihood"),
+        (lambda: SequenceModel(CHANNELS, GRUEncoder, Gaussian(2, 1)), "encoder must be an instance of Encoder"),
+        (lambda: SequenceModel(CHANNELS, GRUEncoder(1, 1), None), "likelihood must be an instance .*; got None"),
+    ],
+)
+def test_classes_and_single_parts_are_no_instances_and_lists(build, message):
+    with pytest.raises(TypeError, match=message):
+        build()
 
 
 def test_parts_of_a_joint_process_fit_each_by_itself():

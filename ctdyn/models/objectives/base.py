@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..._options import with_suggestions
 from ...processes import LatentSample
 
 
 __all__ = ["Anneal", "Objective", "divergences", "total"]
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class Anneal:
     r"""A weight that grows linearly from `start` to 1 over the first steps of training.

@@ -6,6 +6,7 @@ from math import inf
 
 from torch import Tensor
 
+from ..._options import with_suggestions
 from ...processes import LatentSample
 from .base import Objective, divergences, total
 
@@ -13,6 +14,7 @@ from .base import Objective, divergences, total
 __all__ = ["CapacityELBO"]
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class CapacityELBO(Objective):
     r"""An evidence lower bound in which chosen latents carry as much as you say: no more, and no less.

@@ -5,6 +5,7 @@ from math import inf
 
 from torch import Tensor
 
+from ..._options import with_suggestions
 from ...processes import LatentSample
 from .base import Anneal, Objective, divergences, total
 
@@ -12,6 +13,7 @@ from .base import Anneal, Objective, divergences, total
 __all__ = ["ELBO"]
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class ELBO(Objective):
     r"""The evidence lower bound, with the divergence in closed form where there is one.

@@ -5,6 +5,7 @@ from math import log
 
 from torch import Tensor
 
+from ..._options import with_suggestions
 from ...processes import LatentSample
 from .base import Objective, total
 
@@ -12,6 +13,7 @@ from .base import Objective, total
 __all__ = ["IWAE"]
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class IWAE(Objective):
     r"""The importance-weighted bound: tighter than the ELBO, and exact in the limit of many samples.
