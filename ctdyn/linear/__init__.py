@@ -23,7 +23,8 @@ r"""Exact linear dynamics between any two times, and scans over whole series.
 `SeriesMemory`       the past of irregular series as HiPPO coefficients: a feature without parameters
 `LinearGaussian`     dynamics observed with noise: filter, smoother, forecasts, samples, likelihood
 `StationaryPath`     a trajectory of stationary dynamics as a value: asked twice, it answers the same
-`Chain`              the same written out over its steps, for transitions that come from elsewhere
+`Chain`              the same written out over its steps, for transitions that come from elsewhere; `Solved` is what the
+                     filter and the smoother make of it
 `maximum_likelihood` fits its parameters; so does `expectation_maximisation`
 `fit_transition`     the linear map between states a step apart (dynamic mode decomposition)
 `layers`             sequence layers on all this: S5, S4D, S4 ...; by a scan or one observation at a time
@@ -36,7 +37,7 @@ from ._blocked import BlockedScan
 from ._coefficients import decay, held_gain
 from ._compiled import CompiledScan
 from ._triton import TritonScan
-from .chain import Chain
+from .chain import Chain, Solved
 from .combined import ProductDynamics, SumDynamics
 from .convolution import causal_convolution, exponential_kernel
 from .dense import Dense, MatrixDynamics
@@ -92,6 +93,7 @@ __all__ = [
     "Rotations",
     "ScanBackend",
     "SeriesMemory",
+    "Solved",
     "Stationary",
     "StationaryPath",
     "SumDynamics",

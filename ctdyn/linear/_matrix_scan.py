@@ -18,16 +18,17 @@ from torch.autograd import Function
 __all__ = ["Congruence", "Recurrence", "chunk_count", "congruence_scan", "join", "matrix_recurrence", "split"]
 
 _FEW_STEPS = 24
-_MANY_LANES = 512
+#: Entries of all matrices of a time from which arithmetic, and not the number of calls, is what takes the time.
+_MANY_ENTRIES = 1024
 
 
 def chunk_count(like: Tensor) -> int:
-    """Into how many chunks to cut a tensor `(time, lane, ...)`; 1 where stepping through all times is as fast."""
+    """Into how many chunks to cut matrices `(time, lane, n, n)`; 1 where stepping through all times is as fast."""
     length, lanes = like.shape[:2]
     if like.device.type != "cpu":
         # There the number of calls is what counts.
         return max(1, round(math.sqrt(length)))
-    if length < _FEW_STEPS or lanes >= _MANY_LANES:
+    if length < _FEW_STEPS or like[0].numel() >= _MANY_ENTRIES:
         return 1
     return max(2, round(1.5 * math.sqrt(length) / max(1.0, lanes / 64)))
 

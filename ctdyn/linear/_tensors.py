@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ..nn import all_finite
 
@@ -18,14 +19,18 @@ __all__ = [
     "check_matrix",
     "check_psd",
     "check_resolution",
+    "check_steps",
     "concrete",
     "concretely",
     "keep",
     "positive",
     "shared_batch",
+    "with_tensors",
 ]
 
 _COARSE = 1e-2
+
+_Dynamics = TypeVar("_Dynamics", bound=nn.Module)
 
 
 def as_tensor(name: str, value: Tensor | float | Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
@@ -66,6 +71,14 @@ def keep(module: nn.Module, name: str, value: Tensor) -> None:
             if isinstance(value, nn.Parameter)
             else nn.Parameter(value.detach().clone(memory_format=torch.contiguous_format)),
         )
+
+
+def with_tensors(dynamics: _Dynamics, state_size: int, **tensors: Tensor | None) -> _Dynamics:
+    """Dynamics of another state with tensors in place of their parameters; gradients reach what these were made of."""
+    # Where parameters are made from others, a class of its own reads them.
+    other = object.__new__(parametrize.type_before_parametrizations(dynamics))
+    other.__dict__ |= {**dynamics.__dict__, "_parameters": {}, "state_size": state_size, **tensors}
+    return other
 
 
 def positive(name: str, value: Tensor | float | Sequence[float] | Sequence[Sequence[float]]) -> Tensor:
@@ -151,3 +164,16 @@ def shared_batch(shapes: Mapping[str, Sequence[int]]) -> torch.Size:
     except RuntimeError as error:
         listed = ", ".join(f"{name}: {tuple(shape)}" for name, shape in shapes.items())
         raise ValueError(f"The batch axes must broadcast; got {listed}.") from error
+
+
+def check_steps(dt: Tensor) -> None:
+    """Refuse steps of linear dynamics that are negative or not finite."""
+    wrong = ~(dt.detach() >= 0) | torch.isinf(dt.detach())
+    if not bool(wrong.any()):
+        return
+    place = tuple(int(i) for i in torch.nonzero(wrong)[0])
+    value = float(dt[place])
+    raise ValueError(
+        f"a step is {'negative' if value < 0 else 'not finite'}: dt={value:.6g} at index {place} (*batch, time). "
+        "Linear dynamics run forward, in finite time; sort the times, and pad a short series with its last time."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from ._kalman import Steps, kalman_filter
 from ._matrix_scan import matrix_recurrence
 
 
-__all__ = ["Chain"]
+__all__ = ["Chain", "Solved"]
 
 #: Of a variance that is zero but for rounding, relative to the largest.
 _TOLERANCE = 1e-9
@@ -85,40 +86,16 @@ class Chain(NamedTuple):
         mean, P, nats = (x.transpose(0, 1).unflatten(0, shape) if shape else x.squeeze(1) for x in found)
         return mean.squeeze(-1), P, nats + self.nats
 
-    def smooth(self, *, chunks: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Distributions of the states given all observations.
+    def solve(self, *, chunks: int | None = None) -> Solved:
+        """The filter, and what the smoother makes of it where that is asked for: one run for all questions.
 
         Args:
             chunks: as in `filter`.
 
         Returns:
-            Means `(*batch, time, n)`, covariances `(*batch, time, n, n)`, and covariances of each state with the one
-            before it, `(*batch, time - 1, n, n)`.
+            What the filter found.
         """
-        mean, P, _ = self.filter(chunks=chunks)
-        gain, left = _gains(self, P)
-        covariance = smoothed_covariance(left, gain)
-        ahead = (self.F[..., 1:, :, :] @ mean[..., :-1, :, None]).squeeze(-1) + self.b[..., 1:, :]
-        ahead = torch.cat([ahead, torch.zeros_like(mean[..., -1:, :])], -2)
-        return smoothed(mean, gain, ahead), covariance, covariance[..., 1:, :, :] @ gain[..., :-1, :, :].mT
-
-    def correction(self, surprise: Tensor) -> Tensor:
-        """What the smoother makes of surprises: states that start at zero, are not driven, and share their covariances.
-
-        Args:
-            surprise: differences from what was expected, `(*more, *batch, time, channel)`; zero where missing.
-
-        Returns:
-            Smoothed means, `(*more, *batch, time, n)`.
-        """
-        P = self.filter()[1]
-        gain = self._gain(P)
-        eye = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device)
-        moved = (eye - gain @ self.H) @ self.F
-        filtered = matrix_recurrence(moved, (gain @ surprise[..., None]).squeeze(-1))
-        back, _ = _gains(self, P)
-        ahead = (self.F[..., 1:, :, :] @ filtered[..., :-1, :, None]).squeeze(-1)
-        return smoothed(filtered, back, torch.cat([ahead, torch.zeros_like(filtered[..., -1:, :])], -2))
+        return Solved(self, *self.filter(chunks=chunks))
 
     def _check(self) -> None:
         n, channels = self.m0.shape[-1:], self.y.shape[-1:]
@@ -150,14 +127,79 @@ class Chain(NamedTuple):
                     "semi-definite (PSD). Build it as L @ L.mT."
                 )
 
-    def _gain(self, P: Tensor) -> Tensor:
-        """Kalman gains, `(*batch, time, n, channel)`, from filtered covariances."""
-        start = self.P0.expand(*P.shape[:-3], *self.P0.shape[-2:])[..., None, :, :]
-        ahead = self.F @ torch.cat([start, P[..., :-1, :, :]], -3) @ self.F.mT + self.Q
+
+class Solved:
+    """What the filter found along a chain, and the smoother behind it; what several questions need is made once.
+
+    Args:
+        chain: the model.
+        mean: filtered means, `(*batch, time, n)`.
+        covariance: filtered covariances, `(*batch, time, n, n)`.
+        nats: what each time adds to the log-likelihood, `(*batch, time)`.
+
+    Example:
+        >>> one = torch.ones(2, 1, 1, dtype=torch.float64)
+        >>> zero = torch.zeros(2, 1, dtype=torch.float64)
+        >>> solved = Chain(one, zero, 0 * one, one, zero + 2.0, zero[:, 0], zero[0], one[0]).solve()
+        >>> solved.smooth()[0].flatten(), solved.correction(zero + 2.0).flatten()
+        (tensor([1.3333, 1.3333], dtype=torch.float64), tensor([1.3333, 1.3333], dtype=torch.float64))
+    """
+
+    def __init__(self, chain: Chain, mean: Tensor, covariance: Tensor, nats: Tensor) -> None:
+        self.chain = chain
+        self.mean = mean
+        self.covariance = covariance
+        self.nats = nats
+
+    def smooth(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Distributions of the states given all observations.
+
+        Returns:
+            Means `(*batch, time, n)`, covariances `(*batch, time, n, n)`, and covariances of each state with the one
+            before it, `(*batch, time - 1, n, n)`.
+        """
+        gain, left = self._back
+        covariance = smoothed_covariance(left, gain)
+        cross = covariance[..., 1:, :, :] @ gain[..., :-1, :, :].mT
+        return self._smoothed(self.mean, self.chain.b), covariance, cross
+
+    def correction(self, surprise: Tensor) -> Tensor:
+        """What the smoother makes of surprises: states that start at zero, are not driven, and share their covariances.
+
+        Args:
+            surprise: differences from what was expected, `(*more, *batch, time, channel)`; zero where missing.
+
+        Returns:
+            Smoothed means, `(*more, *batch, time, n)`.
+        """
+        gain = self._gain()
+        eye = torch.eye(gain.shape[-2], dtype=gain.dtype, device=gain.device)
+        moved = (eye - gain @ self.chain.H) @ self.chain.F
+        return self._smoothed(matrix_recurrence(moved, (gain @ surprise[..., None]).squeeze(-1)))
+
+    def _smoothed(self, mean: Tensor, driven: Tensor | None = None) -> Tensor:
+        """Means given all observations, from those given the observations up to each time."""
+        ahead = (self.chain.F[..., 1:, :, :] @ mean[..., :-1, :, None]).squeeze(-1)
+        ahead = ahead if driven is None else ahead + driven[..., 1:, :]
+        return smoothed(mean, self._back[0], torch.cat([ahead, torch.zeros_like(mean[..., -1:, :])], -2))
+
+    @cached_property
+    def _back(self) -> tuple[Tensor, Tensor]:
+        """Smoother gains and what is left, `(*batch, time, n, n)`; at the end zero, and the filtered covariance."""
+        F, Q, P = self.chain.F, self.chain.Q, self.covariance
+        gain, left = smoother_gains(P[..., :-1, :, :], F[..., 1:, :, :], Q[..., 1:, :, :])
+        last = P[..., -1:, :, :]
+        return torch.cat([gain, torch.zeros_like(last)], -3), torch.cat([left, last], -3)
+
+    def _gain(self) -> Tensor:
+        """Kalman gains, `(*batch, time, n, channel)`."""
+        F, Q, H, P0, P = self.chain.F, self.chain.Q, self.chain.H, self.chain.P0, self.covariance
+        start = P0.expand(*P.shape[:-3], *P0.shape[-2:])[..., None, :, :]
+        ahead = F @ torch.cat([start, P[..., :-1, :, :]], -3) @ F.mT + Q
         # From the prediction: precise observations leave a covariance that is small against its own rounding.
-        seen = self.H @ ahead
+        seen = H @ ahead
         eye = torch.eye(seen.shape[-2], dtype=P.dtype, device=P.device)
-        S = seen @ self.H.mT + eye
+        S = seen @ H.mT + eye
         scale = S.diagonal(dim1=-2, dim2=-1).sqrt()[..., None]
         factor = torch.linalg.cholesky(S / (scale * scale.mT))
         return (torch.cholesky_solve(seen / scale, factor) / scale).mT
@@ -166,10 +208,3 @@ class Chain(NamedTuple):
 def _lanes(x: Tensor, shape: torch.Size) -> Tensor:
     """`(*batch, time, row, column)` as `(time, lane, row, column)`."""
     return x.expand(*shape, *x.shape[-3:]).reshape(-1, *x.shape[-3:]).transpose(0, 1)
-
-
-def _gains(chain: Chain, P: Tensor) -> tuple[Tensor, Tensor]:
-    """Smoother gains and what is left, `(*batch, time, n, n)`; at the last time zero, and the filtered covariance."""
-    gain, left = smoother_gains(P[..., :-1, :, :], chain.F[..., 1:, :, :], chain.Q[..., 1:, :, :])
-    last = P[..., -1:, :, :]
-    return torch.cat([gain, torch.zeros_like(last)], -3), torch.cat([left, last], -3)

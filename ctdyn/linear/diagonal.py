@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._tensors import as_tensor, check_matrix, check_psd, keep, positive
+from ._tensors import as_tensor, check_matrix, check_psd, keep, positive, with_tensors
 from .dynamics import LinearDynamics
 from .holds import Hold
 from .phi import phi1, phi2
@@ -167,6 +167,15 @@ class Rotations(LinearDynamics):
         """The dtype of the parameters."""
         return self.decay.dtype
 
+    def apart(self) -> Rotations:
+        """As in `LinearDynamics`: a rotation each, where no input couples them."""
+        if self.B is not None:
+            return self
+        sigma = self.log_sigma
+        # One number may serve all rotations.
+        sigma = sigma if sigma is None or not sigma.dim() else sigma[..., None]
+        return with_tensors(self, 2, decay=self.decay[..., None], frequency=self.frequency[..., None], log_sigma=sigma)
+
     def flow(self, dt: Tensor, order: int = 0) -> tuple[Tensor, ...]:
         """As in `LinearDynamics`."""
         return tuple(_blocks(value) for value in _flow(self.eigenvalues, dt, order))
@@ -243,6 +252,10 @@ class OU(LinearDynamics):
     def A(self) -> Tensor:  # noqa: N802
         """The matrix of the dynamics."""
         return torch.diag_embed(-self.log_rate.exp())
+
+    def apart(self) -> OU:
+        """As in `LinearDynamics`: a process each."""
+        return with_tensors(self, 1, log_rate=self.log_rate[..., None], log_sigma=self.log_sigma[..., None])
 
     @property
     def readout(self) -> Tensor | None:

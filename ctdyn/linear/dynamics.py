@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..nn import all_finite
 from ._explained import ExactlySolved
 from ._matrix_scan import matrix_recurrence
-from ._tensors import check_resolution, concretely, shared_batch
+from ._tensors import check_resolution, check_steps, concretely, shared_batch
 from .holds import HeldBefore, Hold
 from .recurrence import linear_recurrence
 
@@ -186,6 +186,21 @@ class LinearDynamics(nn.Module, ExactlySolved, ABC):
         """The size of the inputs."""
         return self.state_size if self.B is None else self.B.shape[-1]
 
+    def apart(self) -> LinearDynamics:
+        """The same dynamics as smaller ones side by side, where parts of the state never meet; itself where they do.
+
+        Returns:
+            Dynamics with the parameters of these, and a last batch axis for the parts: their states follow each other
+            in the state of these.
+
+        Example:
+            >>> from ctdyn.linear import OU
+            >>> apart = OU(rate=[1.0, 2.0, 3.0], sigma=1.0).apart()
+            >>> apart.batch_shape, apart.state_size
+            (torch.Size([3]), 1)
+        """
+        return self
+
     def kernel(self, lag: Tensor) -> Tensor:
         r"""The covariance of the process that `readout` reads, at two times this far apart.
 
@@ -239,7 +254,7 @@ class LinearDynamics(nn.Module, ExactlySolved, ABC):
         hold = HeldBefore() if hold is None else hold
         if not isinstance(dt, Tensor):
             dt = torch.as_tensor(dt, dtype=self.dtype.to_real(), device=self.A.device)
-        _check_steps(dt)
+        check_steps(dt)
         dt = dt.to(torch.promote_types(dt.dtype, self.dtype.to_real()))
         steps = dt if dt.dim() else dt[None]
         found: list[Tensor | None] = list(self.flow(steps, hold.order))
@@ -335,7 +350,7 @@ class LinearDynamics(nn.Module, ExactlySolved, ABC):
         shared_batch(shapes)
         dtype = self._wide([us, y0])
         dt = dt.to(dtype.to_real())
-        _check_steps(dt)
+        check_steps(dt)
         return self._march(dt, us, y0, hold)
 
     def read(self, ts: Tensor, ys: Tensor, at: Tensor, *, us: Tensor | None = None, hold: Hold | None = None) -> Tensor:
@@ -479,15 +494,3 @@ def _take(x: Tensor, place: Tensor) -> Tensor:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
-
-
-def _check_steps(dt: Tensor) -> None:
-    wrong = ~(dt.detach() >= 0) | torch.isinf(dt.detach())
-    if not bool(wrong.any()):
-        return
-    place = tuple(int(i) for i in torch.nonzero(wrong)[0])
-    value = float(dt[place])
-    raise ValueError(
-        f"a step is {'negative' if value < 0 else 'not finite'}: dt={value:.6g} at index {place} (*batch, time). "
-        "Linear dynamics run forward, in finite time; sort the times, and pad a short series with its last time."
-    )

@@ -124,7 +124,7 @@ class _Moments:
 
 
 def _moments(model: LinearGaussian, batch: IrregularBatch) -> _Moments:
-    return _Moments(*model.chain(batch).smooth())
+    return _Moments(*model.chain(batch).solve().smooth())
 
 
 def _expected(model: LinearGaussian, batch: IrregularBatch, moments: _Moments) -> Tensor:

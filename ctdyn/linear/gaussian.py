@@ -220,7 +220,7 @@ class LinearGaussian(nn.Module):
             ValueError: as in `log_prob`.
         """
         self.check(batch)
-        mean, P, _ = self.chain(batch).smooth(chunks=chunks)
+        mean, P, _ = self.chain(batch).solve(chunks=chunks).smooth()
         return self._states(batch, mean, P)
 
     def predict(self, batch: IrregularBatch, at: Tensor, *, chunks: int | None = None) -> Gaussian:
@@ -265,7 +265,7 @@ class LinearGaussian(nn.Module):
         merged, place = self._merge(batch, at, start)
         self.check(merged)
         found = self._aggregation(merged)
-        mean, P, _ = self._written(found, merged, None).smooth(chunks=chunks)
+        mean, P, _ = self._written(found, merged, None).solve(chunks=chunks).smooth()
         m, P, H = rows_at(place, *rows_at(found.place, mean, P), found.readings(self.H.to(P)))
         seen = Gaussian((H @ m[..., None]).squeeze(-1), H @ P @ H.mT)
         return self._observed(seen, noise, batch.values.dtype)
@@ -359,7 +359,7 @@ class LinearGaussian(nn.Module):
         # A channel that is missing has a row of zeros, so its surprise must be zero as well.
         present = (chain.H != 0).any(-1)
         surprise = torch.where(present, chain.y - seen - noise, 0.0)
-        drawn = paths + chain.correction(surprise)
+        drawn = paths + chain.solve().correction(surprise)
         if has_intervals(merged):
             drawn = rows_at(self._aggregation(merged).place, drawn)[0][..., : self.dynamics.state_size]
         return rows_at(place, drawn)[0].to(batch.values.dtype)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._tensors import as_tensor, keep, positive
+from ._tensors import as_tensor, keep, positive, with_tensors
 from .diagonal import _blocks, _flow
 from .dynamics import LinearDynamics
 from .phi import phi1
@@ -109,6 +109,13 @@ class Oscillators(LinearDynamics):
     def readout(self) -> Tensor:
         """As in `LinearDynamics`: the sum of the real parts."""
         return torch.tensor([1.0, 0.0], dtype=self.dtype, device=self.frequency.device).repeat(self.state_size // 2)
+
+    def apart(self) -> Oscillators:
+        """As in `LinearDynamics`: a rotation each."""
+        decay = None if self.log_decay is None else self.log_decay[..., None]
+        return with_tensors(
+            self, 2, frequency=self.frequency[..., None], log_decay=decay, log_variance=self.log_variance[..., None]
+        )
 
     def flow(self, dt: Tensor, order: int = 0) -> tuple[Tensor, ...]:
         """As in `LinearDynamics`."""

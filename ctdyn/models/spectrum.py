@@ -108,9 +108,8 @@ class Spectral:
         with torch.no_grad():
             dynamics = process.dynamics
             eigenvalues, variance = dynamics.eigenvalues, dynamics.log_variance.exp()
-            groups = eigenvalues.shape[0] if dynamics.batch_shape else 1
             # Slopes towards the states of each group: `H` reads the latent dimensions from them.
-            towards = slopes.unflatten(-1, (groups, -1)) @ process.H.to(slopes.dtype)
+            towards = slopes.unflatten(-1, (-1, len(process.H))) @ process.H.to(slopes.dtype)
             modes = torch.complex(towards[..., 0::2], -towards[..., 1::2]).flatten(-2).mT
             eigenvalues, variance = eigenvalues.flatten(), variance.flatten()
             size = (variance[:, None] * modes.abs().square()).sum(-1)

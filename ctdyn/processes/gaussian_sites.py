@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from .._types import Time, Times
 from ..encoders import Encoding, Sites
-from ..linear import Chain, Gaussian, LinearDynamics, StationaryPath
+from ..linear import Chain, Gaussian, LinearDynamics, Solved, StationaryPath
 from ..paths import Path
 from ..paths._counter import key_of, normals
 from .base import LatentProcess, LatentSample
@@ -31,6 +31,7 @@ class LinearGaussianProcess(LatentProcess):
     The prior is any stationary `LinearDynamics`: `Matern`, `OU`, `Oscillators`, `Periodic`, sums and products.
     Each latent dimension is a process of its own if the dynamics' parameters have a batch axis of that size
     (`lengthscale=[0.1, 0.3, 1.0]`); dynamics without one are a single process that all latent dimensions read, by `H`.
+    Processes that never meet are inferred side by side: `Oscillators` cost two numbers per rotation and no more.
 
     The posterior is that of a Kalman filter and smoother between irregular times, so trajectories are joint samples,
     and the divergence is exact, in nats per series:
@@ -87,7 +88,7 @@ class LinearGaussianProcess(LatentProcess):
             raise TypeError("the dynamics must have a real state; for complex eigenvalues use Rotations.")
         dynamics.stationary()
         rows = _rows(dynamics, H)
-        super().__init__(rows.shape[0] if not batch else batch[0])
+        super().__init__(len(rows) * math.prod(_independent(dynamics, learned=H is not None).batch_shape))
         self.sizes = {"sites": self.latent_size}
         self.dynamics = dynamics
         self.resolution = resolution
@@ -97,9 +98,13 @@ class LinearGaussianProcess(LatentProcess):
             self.H = nn.Parameter(rows)
 
     @property
+    def _processes(self) -> LinearDynamics:
+        """The dynamics as processes that stay independent of each other given sites, `(group,)` of them or one."""
+        return _independent(self.dynamics, learned=isinstance(self.H, nn.Parameter))
+
+    @property
     def _groups(self) -> int:
-        """Processes that are independent of each other."""
-        return self.dynamics.batch_shape[0] if self.dynamics.batch_shape else 1
+        return self.latent_size // len(self.H)
 
     def posterior(
         self,
@@ -120,13 +125,14 @@ class LinearGaussianProcess(LatentProcess):
         noise = self._site_noise(path.keys, place, chain.y.shape[-1], seen.shape)
         # Matheron's rule: a trajectory of the prior, corrected by what it and the sites disagree on.
         surprise = torch.where((chain.H != 0).any(-1), chain.y - seen - noise, 0.0)
-        drawn = self._read(prior + chain.correction(surprise))
-        known, asked = place[..., : sites.times.shape[-1]], place[..., sites.times.shape[-1] :]
-        evidence, divergence = self._divergence(sites)
-        at_sites = _site_log_density(sites, _take(drawn, known))
+        solved = chain.solve()
+        drawn = self._read(prior + solved.correction(surprise))
+        count = sites.times.shape[-1]
+        evidence, divergence = _divergence(solved)
+        at_sites = _site_log_density(sites, _take(drawn, place[..., :count]))
         dtype = sites.mean.dtype
         return LatentSample(
-            zs=_take(drawn, asked).to(dtype),
+            zs=_take(drawn, place[..., -ts.shape[-1] :]).to(dtype),
             log_terms={"sites": (evidence - at_sites).to(dtype)},
             kl={"sites": divergence.to(dtype)},
         )
@@ -154,47 +160,34 @@ class LinearGaussianProcess(LatentProcess):
             Mean `(*batch, time, latent)` and covariance; between independent processes it is 0.
         """
         merged, place = _merge(sites, ts)
-        mean, P, _ = self._chain(merged).smooth()
-        latent = self._read(mean)
+        mean, P, _ = self._chain(merged).solve().smooth()
         H = self.H.to(P.dtype)
-        blocks = H @ P @ H.mT
-        if self._groups > 1:
-            # One row per group: the groups are the latent dimensions.
-            blocks = torch.diag_embed(blocks.flatten(-2).squeeze(-1).movedim(-2, -1))
-        else:
-            blocks = blocks.squeeze(-4)
-        asked = place[..., sites.times.shape[-1] :]
+        # Side by side along the diagonal: one block per group.
+        blocks = (H @ P @ H.mT).movedim(-4, -3)
+        eye = torch.eye(self._groups, dtype=P.dtype, device=P.device)
+        covariance = (blocks[..., :, None, :] * eye[:, None, :, None]).flatten(-4)
+        asked = place[..., -ts.shape[-1] :]
         size = self.latent_size
-        covariance = _take(blocks.flatten(-2), asked).unflatten(-1, (size, size))
-        return Gaussian(_take(latent, asked).to(sites.mean.dtype), covariance.to(sites.mean.dtype))
+        found = Gaussian(_take(self._read(mean), asked), _take(covariance, asked).unflatten(-1, (size, size)))
+        return Gaussian(found.mean.to(sites.mean.dtype), found.covariance.to(sites.mean.dtype))
 
     def log_evidence(self, sites: Sites) -> Tensor:
         """The log density of the sites as observations of the prior, `(*batch,)`, in nats."""
-        return self._divergence(sites)[0]
-
-    def _divergence(self, sites: Sites) -> tuple[Tensor, Tensor]:
-        """The log evidence of the sites, and the divergence of the posterior from the prior, `(*batch,)` each."""
-        chain = self._chain(sites)
-        nats = chain.filter()[2].sum((-1, -2))
-        mean, P, _ = chain.smooth()
-        # In units of the sites' own spread, in which `H` is given.
-        spread = (chain.H @ P @ chain.H.mT).diagonal(dim1=-2, dim2=-1)
-        away = chain.y - (chain.H @ mean[..., None]).squeeze(-1)
-        expected = (chain.nats - 0.5 * (away.square() + spread).sum(-1)).sum((-1, -2))
-        return nats, expected - nats
+        return self._chain(sites).filter()[2].sum((-1, -2))
 
     def _chain(self, sites: Sites) -> Chain:
         """The prior and the sites, step by step, one chain per series and group, `(*batch, group)`."""
         times = sites.times.to(torch.float64)[..., None, :]
-        dt = self.dynamics.elapsed(torch.cat([times[..., :1], times[..., :-1]], -1), times)
-        made = self.dynamics.discretize(dt, noise=True)
+        dynamics = self._processes
+        dt = dynamics.elapsed(torch.cat([times[..., :1], times[..., :-1]], -1), times)
+        made = dynamics.discretize(dt, noise=True)
         F = torch.diag_embed(made.A_bar) if made.diagonal else made.A_bar
         assert made.Q is not None
         mask, precision, mean = (self._grouped(x) for x in (sites.mask, sites.precision, sites.mean))
         precision = torch.where(mask, precision.to(torch.float64), 1.0)
         scale = torch.where(mask, precision.sqrt(), 0.0)
         nats = torch.where(mask, 0.5 * (precision / (2.0 * math.pi)).log(), 0.0).sum(-1)
-        P = self.dynamics.stationary().to(torch.float64)
+        P = dynamics.stationary().to(torch.float64)
         H = scale[..., None] * self.H.to(torch.float64)
         y = scale * torch.where(mask, mean.to(torch.float64), 0.0)
         zero = torch.zeros(F.shape[-1], dtype=torch.float64, device=F.device)
@@ -210,7 +203,8 @@ class LinearGaussianProcess(LatentProcess):
 
     def _draw(self, t0: Time, num_samples: int, generator: Generator | None) -> StationaryPath:
         shape = (num_samples, *t0.shape, self._groups)
-        return StationaryPath.draw(self.dynamics, shape, t0[..., None], resolution=self.resolution, generator=generator)
+        dynamics, start = self._processes, t0[..., None]
+        return StationaryPath.draw(dynamics, shape, start, resolution=self.resolution, generator=generator)
 
     def _site_noise(self, keys: Tensor, place: Tensor, rows: int, shape: torch.Size) -> Tensor:
         """What a site is observed with: numbers that belong to the trajectory and the site."""
@@ -221,6 +215,11 @@ class LinearGaussianProcess(LatentProcess):
         return normals(key_of(own[..., None], row), torch.float64)[0].expand(shape)
 
 
+def _independent(dynamics: LinearDynamics, *, learned: bool) -> LinearDynamics:
+    """A matrix that is learned reads all of the state; one that is not reads a dimension of it or a group."""
+    return dynamics if learned or dynamics.batch_shape else dynamics.apart()
+
+
 def _rows(dynamics: LinearDynamics, H: Sequence[Sequence[float]] | None) -> Tensor:
     """The matrix that reads the latent dimensions of one group, `(row, state)`."""
     n = dynamics.state_size
@@ -228,7 +227,7 @@ def _rows(dynamics: LinearDynamics, H: Sequence[Sequence[float]] | None) -> Tens
     if H is None:
         row = dynamics.readout
         if not dynamics.batch_shape:
-            return torch.eye(n, dtype=dtype)
+            return torch.eye(dynamics.apart().state_size, dtype=dtype)
         if row is None:
             raise ValueError(f"{type(dynamics).__name__} has no readout; give the matrix H, (1, {n}).")
         return row.detach()[None].clone()
@@ -249,8 +248,13 @@ def _sites(encoding: Encoding) -> Sites:
 
 
 def _merge(sites: Sites, ts: Times) -> tuple[Sites, Tensor]:
-    """Sites and queries in the order of time, and where each of them went, `(*batch, site + time)`."""
+    """Sites and queries in the order of time, and where each of them went, `(*batch, site + time)`.
+
+    Queries at the times of the sites, as of a window whose target is its context, are the sites themselves.
+    """
     queries = ts.shape[-1]
+    if ts.shape == sites.times.shape and torch.equal(ts, sites.times) and bool((ts.diff(dim=-1) >= 0).all()):
+        return sites, torch.arange(queries, device=ts.device).expand(ts.shape)
     times = torch.cat([sites.times.to(torch.float64), ts.to(torch.float64)], -1)
     ordered, order = times.sort(dim=-1, stable=True)
     place = torch.empty_like(order)
@@ -261,6 +265,17 @@ def _merge(sites: Sites, ts: Times) -> tuple[Sites, Tensor]:
         return torch.cat([x, rows], -2).gather(-2, order[..., None].expand(*order.shape, x.shape[-1]))
 
     return Sites(ordered, arrange(sites.mean, 0.0), arrange(sites.precision, 1.0), arrange(sites.mask, False)), place
+
+
+def _divergence(solved: Solved) -> tuple[Tensor, Tensor]:
+    """The log evidence of the sites, and the divergence of the posterior from the prior, `(*batch,)` each."""
+    chain, nats = solved.chain, solved.nats.sum((-1, -2))
+    mean, P, _ = solved.smooth()
+    # In units of the sites' own spread, in which `H` is given.
+    spread = (chain.H @ P @ chain.H.mT).diagonal(dim1=-2, dim2=-1)
+    away = chain.y - (chain.H @ mean[..., None]).squeeze(-1)
+    expected = (chain.nats - 0.5 * (away.square() + spread).sum(-1)).sum((-1, -2))
+    return nats, expected - nats
 
 
 def _take(x: Tensor, place: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ def check_linear(dynamics: LinearDynamics, *, tolerance: float = 1e-11, seed: in
     * the integrals are those of the transition, and a covariance in the long run is one that a step leaves alone;
     * for every hold, the scan is the same as one step after another, as one solve of the whole dense system, and, on a
       regular clock, as a convolution; what is read between the times is what a scan over these would give;
+    * what comes apart is the whole: the transitions and covariances of the parts are its blocks;
     * series do not mix, padded times are harmless, and a causal hold does not look ahead;
     * gradients reach every parameter.
 
@@ -51,6 +52,7 @@ def check_linear(dynamics: LinearDynamics, *, tolerance: float = 1e-11, seed: in
     batch = dynamics.batch_shape or torch.Size([2])
     dt = torch.tensor([0.0, 1e-9, 0.003, 0.2, 1.0, 7.0], dtype=torch.float64).expand(*batch, -1)
     _check_steps(dynamics, dt, tolerance)
+    _check_apart(dynamics, dt, tolerance)
     gaps = torch.rand(*batch, 12, generator=generator, dtype=torch.float64) ** 3
     ts = 0.5 + gaps.cumsum(-1)
     us = torch.randn(*batch, 12, dynamics.input_size, generator=generator, dtype=torch.float64)
@@ -107,6 +109,23 @@ def _check_steps(dynamics: LinearDynamics, dt: Tensor, tolerance: float) -> None
     except ValueError:
         return
     same(transition @ P @ transition.mH + Q, P.expand_as(Q), tolerance, "a step changes the stationary covariance")
+
+
+def _check_apart(dynamics: LinearDynamics, dt: Tensor, tolerance: float) -> None:
+    parts = dynamics.apart()
+    if parts is dynamics:
+        return
+    whole, made = dynamics.discretize(dt, noise=True), parts.discretize(dt[..., None, :], noise=True)
+    assert whole.Q is not None
+    assert made.Q is not None
+    wanted = (_full(dynamics, whole.A_bar), whole.Q)
+    found = (_full(parts, made.A_bar), made.Q)
+    for name, one, blocks in zip(("transition", "noise"), wanted, found, strict=True):
+        side_by_side = torch.zeros_like(one)
+        n = parts.state_size
+        for i, block in enumerate(blocks.unbind(-4)):
+            side_by_side[..., i * n : (i + 1) * n, i * n : (i + 1) * n] = block
+        same(side_by_side, one, tolerance, f"the {name} of the parts is not that of the whole")
 
 
 def _check_scan(dynamics: LinearDynamics, ts: Tensor, us: Tensor, y0: Tensor, hold: Hold, tolerance: float) -> None:

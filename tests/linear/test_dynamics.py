@@ -15,6 +15,7 @@ from ctdyn.linear import (
     HippoLegT,
     Impulse,
     Matern,
+    Oscillators,
     ProductDynamics,
     Rotations,
     SumDynamics,
@@ -33,6 +34,7 @@ KINDS = {
     "diagonal": lambda: Diagonal(rows(-1.0, 0.0, -30.0), B=torch.randn(3, 2, dtype=F64), S=torch.eye(3, dtype=F64)),
     "complex": lambda: Diagonal(torch.tensor([-1 + 3j, -0.1 - 10j]), S=torch.eye(2, dtype=torch.complex64)),
     "rotations": lambda: Rotations([0.1, 0.5], [3.0, 6.0], B=torch.randn(4, 2), sigma=0.5),
+    "free rotations": lambda: Rotations([0.1, 0.5], [3.0, 6.0], sigma=0.5),
     "ou": lambda: OU(torch.rand(3, 2) + 0.1, 1.0),
     "dense": lambda: Dense(torch.randn(4, 4) - 2 * torch.eye(4), B=torch.randn(4, 2), S=torch.eye(4)),
     "batch": lambda: Dense(torch.randn(3, 4, 4) - 2 * torch.eye(4), S=torch.eye(4)),
@@ -108,6 +110,13 @@ def test_parameters_may_be_made_from_other_tensors():
     parametrize.register_parametrization(diagonal, "eigenvalues", Stable())
     assert bool((diagonal.discretize(torch.tensor(1.0)).A_bar < 1.0).all())
     assert len(list(diagonal.parameters())) == 1
+
+    oscillators = Oscillators([1.0, 2.0], decay=0.5)
+    parametrize.register_parametrization(oscillators, "frequency", Stable())
+    apart = oscillators.apart()
+    torch.testing.assert_close(apart.frequency.squeeze(-1), oscillators.frequency)
+    (gradient,) = torch.autograd.grad(apart.frequency.sum(), list(oscillators.parameters())[-1])
+    assert bool((gradient != 0).all())
 
 
 def test_axes_of_parameters_and_of_series_broadcast():

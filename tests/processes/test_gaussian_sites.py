@@ -35,6 +35,9 @@ PARTS = {
         ProductDynamics(Periodic([1.5, 0.7], harmonics=2), Matern(0.5, lengthscale=[4.0, 9.0]))
     ),
     "coupled": lambda: LinearGaussianProcess(Rotations([0.5], [2.0], sigma=1.5)),
+    "turns": lambda: LinearGaussianProcess(Rotations([0.5, 1.0], [2.0, 3.0], sigma=1.5)),
+    "oscillators": lambda: LinearGaussianProcess(Oscillators([2.0, 5.0], decay=[0.3, 0.1], variance=1.3)),
+    "forgets": lambda: LinearGaussianProcess(OU([1.0, 0.3], [2.0, 1.0])),
     "read": lambda: LinearGaussianProcess(OU([1.0, 0.3], [2.0, 1.0]), H=[[1.0, 0.5], [0.2, 1.0]]),
 }
 
@@ -44,8 +47,10 @@ def at_start(process):
     rng = torch.Generator().manual_seed(0)
     known = 0.3 * torch.randn(3, process.latent_size, generator=rng, dtype=F64)
     starts = f64(0.0, 0.5, 2.0)
-    H, P = process.H.detach().double(), process.dynamics.stationary().detach().double()
-    variance = (H @ P @ H.mT).diagonal(dim1=-2, dim2=-1).flatten()
+    none = torch.zeros(1, 1, process.latent_size, dtype=F64)
+    variance = (
+        process.marginals(Sites(none[..., 0], none, none + 1, none > 0), none[..., 0]).variance.detach().flatten()
+    )
 
     def build(mean, std):
         t0 = starts[[int((row == known).all(-1).nonzero()[0]) for row in mean]]
@@ -71,13 +76,18 @@ def sites(process, seed=0, batch=(2,), length=5):
     return Sites(times, mean, precision, torch.rand(*batch, length, size, generator=rng) < 0.7)
 
 
+def learned(process):
+    return isinstance(process.H, torch.nn.Parameter)
+
+
 def prior_covariance(process, ts):
     """Of all latent dimensions at all times, time first, from the transitions of the dynamics."""
     dynamics, size = process.dynamics, process.latent_size
     lag = (ts[:, None] - ts[None, :]).abs()
     F = dynamics.flow(lag.flatten())[0]
     F = torch.diag_embed(F) if dynamics.diagonal else F
-    H = process.H.detach()
+    # Without a matrix of its own, a process is its whole state or, along a batch axis, what the dynamics read.
+    H = process.H.detach() if learned(process) or dynamics.batch_shape else torch.eye(size, dtype=F64)
     later = H @ F @ dynamics.stationary()[..., None, :, :] @ H.mT
     if dynamics.batch_shape:
         later = torch.diag_embed(later.squeeze(-1).squeeze(-1).mT)
