@@ -416,14 +416,16 @@ class Forecaster:
             own, begin = (None if x is None else to_fitted(x) for x in (one.start, begin))
             clocked = replace(one, times=to_fitted(one.times), start=own)
             question, known = (to_fitted(when), begin), None if truth is None else truth[place]
-            units, predictive = self._predict(clocked, question, ahead, known, to_fitted, num_samples, generator)
+            units, predictive, target = self._predict(
+                clocked, question, ahead, known, to_fitted, num_samples, generator
+            )
             drawn = units.values_to_data(predictive.sample(generator, DRAWS).cpu())[:, 0, : len(when)]
             # float32 halves the memory; a level far above the spread needs the digits.
             fine = bool((units.loc.abs() > 1e3 * units.scale).any())
             samples.append(drawn.to(torch.float64 if fine else torch.float32).numpy())
             means.append(units.values_to_data(predictive.mean.cpu())[0, : len(when)].numpy())
-            if truth is not None:
-                densities.append(self._log_density(units, predictive, truth[place]))
+            if target is not None:
+                densities.append(self._log_density(units, predictive, target))
         return Forecast(series, asked[0], tuple(samples), tuple(means)), densities
 
     def _predict(
@@ -435,13 +437,14 @@ class Forecaster:
         to_fitted: Callable[[np.ndarray], np.ndarray],
         num_samples: int,
         generator: Generator,
-    ) -> tuple[Units, Predictive]:
+    ) -> tuple[Units, Predictive, IrregularBatch | None]:
         times, start = question
         # A model needs a time to be asked at; the answer to it is cut off again.
         asked = times if len(times) else np.concatenate([one.times[-1:], np.zeros(1)])[:1]
         raw = pad([one], empty=[float(asked[0])])
         units = self.scaler_.units(raw)
         context = self._in_units(units, raw)
+        target = None if truth is None else self._in_units(units, pad([truth]))
         path: ControlPath | None = None
         if context.inputs is not None:
             known = None if ahead is None or not len(ahead) else pad([replace(ahead, times=to_fitted(ahead.times))])
@@ -449,15 +452,15 @@ class Forecaster:
         with torch.no_grad():
             ts = self._on_model_clock(units, asked)
             options: dict[str, Any] = {"num_samples": num_samples, "generator": generator}
-            if truth is not None and truth.noise is not None:
-                options["noise"] = self._in_units(units, pad([truth])).noise
+            if target is not None and target.noise is not None:
+                options["noise"] = target.noise
             if start is None or not len(times) or not bool((start < times).any()) or isinstance(self.model, Baseline):
-                return units, self.model.predict(context, ts, path, **options)
+                return units, self.model.predict(context, ts, path, **options), target
             assert isinstance(self.model, Aggregates)
-            return units, self.model.predict_means(context, self._on_model_clock(units, start), ts, path, **options)
+            begin = self._on_model_clock(units, start)
+            return units, self.model.predict_means(context, begin, ts, path, **options), target
 
-    def _log_density(self, units: Units, predictive: Predictive, truth: Series) -> np.ndarray:
-        target = self._in_units(units, pad([truth]))
+    def _log_density(self, units: Units, predictive: Predictive, target: IrregularBatch) -> np.ndarray:
         with torch.no_grad():
             in_model_units = predictive.log_prob(target.values, target.mask)[0].cpu().double()
         return (in_model_units - torch.where(target.mask[0].cpu(), units.scale.log(), 0.0)).numpy()
