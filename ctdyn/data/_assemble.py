@@ -334,7 +334,11 @@ def _near_duplicates(columns: Columns) -> int:
     size = np.maximum.reduceat(np.abs(times), bounds)
     least = np.zeros(len(columns.ids))
     least[codes[bounds]] = np.maximum(_NEAR * np.maximum(span, float(np.median(span))), _ROUNDING * size)
-    near = np.flatnonzero((np.diff(codes) == 0) & (np.diff(times) < least[codes[1:]]))
+    close = np.diff(times) < least[codes[1:]]
+    if columns.start is not None:
+        # Intervals that share an end are told apart by their beginning.
+        close &= np.abs(np.diff(columns.start)) < least[codes[1:]]
+    near = np.flatnonzero((np.diff(codes) == 0) & close)
     if len(near):
         warnings.warn(
             f"{columns.where(int(near[0]))}: {len(near)} near-duplicate times, closer to the next than {_NEAR:g} of "

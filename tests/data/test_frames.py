@@ -347,6 +347,14 @@ def test_near_duplicates_are_kept_with_a_warning() -> None:
     assert "near-duplicate" in str(data.describe())
 
 
+def test_intervals_that_share_an_end_are_no_near_duplicates(recwarn: pytest.WarningsRecorder) -> None:
+    frame = pd.DataFrame({"time": [1.0, 1.0, 2.0], "begin": [0.0, 0.5, 1.0], "x": [1.0, 2.0, 3.0]})
+    assert from_pandas(frame, start="begin").intake.near_duplicates == 0
+    assert not recwarn
+    with pytest.warns(DataWarning, match="near-duplicate"):
+        from_pandas(frame.assign(begin=[0.5 - 1e-12, 0.5, 1.0]), start="begin")
+
+
 def test_two_rows_at_one_time_must_agree_on_their_inputs() -> None:
     frame = pd.DataFrame({"time": [0.0, 0.0], "x": [1.0, np.nan], "y": [np.nan, 1.0], "u": [1.0, 2.0]})
     with pytest.raises(DataError, match="different inputs"):
