@@ -54,10 +54,27 @@ def numeric(column: Any, name: str, where: Callable[[int], str]) -> np.ndarray:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise DataError(
-            f"{where(row)}, column {name!r}: {text.iloc[row]!r} {fault} ({int(bad.sum())} such entries). Use "
-            f"pandas.to_numeric(df[{name!r}], errors='coerce') to make words missing, or leave the column out."
+            f"{where(row)}, column {name!r}: {text.iloc[row]!r} {fault} ({int(bad.sum())} such entries). "
+            + (_of_classes(text[present], name) if words[present].all() else _of_numbers(name, bool(words.any())))
         )
     return numbers
+
+
+def _of_classes(text: Any, name: str) -> str:
+    """What to do with a column of nothing but words."""
+    classes = list(dict.fromkeys(text))
+    codes = ", ".join(f"{word!r}: {code}" for code, word in enumerate(classes[:3]))
+    more = ", ..." if len(classes) > 3 else ""
+    return (
+        f"If its words are classes, number them, as df[{name!r}].map({{{codes}{more}}}), and say so of a channel by "
+        f"kinds={{{name!r}: 'categorical'}}. Else leave the column out."
+    )
+
+
+def _of_numbers(name: str, words: bool) -> str:
+    """What to do with a column of numbers written as text, some of which may be words."""
+    how, what = (", errors='coerce'", " to make words missing") if words else ("", "")
+    return f"Use pandas.to_numeric(df[{name!r}]{how}){what}, or leave the column out."
 
 
 @dataclass(frozen=True)

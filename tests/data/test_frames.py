@@ -226,6 +226,18 @@ def test_columns_that_are_no_numbers() -> None:
         from_pandas(wide(hr=pd.Categorical(["lo", "hi", "lo"])), id="id")
 
 
+def test_a_column_of_words_is_told_how_to_become_classes() -> None:
+    frame = wide(hr=["walks", None, "runs"])
+    message = r"'walks' is not a number.*df\['hr'\]\.map\(\{'walks': 0, 'runs': 1\}\).*kinds=\{'hr': 'categorical'\}"
+    with pytest.raises(DataError, match=message):
+        from_pandas(frame, id="id")
+    cured = frame.assign(hr=frame["hr"].map({"walks": 0, "runs": 1}))
+    data = from_pandas(cured, id="id", kinds={"hr": "categorical"})
+    assert data.channels[0].kind == "categorical"
+    with pytest.raises(DataError, match=r"pandas\.to_numeric\(df\['hr'\]\), or leave"):
+        from_pandas(wide(hr=["61", None, "62"]), id="id")
+
+
 def test_number_like_columns_are_accepted() -> None:
     from decimal import Decimal
 
