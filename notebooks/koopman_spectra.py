@@ -79,7 +79,7 @@ forecaster.history_[["step", "train_nats_per_observation", "train_kl"]].iloc[[0,
 # has no one slope, so these are averages over the states that the prior visits.
 
 # %%
-spectrum = model.spectrum().rescaled(time=10.0)
+spectrum = model.spectrum().rescaled(time=forecaster.scaler_.statistics.time_scale)
 pd.DataFrame(spectrum.table()).round(2)
 
 # %%

@@ -56,8 +56,10 @@ class Spectrum:
         """The same in other units.
 
         Args:
-            time: how many of the new unit of time an old one has, as the `time_scale` of a fitted scaler.
-            values: likewise of the values, one number or one per channel, `(channel,)`.
+            time: how many of the new unit of time an old one has. From the model's clock to that of the series of a
+                fitted `Forecaster` it is `forecaster.scaler_.statistics.time_scale`.
+            values: likewise of the values, one number or one per channel, `(channel,)`. Back to the units of the
+                series it is `torch.tensor(forecaster.scaler_.statistics.scale)`.
 
         Example:
             >>> one = Spectrum(torch.tensor([-0.1 + 2j]), torch.tensor([[1.0 + 0j, 1j]]), torch.ones(1))

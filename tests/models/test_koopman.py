@@ -2,15 +2,17 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.distributions import Independent, Normal
 
-from ctdyn.data import IrregularBatch
+from ctdyn.data import IrregularBatch, from_ragged
 from ctdyn.data.channels import Channel
 from ctdyn.encoders import Encoder, Encoding, GRUEncoder, Sites
 from ctdyn.fields import MLPField
+from ctdyn.forecast import Forecaster
 from ctdyn.integrate import ConstantStep
 from ctdyn.likelihoods import FixedScale, Gaussian, Likelihood
 from ctdyn.linear import LinearGaussian, Matern, Oscillators
@@ -62,6 +64,23 @@ def test_the_spectrum_in_other_units_and_as_a_table():
     assert set(table) == {
         "growth", "frequency", "period", "half_life", "variance", "amplitude 0", "amplitude 1",
     }  # fmt: skip
+
+
+def test_the_spectrum_in_the_units_of_the_series():
+    """The numbers that the scaler has learnt, as the docstring of `rescaled` gives them."""
+    rng = np.random.default_rng(0)
+    times, values = np.sort(rng.uniform(0, 10, (6, 20))), rng.normal(size=(6, 20, 2))
+    found = []
+    for unit, size in ((1.0, 1.0), (60.0, 10.0)):
+        series = from_ragged([(unit * t, size * x) for t, x in zip(times, values, strict=True)], channels=["a", "b"])
+        torch.manual_seed(0)
+        model = KoopmanVAE(series.channels, dynamics=Oscillators([2.0, 9.0], decay=0.1))
+        forecaster = Forecaster(model).fit(series, max_steps=1, enable_progress_bar=False)
+        learnt = forecaster.scaler_.statistics
+        found.append(model.spectrum().rescaled(time=learnt.time_scale, values=torch.tensor(learnt.scale)))
+    hours, minutes = found
+    torch.testing.assert_close(minutes.period, 60.0 * hours.period)
+    torch.testing.assert_close(minutes.modes, 10.0 * hours.modes, rtol=1e-3, atol=1e-3)
 
 
 def test_modes_through_a_bent_decoder_are_the_projections_on_the_coordinates():
