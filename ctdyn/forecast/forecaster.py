@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,12 +37,13 @@ from .queries import (
     at_times,
     between_clocks,
     check_intervals,
+    context_and_truth,
     gap_times,
     horizon_times,
     known_inputs,
+    on_clock,
     own_seed,
     series_set,
-    shown,
     typical_gap,
 )
 from .result import Forecast
@@ -66,7 +66,8 @@ class Forecaster:
     """Fits a model to your series and answers in your units: the door to the library.
 
     Scaling, windows, training and the way back to data units are done here; the model sees standardised tensors only.
-    Names that end in an underscore exist after `fit`: `scaler_`, `history_`, `axis_`, `gap_`, `covariates_`.
+    Names that end in an underscore exist after `fit`: `scaler_`, `history_`, `axis_`, `gap_`, `covariates_`,
+    `labels_`.
 
     Every series is asked by itself, with randomness that follows from `seed` and its id: its answer depends neither on
     the other series nor on their order, and the same question gives the same answer twice.
@@ -96,6 +97,7 @@ class Forecaster:
     history_: pd.DataFrame
     axis_: TimeAxis
     covariates_: tuple[tuple[str, ...], tuple[str, ...]]
+    labels_: tuple[str, ...]
     gap_: float
 
     def __init__(
@@ -146,7 +148,7 @@ class Forecaster:
 
         train = series_set(train).with_channels(self.model.channels)
         check_intervals(self.model, train)
-        self.covariates_ = (train.input_names, train.static_names)
+        self.covariates_, self.labels_ = (train.input_names, train.static_names), train.label_names
         if validation is not None:
             validation = series_set(validation).with_channels(self.model.channels).with_covariates(*self.covariates_)
             between_clocks(train.axis, validation.axis)
@@ -284,12 +286,8 @@ class Forecaster:
         if not isinstance(model, Encodes):
             raise TypeError(f"{type(model).__name__} does not encode series; use a model that is Encodes.")
         series = self._checked(series)
-        to_fitted = between_clocks(self.axis_, series.axis)
-        rows = []
-        for one in series:
-            raw = pad([replace(one, times=to_fitted(one.times))])
-            with torch.no_grad():
-                rows.append(model.encode(self._in_units(self.scaler_.units(raw), raw))[0].cpu().numpy())
+        with torch.no_grad():
+            rows = [model.encode(one)[0].cpu().numpy() for one in self._each(series)]
         table = np.stack(rows) if rows else np.zeros((0, 0))
         return pd.DataFrame({"id": list(series.ids)} | {f"z{i}": column for i, column in enumerate(table.T)})
 
@@ -300,8 +298,8 @@ class Forecaster:
             series: what to read; labels that it has are not looked at.
 
         Returns:
-            A frame with the columns id, label, value (the most probable class, or the mean), and for a class `p0`, `p1`
-            ... (the probabilities), for a number `std`.
+            A frame with the columns id, label (its name in the training), value (the most probable class, or the
+            mean), and for a class `p0`, `p1` ... (the probabilities), for a number `std`.
 
         Raises:
             TypeError: the model predicts no labels.
@@ -313,14 +311,10 @@ class Forecaster:
         if not isinstance(model, Labels):
             raise TypeError(f"{type(model).__name__} predicts no labels; use a SequenceModel.")
         series = self._checked(series)
-        to_fitted = between_clocks(self.axis_, series.axis)
         model.eval()
-        found = []
-        for one in series:
-            raw = pad([replace(one, times=to_fitted(one.times))])
-            with torch.no_grad():
-                found.append(model.predict_label(self._in_units(self.scaler_.units(raw), raw)))
-        return label_frame(series.ids, series.label_names, found)
+        with torch.no_grad():
+            found = [model.predict_label(one) for one in self._each(series)]
+        return label_frame(series.ids, self.labels_, found)
 
     def score(
         self, series: SeriesSet, task: WindowMaker | None = None, *, num_samples: int = 100, **options: Any
@@ -360,19 +354,7 @@ class Forecaster:
         Raises:
             DataError: no series is long enough.
         """
-        task = self.windows if task is None else task
-        contexts, targets = [], []
-        for one in series:
-            pair = task(one, np.random.default_rng(own_seed(self.seed, "cut", one.id)))
-            if pair is None:
-                continue
-            hidden = pair[1].take(~shown(pair[1], pair[0]))
-            if hidden.observed.any():
-                contexts.append(pair[0])
-                targets.append(hidden)
-        if not targets:
-            raise DataError(f"none of the {len(series)} series is long enough for {task}, or it hides nothing of them.")
-        return replace(series, series=tuple(contexts)), replace(series, series=tuple(targets))
+        return context_and_truth(series, self.windows if task is None else task, self.seed)
 
     def save(self, dir: str | Path) -> Path:
         """Write the Forecaster into a folder: config.json, weights.safetensors and metrics.csv; `ctdyn.load` reads it.
@@ -397,6 +379,13 @@ class Forecaster:
 
     # -- from series to the model and back
 
+    def _each(self, series: SeriesSet) -> Iterator[IrregularBatch]:
+        """Every series by itself, in model units."""
+        to_fitted = between_clocks(self.axis_, series.axis)
+        for one in series:
+            raw = pad([on_clock(one, to_fitted)])
+            yield self._in_units(self.scaler_.units(raw), raw)
+
     def _answer(self, series: SeriesSet, asked: _Asked, inputs: SeriesSet | None, num_samples: int) -> Forecast:
         if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
             raise ValueError(f"num_samples must be a whole number, at least 1; got {num_samples!r}.")
@@ -413,8 +402,7 @@ class Forecaster:
         for place, (one, when, begin) in enumerate(zip(series, *asked, strict=True)):
             generator = self._generator(one.id)
             ahead = None if inputs is None or not inputs.input_names else inputs.by_id(one.id)
-            own, begin = (None if x is None else to_fitted(x) for x in (one.start, begin))
-            clocked = replace(one, times=to_fitted(one.times), start=own)
+            clocked, begin = on_clock(one, to_fitted), None if begin is None else to_fitted(begin)
             question, known = (to_fitted(when), begin), None if truth is None else truth[place]
             units, predictive, target = self._predict(
                 clocked, question, ahead, known, to_fitted, num_samples, generator
@@ -447,7 +435,7 @@ class Forecaster:
         target = None if truth is None else self._in_units(units, pad([truth]))
         path: ControlPath | None = None
         if context.inputs is not None:
-            known = None if ahead is None or not len(ahead) else pad([replace(ahead, times=to_fitted(ahead.times))])
+            known = None if ahead is None or not len(ahead) else pad([on_clock(ahead, to_fitted)])
             path = input_path(context, None if known is None else self._in_units(units, known))
         with torch.no_grad():
             ts = self._on_model_clock(units, asked)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .._checks import DataError, UnknownIdError, few
-from ..data import Series, SeriesSet, TimeAxis
+from ..data import Series, SeriesSet, TimeAxis, WindowMaker
 from ..models import Aggregates, Baseline, Model
 
 
@@ -18,12 +19,13 @@ __all__ = [
     "at_times",
     "between_clocks",
     "check_intervals",
+    "context_and_truth",
     "gap_times",
     "horizon_times",
     "known_inputs",
+    "on_clock",
     "own_seed",
     "series_set",
-    "shown",
     "typical_gap",
 ]
 
@@ -157,7 +159,32 @@ def check_intervals(model: Model, series: SeriesSet) -> None:
         )
 
 
-def shown(target: Series, context: Series) -> np.ndarray:
+def context_and_truth(series: SeriesSet, task: WindowMaker, seed: int) -> tuple[SeriesSet, SeriesSet]:
+    """What a task shows of each series, and what it hides (see `Forecaster.cut`).
+
+    Args:
+        series: the series to cut.
+        task: how.
+        seed: of what is drawn.
+
+    Raises:
+        DataError: no series is long enough.
+    """
+    contexts, targets = [], []
+    for one in series:
+        pair = task(one, np.random.default_rng(own_seed(seed, "cut", one.id)))
+        if pair is None:
+            continue
+        hidden = pair[1].take(~_shown(pair[1], pair[0]))
+        if hidden.observed.any():
+            contexts.append(pair[0])
+            targets.append(hidden)
+    if not targets:
+        raise DataError(f"none of the {len(series)} series is long enough for {task}, or it hides nothing of them.")
+    return replace(series, series=tuple(contexts)), replace(series, series=tuple(targets))
+
+
+def _shown(target: Series, context: Series) -> np.ndarray:
     """Rows of the target that stand in the context as well: the same time, and the same beginning."""
 
     def key(one: Series) -> np.ndarray:
@@ -201,6 +228,16 @@ def between_clocks(fitted: TimeAxis, own: TimeAxis) -> Callable[[np.ndarray], np
             "the column first."
         )
     return lambda times: times
+
+
+def on_clock(one: Series, to_fitted: Callable[[np.ndarray], np.ndarray]) -> Series:
+    """A series on another float clock.
+
+    Args:
+        one: the series.
+        to_fitted: the way there, from `between_clocks`.
+    """
+    return replace(one, times=to_fitted(one.times), start=None if one.start is None else to_fitted(one.start))
 
 
 def known_inputs(inputs: SeriesSet | None, at: Any) -> SeriesSet | None:

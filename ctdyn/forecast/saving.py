@@ -41,8 +41,8 @@ from .forecaster import Forecaster
 __all__ = ["load", "save"]
 
 _CONFIG, _METRICS, _KIND = "config.json", "metrics.csv", "forecaster"
-#: Under which the names of inputs and of static covariates stand.
-_COVARIATES = ("inputs", "static")
+#: Under which the names of inputs, of static covariates and of labels stand.
+_NAMES = ("inputs", "static", "labels")
 
 
 def save(forecaster: Forecaster, folder: Path) -> Path:
@@ -63,7 +63,7 @@ def save(forecaster: Forecaster, folder: Path) -> Path:
         "windows": to_config(forecaster.windows),
         "axis": to_config(forecaster.axis_),
         "gap": forecaster.gap_,
-        **dict(zip(_COVARIATES, map(list, forecaster.covariates_), strict=True)),
+        **dict(zip(_NAMES, map(list, (*forecaster.covariates_, forecaster.labels_)), strict=True)),
         "seed": forecaster.seed,
     }
     weights = forecaster.model.state_dict()
@@ -122,6 +122,7 @@ def load(dir: str | Path, model: Model | None = None) -> Forecaster:
             "resume=True) and save."
         )
     document, weights = read_folder(folder, _CONFIG, _KIND)
+    document.setdefault("labels", [])  # a run that was saved before labels kept their names
     parts = {name: _build(document.get(name), folder) for name in ("scaler", "windows", "axis", "channels")}
     _check_parts(parts, document, folder)
     built = _build_model(document.get("model"), weights, folder) if model is None else model
@@ -133,7 +134,7 @@ def load(dir: str | Path, model: Model | None = None) -> Forecaster:
     forecaster = Forecaster(built, scaler=parts["scaler"], windows=parts["windows"], seed=document["seed"])
     _put_weights(built, weights, folder)
     forecaster.scaler_, forecaster.axis_, forecaster.gap_ = parts["scaler"], parts["axis"], float(document["gap"])
-    inputs, static = (tuple(document[name]) for name in _COVARIATES)
+    inputs, static, forecaster.labels_ = (tuple(document[name]) for name in _NAMES)
     forecaster.covariates_ = (inputs, static)
     forecaster.history_ = _read_history(folder)
     forecaster.fitted = True
@@ -190,7 +191,7 @@ def _check_parts(parts: Mapping[str, Any], document: Mapping[str, Any], folder: 
     expected = {"scaler": data.Scaler, "windows": data.WindowMaker, "axis": data.TimeAxis, "channels": tuple}
     wrong = [name for name, kind in expected.items() if not isinstance(parts[name], kind)]
     wrong += [name for name in ("gap", "seed") if not isinstance(document.get(name), int | float)]
-    for name in _COVARIATES:
+    for name in _NAMES:
         names = document.get(name)
         wrong += [] if isinstance(names, list) and all(isinstance(each, str) for each in names) else [name]
     if wrong:
