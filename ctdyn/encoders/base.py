@@ -99,6 +99,9 @@ def start_time(batch: IrregularBatch) -> Time:
 class Encoder(nn.Module, Configurable, ABC):
     """Reads the context of each series; padding and what stands under the mask must not matter.
 
+    Args:
+        num_channels: how many channels it reads; None where any number will do.
+
     Example:
         >>> import torch
         >>> from torch.distributions import Independent, Normal
@@ -117,6 +120,10 @@ class Encoder(nn.Module, Configurable, ABC):
     provides: frozenset[str]
     #: Of these the size of the last axis, where it is known.
     sizes: Mapping[str, int] = MappingProxyType({})
+
+    def __init__(self, num_channels: int | None = None) -> None:
+        super().__init__()
+        self.num_channels = num_channels
 
     @abstractmethod
     def forward(self, batch: IrregularBatch) -> Encoding:

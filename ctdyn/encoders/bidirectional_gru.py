@@ -61,7 +61,7 @@ class BidirectionalGRUEncoder(Encoder):
         reads_noise: bool = False,
         reads_rates: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(num_channels)
         self.sizes = {"q0": latent_size, "context": context_size}
         self.reads_noise = reads_noise
         self.reads_rates = reads_rates

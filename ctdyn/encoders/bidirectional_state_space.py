@@ -67,7 +67,7 @@ class BidirectionalStateSpaceEncoder(Encoder):
         input_size: int = 0,
         static_size: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(num_channels)
         self.sizes = {"q0": latent_size, "context": context_size}
         self.input_size = input_size
         features = 2 * num_channels + input_size

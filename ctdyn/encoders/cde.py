@@ -70,8 +70,7 @@ class CDEEncoder(Encoder, Explained):
         solver: Solver | None = None,
         controller: StepController | None = None,
     ) -> None:
-        super().__init__()
-        self.num_channels = num_channels
+        super().__init__(num_channels)
         self.control = Control() if control is None else control
         self.field = field
         self.average = average
@@ -97,6 +96,7 @@ class CDEEncoder(Encoder, Explained):
 
     def explain(self) -> str:
         """Which way the equation is solved, and why."""
+        assert self.num_channels is not None
         ts, xs = torch.tensor([0.0, 1.0]), torch.zeros(2, self.num_channels)
         return explain(self.field, inputs=self.control(ts, xs), solver=self.solver, controller=self.controller)
 

@@ -42,7 +42,7 @@ class CellEncoder(Encoder):
     provides = frozenset({"static"})
 
     def __init__(self, cell: Cell, *, average: bool = False) -> None:
-        super().__init__()
+        super().__init__(cell.num_channels)
         self.sizes = {"static": cell.read_size}
         self.cell = cell
         self.average = average

@@ -67,7 +67,7 @@ class ConvolutionEncoder(Encoder):
         input_size: int = 0,
         static_size: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(num_channels)
         self.sizes = {"q0": latent_size, "context": context_size}
         if kernel_size < 1 or kernel_size % 2 == 0 or stride < 1:
             raise ValueError(

@@ -23,7 +23,7 @@ class JointEncoder(Encoder):
         parts: the encoders.
 
     Raises:
-        ValueError: there are no parts, or two of them provide the same.
+        ValueError: there are no parts, two of them provide the same, or they read different numbers of channels.
 
     Example:
         >>> import torch
@@ -37,7 +37,12 @@ class JointEncoder(Encoder):
         check_list("parts", parts, Encoder, "[SiteEncoder(num_channels, latent_size)]")
         if not parts:
             raise ValueError("JointEncoder needs at least one part.")
-        super().__init__()
+        known = {part.num_channels for part in parts if part.num_channels is not None}
+        if len(known) > 1:
+            raise ValueError(
+                f"the parts of a JointEncoder read the same channels; they are built for num_channels {sorted(known)}."
+            )
+        super().__init__(next(iter(known), None))
         counts = Counter(field for part in parts for field in part.provides)
         twice = sorted(field for field, count in counts.items() if count > 1)
         if twice:

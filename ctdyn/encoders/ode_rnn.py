@@ -54,7 +54,7 @@ class ODERNNEncoder(Encoder):
         cell: Cell | None = None,
         static_size: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(num_channels)
         self.sizes = {"q0": latent_size}
         self.cell = ODERNNCell(num_channels, hidden_size) if cell is None else cell
         self.h0 = nn.Parameter(torch.zeros(self.cell.hidden_size))

@@ -51,7 +51,7 @@ class StartEncoder(Encoder):
         *,
         static_size: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(encoder.num_channels)
         self.sizes = {"q0": latent_size}
         if "static" not in encoder.provides:
             raise ValueError(

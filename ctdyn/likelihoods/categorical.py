@@ -32,7 +32,7 @@ class Categorical(Likelihood):
         hidden: hidden layers of the decoder; empty for an affine map.
 
     Raises:
-        ValueError: there are fewer than two classes.
+        ValueError: there are fewer than two classes; or, later, a value is none of them.
 
     Example:
         >>> import torch
@@ -65,6 +65,17 @@ class _Codes(td.Categorical):
     @property
     def variance(self) -> Tensor:
         return (self.probs * (self._codes - self.mean.unsqueeze(-1)).square()).sum(-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        count = self.probs.shape[-1]
+        wrong = (value < 0) | (value >= count) | (value != value.round())
+        if bool(wrong.any()):
+            worst = float(value[wrong].max())
+            raise ValueError(
+                f"a value of {worst:g} was observed, and Categorical(num_classes={count}) knows the classes 0 to "
+                f"{count - 1}; give as many classes as the data have, coded as 0, 1, 2 ..."
+            )
+        return super().log_prob(value)
 
     @property
     def _codes(self) -> Tensor:

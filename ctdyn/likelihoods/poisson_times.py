@@ -51,6 +51,7 @@ class PoissonTimes(nn.Module, Configurable):
         super().__init__()
         if not rate > 0:
             raise ValueError(f"rate, the observation times per unit of the clock, must be above 0; got {rate}.")
+        self.latent_size = latent_size
         self.net = MLP(latent_size, 1, hidden)
         self.log_rate = nn.Parameter(torch.tensor(log(rate)))
 

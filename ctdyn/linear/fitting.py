@@ -174,7 +174,8 @@ def _check_noise(model: LinearGaussian, batch: IrregularBatch) -> None:
     if has_intervals(batch):
         raise ValueError(
             "the batch holds aggregated observations (start before times), whose integrals have no noise of their own "
-            "for expectation maximisation to learn from. Use maximum_likelihood."
+            "for expectation maximisation to learn from. Fit by maximum likelihood (maximum_likelihood, or "
+            "fitting=MaximumLikelihood() of a model)."
         )
     n = model.dynamics.state_size
     if n == 1:
@@ -185,7 +186,8 @@ def _check_noise(model: LinearGaussian, batch: IrregularBatch) -> None:
     if float((values[..., 0] / values[..., -1]).amin()) < 1e-6:
         raise ValueError(
             "the noise of the dynamics does not reach every direction of the state, so that expectation maximisation "
-            "cannot see the dynamics. Use maximum_likelihood."
+            "cannot see the dynamics. Fit by maximum likelihood (maximum_likelihood, or fitting=MaximumLikelihood() of "
+            "a model), or take dynamics whose noise reaches all of the state, such as OU, Matern(0.5) or Dense."
         )
 
 

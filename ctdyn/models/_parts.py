@@ -7,12 +7,12 @@ from .. import encoders, likelihoods
 from .._checks import check_instance
 from ..data.channels import Channel
 from ..encoders import Encoder
-from ..likelihoods import Likelihood, PerKind
+from ..likelihoods import Likelihood, PerKind, PoissonTimes
 from ..processes import LatentProcess
 from .objectives import Objective
 
 
-__all__ = ["check_channels", "check_parts"]
+__all__ = ["check_channels", "check_parts", "check_reader"]
 
 #: What each part may be, as it is written.
 _SUCH = {
@@ -20,13 +20,19 @@ _SUCH = {
     "process": "ODEProcess(field, latent_size)",
     "likelihood": "Gaussian(latent_size, num_channels)",
     "objective": "ELBO()",
+    "times": "PoissonTimes(latent_size)",
 }
 #: What the sizes of the fields of an encoding are called where parts are built.
 _SIZES = {"q0": "latent_size", "sites": "latent_size", "context": "context_size", "static": "feature_size"}
 
 
 def check_parts(
-    channels: Sequence[Channel], encoder: Encoder, process: LatentProcess, likelihood: Likelihood, objective: Objective
+    channels: Sequence[Channel],
+    encoder: Encoder,
+    process: LatentProcess,
+    likelihood: Likelihood,
+    objective: Objective,
+    times: PoissonTimes | None,
 ) -> None:
     """Refuse parts that do not fit. A part of your own that does not say its size is believed.
 
@@ -36,15 +42,20 @@ def check_parts(
         process: the latent dynamics.
         likelihood: decodes a latent state.
         objective: what is maximised.
+        times: what observation times tell; None where they tell nothing.
 
     Raises:
         TypeError: a part is of another sort, or the class of one.
-        ValueError: the encoder lacks something that the process needs, or gives it in another size; the likelihood
-            decodes another latent state, or other channels.
+        ValueError: the encoder lacks something that the process needs, gives it in another size, or reads another
+            number of channels; the likelihood decodes another latent state, or other channels; observation times
+            depend on another latent state.
     """
-    wanted = (("encoder", encoder, Encoder), ("process", process, LatentProcess))
-    for name, part, kind in (*wanted, ("likelihood", likelihood, Likelihood), ("objective", objective, Objective)):
-        check_instance(name, part, kind, _SUCH[name])
+    check_instance("process", process, LatentProcess, _SUCH["process"])
+    check_instance("objective", objective, Objective, _SUCH["objective"])
+    if times is not None:
+        check_instance("times", times, PoissonTimes, _SUCH["times"])
+    check_reader(channels, encoder)
+    check_channels(channels, likelihood)
     missing = process.requires - encoder.provides
     if missing:
         raise ValueError(
@@ -58,12 +69,31 @@ def check_parts(
                 f"{type(process).__name__} needs {field} of size {needed}, and {type(encoder).__name__} gives it in "
                 f"size {given}; build both with one {_SIZES[field]}."
             )
-    if likelihood.latent_size not in (None, process.latent_size):
+    for part, what in ((likelihood, "decodes"), (times, "depends on")):
+        if part is not None and part.latent_size not in (None, process.latent_size):
+            raise ValueError(
+                f"{type(part).__name__} {what} a latent state of size {part.latent_size}, and that of "
+                f"{type(process).__name__} has size {process.latent_size}; build both with one latent_size."
+            )
+
+
+def check_reader(channels: Sequence[Channel], encoder: Encoder) -> None:
+    """Refuse an encoder of another number of channels.
+
+    Args:
+        channels: what is observed.
+        encoder: reads it.
+
+    Raises:
+        TypeError: it is none, or the class of one.
+        ValueError: it was built for another number of channels.
+    """
+    check_instance("encoder", encoder, Encoder, _SUCH["encoder"])
+    if encoder.num_channels not in (None, len(channels)):
         raise ValueError(
-            f"{type(likelihood).__name__} decodes a latent state of size {likelihood.latent_size}, and that of "
-            f"{type(process).__name__} has size {process.latent_size}; build both with one latent_size."
+            f"{type(encoder).__name__} reads {encoder.num_channels} channels, and the model has {len(channels)}: "
+            f"{[channel.name for channel in channels]}; build it with num_channels={len(channels)}."
         )
-    check_channels(channels, likelihood)
 
 
 def check_channels(channels: Sequence[Channel], likelihood: Likelihood) -> None:

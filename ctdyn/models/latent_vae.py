@@ -45,9 +45,10 @@ class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
 
     Raises:
         TypeError: a part is of another sort, or a class where an instance is wanted.
-        ValueError: the process needs something that the encoder does not provide, or in another size; the likelihood
-            decodes another latent size, another number of channels, or channels of other kinds; observation times are
-            to tell something, and the process does not integrate.
+        ValueError: the parts do not fit: the process needs something that the encoder does not provide, or in another
+            size; the encoder reads, or the likelihood decodes, another number of channels, or channels of other kinds;
+            `likelihood` or `times` are for another latent size; observation times are to tell something, and the
+            process does not integrate.
 
     References:
         Neural Ordinary Differential Equations, Chen, Rubanova, Bettencourt, Duvenaud, 2018.
@@ -77,7 +78,7 @@ class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
         times: PoissonTimes | None = None,
     ) -> None:
         super().__init__(channels)
-        check_parts(self.channels, encoder, process, likelihood, objective)
+        check_parts(self.channels, encoder, process, likelihood, objective, times)
         self.encoder = encoder
         self.process = process
         self.likelihood = likelihood

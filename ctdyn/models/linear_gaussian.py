@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from torch.distributions import Normal
 from torch.nn.functional import pad
 
+from .._checks import check_instance
 from .._options import with_suggestions
 from .._types import Times, Values
 from ..data import IrregularBatch, Window
@@ -109,9 +110,11 @@ class LinearGaussianSSM(Model, Aggregates, ExactlyFitted, Generative, Scorable):
         channels: what is observed, in the order of the last axis of the values.
         latent_size: number of processes.
         dynamics: your own, without batch axes and stationary, in place of the Matern processes.
-        fitting: how `fit_exact` fits: `MaximumLikelihood()` or `ExpectationMaximisation()`.
+        fitting: how `fit_exact` fits: `MaximumLikelihood()`; or `ExpectationMaximisation()`, for rough dynamics of your
+            own.
 
     Raises:
+        TypeError: `dynamics` or `fitting` are of another sort, or a class where an instance is wanted.
         ValueError: the dynamics are not stationary, or have batch axes.
 
     References:
@@ -138,7 +141,9 @@ class LinearGaussianSSM(Model, Aggregates, ExactlyFitted, Generative, Scorable):
         fitting: Fitting = MaximumLikelihood(),
     ) -> None:
         super().__init__(channels)
+        check_instance("fitting", fitting, Fitting, "MaximumLikelihood()")
         dynamics = _matern(latent_size) if dynamics is None else dynamics
+        check_instance("dynamics", dynamics, LinearDynamics, "Matern(2.5, lengthscale=0.3)")
         if dynamics.batch_shape:
             raise ValueError(f"the dynamics must have no batch axes; got parameters of shape {dynamics.batch_shape}.")
         self.fitting = fitting

@@ -17,7 +17,8 @@ from ..data.channels import Channel
 from ..encoders import Encoder, Encoding
 from ..likelihoods import Categorical, Gaussian, Likelihood, entry_log_prob
 from ..paths import Path
-from .base import Encodes, Labels, Loss, Model
+from ._parts import check_reader
+from .base import Encodes, Labels, Loss, Model, modelled
 
 
 __all__ = ["SequenceModel"]
@@ -43,7 +44,7 @@ class SequenceModel(Model, Labels, Encodes):
         likelihood: of the labels, as many as it has channels, given the description.
 
     Raises:
-        ValueError: the encoder gives neither a `static` description nor `q0`.
+        ValueError: the encoder gives neither a `static` description nor `q0`, or reads another number of channels.
 
     Example:
         >>> from ctdyn.cells import GRUDCell
@@ -57,6 +58,7 @@ class SequenceModel(Model, Labels, Encodes):
 
     def __init__(self, channels: Sequence[Channel], encoder: Encoder, likelihood: Likelihood) -> None:
         super().__init__(channels)
+        check_reader(self.channels, encoder)
         _check_provides(encoder)
         check_instance("likelihood", likelihood, Likelihood, "Categorical(size, 1, num_classes)")
         self.encoder = encoder
@@ -80,7 +82,7 @@ class SequenceModel(Model, Labels, Encodes):
             >>> model.likelihood.num_classes
             3
         """
-        return cls(channels, encoder, Categorical(_size(encoder, len(channels)), 1, num_classes, hidden))
+        return cls(channels, encoder, Categorical(_size(encoder, channels), 1, num_classes, hidden))
 
     @classmethod
     def regressor(
@@ -94,7 +96,7 @@ class SequenceModel(Model, Labels, Encodes):
             num_labels: how many numbers.
             hidden: hidden layers between the description and the numbers.
         """
-        return cls(channels, encoder, Gaussian(_size(encoder, len(channels)), num_labels, hidden))
+        return cls(channels, encoder, Gaussian(_size(encoder, channels), num_labels, hidden))
 
     def loss(self, window: Window, *, generator: Generator | None = None, step: int | None = None) -> Loss:
         """The negative log density of the labels in nats per series; see `Model.loss`. Nothing is random."""
@@ -155,7 +157,6 @@ class SequenceModel(Model, Labels, Encodes):
 
 
 def _check_provides(encoder: Encoder) -> None:
-    check_instance("encoder", encoder, Encoder, "GRUEncoder(num_channels, latent_size)")
     if not {"static", "q0"} & encoder.provides:
         raise ValueError(
             f"a SequenceModel reads a static description or q0, and {type(encoder).__name__} provides "
@@ -170,12 +171,13 @@ def _description(encoding: Encoding) -> Tensor:
     return torch.cat([encoding.q0.mean, encoding.q0.stddev], -1)
 
 
-def _size(encoder: Encoder, num_channels: int) -> int:
+def _size(encoder: Encoder, channels: Sequence[Channel]) -> int:
     """The size of the description, by asking for one."""
+    check_reader(modelled(channels), encoder)
     _check_provides(encoder)
     parameter = next(encoder.parameters(), torch.zeros(()))
     times = torch.zeros(1, 1, dtype=parameter.dtype, device=parameter.device)
-    values = times.new_zeros(1, 1, num_channels)
+    values = times.new_zeros(1, 1, len(channels))
     try:
         with torch.no_grad():
             return _description(

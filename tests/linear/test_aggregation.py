@@ -270,7 +270,7 @@ def test_bad_input():
     with pytest.raises(ValueError, match="start must not lie after its time"):
         IrregularBatch(torch.tensor([[0.0, 1.0]]), values, values.bool(), start=torch.tensor([[0.0, 2.0]]))
     model = LinearGaussian(Dense(-torch.eye(1), S=torch.eye(1)), H=torch.ones(1, 1), R=1.0)
-    with pytest.raises(ValueError, match=r"aggregated observations .* Use maximum_likelihood"):
+    with pytest.raises(ValueError, match=r"aggregated observations .* Fit by maximum likelihood"):
         expectation_maximisation(model.double(), observed(draw(1)))
     known = LinearGaussian(
         Dense(-torch.eye(1), S=torch.eye(1)), H=torch.ones(1, 1), R=1.0, initial=Gaussian(torch.zeros(1), torch.eye(1))

@@ -10,7 +10,15 @@ from torch.distributions import Normal
 from ctdyn.cells import GRUDCell
 from ctdyn.data import IrregularBatch, Window
 from ctdyn.data.channels import Channel
-from ctdyn.encoders import GRUEncoder, JointEncoder, ReverseGRUEncoder, SiteEncoder, SummaryEncoder
+from ctdyn.encoders import (
+    CellEncoder,
+    GRUEncoder,
+    JointEncoder,
+    ReverseGRUEncoder,
+    SiteEncoder,
+    StartEncoder,
+    SummaryEncoder,
+)
 from ctdyn.fields import MLPField, MLPSDEField
 from ctdyn.likelihoods import (
     Categorical,
@@ -20,6 +28,7 @@ from ctdyn.likelihoods import (
     LogNormal,
     PerKind,
     Poisson,
+    PoissonTimes,
     StudentT,
     ZeroInflated,
 )
@@ -30,6 +39,7 @@ from ctdyn.models import (
     LS4,
     Anneal,
     CapacityELBO,
+    ExpectationMaximisation,
     FilteringModel,
     HoldLast,
     KalmanVAE,
@@ -135,6 +145,11 @@ def test_samples_of_nothing_are_refused_wherever_they_are_asked_for():
             ValueError,
             "JointProcess needs static of size 4, and JointEncoder gives it in size 6",
         ),
+        ({"encoder": GRUEncoder(2, 2)}, ValueError, r"GRUEncoder reads 2 .*\['x'\]; build it with num_channels=1"),
+        ({"encoder": StartEncoder(CellEncoder(GRUDCell(3, 2)), 2, 2)}, ValueError, "StartEncoder reads 3 channels"),
+        ({"times": PoissonTimes(3)}, ValueError, "PoissonTimes depends on a latent state of size 3, .* has size 2"),
+        ({"times": True}, TypeError, r"such as PoissonTimes\(latent_size\); got True"),
+        ({"times": PoissonTimes}, TypeError, "got the class PoissonTimes: call it"),
         ({"objective": ELBO}, TypeError, r"such as ELBO\(\); got the class ELBO: call it"),
         ({"encoder": GRUEncoder}, TypeError, "got the class GRUEncoder"),
         ({"likelihood": "gaussian"}, TypeError, "must be an instance of Likelihood, .*; got 'gaussian'"),
@@ -221,6 +236,56 @@ def test_misspelt_arguments(build, message):
 def test_classes_and_single_parts_are_no_instances_and_lists(build, message):
     with pytest.raises(TypeError, match=message):
         build()
+
+
+def test_parts_of_a_joint_encoder_read_the_same_channels():
+    with pytest.raises(ValueError, match=r"built for num_channels \[1, 2\]"):
+        JointEncoder([GRUEncoder(1, 2), SummaryEncoder(GRUEncoder(2, 2))])
+
+
+def test_a_sequence_model_reads_its_channels():
+    with pytest.raises(ValueError, match=r"GRUEncoder reads 2 channels, and the model has 1"):
+        SequenceModel.classifier(CHANNELS, GRUEncoder(2, 3), num_classes=3)
+
+
+@pytest.mark.parametrize("where", ["alone", "beside others"])
+def test_classes_that_a_likelihood_does_not_know(where):
+    channels = (Channel("stage", kind="categorical"),)
+    likelihood = Categorical(2, 1, num_classes=3)
+    if where == "beside others":
+        channels = (Channel("y"), *channels)
+        likelihood = PerKind(channels, {"real": Gaussian(2, 1), "categorical": likelihood})
+    times, values = torch.linspace(0.0, 1.0, 4), torch.tensor([0.0, 2.0, 1.0, 3.0])[:, None].expand(4, len(channels))
+    mask = torch.ones_like(values, dtype=torch.bool)
+    model = LatentODE(channels, 2, likelihood=likelihood)
+    for hidden in (True, False):
+        mask[-1] = not hidden
+        batch = IrregularBatch(times, values, mask)
+        if hidden:
+            assert model.loss(Window(batch, batch)).total.isfinite()
+            continue
+        with pytest.raises(ValueError, match=r"a value of 3 was observed, and Categorical\(num_classes=3\) .* 0 to 2"):
+            model.loss(Window(batch, batch))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fitting": "em"}, r"fitting must be an instance of Fitting, .*; got 'em'"),
+        ({"fitting": ExpectationMaximisation}, "the class ExpectationMaximisation: call it"),
+        ({"dynamics": "matern"}, r"dynamics must be an instance of LinearDynamics, .*; got 'matern'"),
+    ],
+)
+def test_how_a_state_space_model_is_fitted(options, message):
+    with pytest.raises(TypeError, match=message):
+        LinearGaussianSSM(CHANNELS, **options)
+
+
+def test_expectation_maximisation_says_what_it_can_fit():
+    window = Window(_batch(4, length=12), _batch(4, length=12))
+    with pytest.raises(ValueError, match=r"fitting=MaximumLikelihood\(\) of a model\), or .* Matern\(0.5\)"):
+        LinearGaussianSSM(CHANNELS, fitting=ExpectationMaximisation(2)).fit_exact([window])
+    LinearGaussianSSM(CHANNELS, dynamics=Matern(0.5), fitting=ExpectationMaximisation(2)).fit_exact([window])
 
 
 def test_parts_of_a_joint_process_fit_each_by_itself():
