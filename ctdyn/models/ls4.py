@@ -38,7 +38,8 @@ class LS4(LatentVAE):
         width: width of all layers, of the context and of what the decoder carries.
         depth: layers per stack; there are four stacks.
         dt: the widest gap between knots on the model's clock, on which the median training window has length 1. Give
-            the usual gap between observations: new series and futures have a knot every `dt`.
+            the usual gap between observations: new series and futures have a knot every `dt`, which is what memory and
+            time are paid for.
         decoder_hidden: hidden layers of the default decoder; empty for an affine map.
         input_size: how many inputs drive the dynamics (they are read by the encoder as well).
         static_size: how many static covariates the encoder sees, at the start of a series.

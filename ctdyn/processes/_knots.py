@@ -16,6 +16,8 @@ __all__ = ["Knots"]
 # A gap that is a whole number of steps but for rounding needs no further knot: a clock in float32 is rounded by more
 # than a thousandth of a gap where there are many.
 _ROUNDING = 1e-2
+#: More knots of a series than these are a slip of the pen, which would end in all of the memory.
+_MOST = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,21 @@ class Knots:
             seen: times of the context, non-decreasing, `(*batch, time)`; None where there is none.
             end: how far knots are needed, `(*batch,)`.
             dt: the widest gap.
+
+        Raises:
+            ValueError: a series would have more than a million knots.
         """
         with torch.no_grad():
             start = t0.to(torch.float64).unsqueeze(-1)
             times = start if seen is None else torch.cat([start, torch.maximum(seen.to(torch.float64), start)], -1)
             gaps = times.diff(dim=-1)
+            length = float((torch.maximum(end.to(times), times[..., -1]) - times[..., 0]).max()) if end.numel() else 0.0
+            if length / dt > _MOST:
+                raise ValueError(
+                    f"dt={dt:.3g} puts {length / dt:.3g} knots on the {length:.3g} units of the model's clock that a "
+                    f"series and what is asked of it cover; more than {_MOST:,} are refused. Give a wider dt: "
+                    "typically the usual gap between observations."
+                )
             parts = torch.where(gaps > 0, (gaps / dt - _ROUNDING).ceil().clamp(min=1), 0.0).to(torch.int64)
             total = torch.cat([torch.zeros_like(start, dtype=torch.int64), parts.cumsum(-1)], -1)
             count = total[..., -1] + 1

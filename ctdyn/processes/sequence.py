@@ -31,6 +31,8 @@ _MIN_STD = 1e-3
 _NOISE = 11
 #: How many usual gaps wide `dt` may be in silence.
 _COARSE = 4.0
+#: How many knots there may be in silence, and how many for each row of the context.
+_MANY, _FINE = 1000, 16
 
 
 class SequenceProcess(LatentProcess):
@@ -70,7 +72,7 @@ class SequenceProcess(LatentProcess):
 
     Raises:
         ValueError: sizes or holds do not fit, `dt` is not positive; or, when sampling, the encoding has no `q0` or no
-            context with knots, or inputs are missing.
+            context with knots, inputs are missing, or `dt` puts more than a million knots on a series.
 
     References:
         Deep Latent State Space Models for Time-Series Generation, L. Zhou, M. Poli, W. Xu, S. Massaroli, S. Ermon,
@@ -127,9 +129,9 @@ class SequenceProcess(LatentProcess):
                 "SequenceProcess needs an encoding with q0 and a context that has knots, at which latent states are "
                 "drawn; use an encoder that provides them, such as BidirectionalStateSpaceEncoder."
             )
-        if self.training:
-            _warn_if_coarse(seen, self.dt)
         knots = Knots.make(t0, seen, _end(t0, ts), self.dt)
+        if self.training:
+            _warn_of_gaps(seen, knots)
         z0 = rsample(q0, (num_samples,), generator=generator)
         keys = _keys(num_samples, t0, generator)
         q = self._given(context, seen, knots)
@@ -340,17 +342,25 @@ def check_dt(dt: float) -> None:
         raise ValueError(f"dt, the widest gap between knots on the clock of the series, must be positive; got {dt}.")
 
 
-def _warn_if_coarse(seen: Times, dt: float) -> None:
+def _warn_of_gaps(seen: Times, knots: Knots) -> None:
+    """Say where knots are far further apart than observations, or far more than these."""
+    dt, most, rows = knots.dt, int(knots.count.max()) if knots.count.numel() else 0, seen.shape[-1]
     gaps = seen.detach().diff(dim=-1)
     gaps = gaps[gaps > 0]
     usual = float(gaps.median()) if gaps.numel() else dt
+    told = None
     if dt > _COARSE * usual:
-        warnings.warn(
+        told = (
             f"dt={dt:.3g} is {dt / usual:.0f} times the usual gap between observations, on the clock of the model: new "
-            f"series and futures would have far fewer knots than those that are learned from. Give dt={usual:.2g}.",
-            DataWarning,
-            stacklevel=4,
+            "series and futures would have far fewer knots than those that are learned from"
         )
+    elif most > max(_MANY, _FINE * rows):
+        told = (
+            f"dt={dt:.3g} puts {most:,} knots on series of up to {rows} rows: memory and time are those of the knots. "
+            f"The usual gap between observations, on the clock of the model, is {usual / dt:.0f} times as wide"
+        )
+    if told is not None:
+        warnings.warn(f"{told}. Give dt={usual:.2g}.", DataWarning, stacklevel=4)
 
 
 def _holds(module: nn.Module) -> list[Hold]:

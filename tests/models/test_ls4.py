@@ -63,6 +63,17 @@ def test_it_says_when_its_clock_is_too_coarse_for_the_series():
         model.loss(Window(batch, batch))
 
 
+def test_it_says_how_many_knots_a_fine_clock_has():
+    values = torch.randn(2, 21, 1)
+    batch = IrregularBatch(torch.linspace(0, 1, 21).expand(2, -1), values, torch.ones_like(values, dtype=torch.bool))
+    with pytest.warns(DataWarning, match=r"dt=0.0005 puts 2,001 knots on series of up to 21 rows: .* Give dt=0.05"):
+        LS4(CHANNELS[:1], 1, 2, 1, dt=5e-4).loss(Window(batch, batch))
+    model = LS4(CHANNELS[:1], 1, 2, 1, dt=1e-7)
+    for ask in (lambda: model.loss(Window(batch, batch)), lambda: model.sample(torch.tensor([[0.0, 1.0]]))):
+        with pytest.raises(ValueError, match=r"dt=1e-07 puts 1e\+07 knots on the 1 units .* Give a wider dt"):
+            ask()
+
+
 def test_an_encoder_of_the_start_alone_is_refused_with_those_that_will_do():
     process = LS4(CHANNELS, 2, 6, 1).process
     with pytest.raises(ValueError, match=r"needs \['context'\] .* comes from .*BidirectionalStateSpaceEncoder"):
