@@ -11,7 +11,6 @@ from .._checks import check_instance
 from .._types import Times, Values
 from ..data import IrregularBatch, Window
 from ..likelihoods import masked_log_prob
-from ..likelihoods.scales import quadrature
 from ..paths import Path
 from .base import Aggregates, ExactlyFitted, Loss, Model, Predictive
 
@@ -152,8 +151,8 @@ class Recalibrated(Model, ExactlyFitted):
         generator: Generator | None = None,
     ) -> Predictive:
         """See `Model.predict`: `num_samples` times the same distribution of each entry."""
-        answer = self.model.predict(context, ts, inputs, num_samples=1, generator=generator)
-        law = self._law(answer.mean, quadrature(answer.stddev, noise), context)
+        answer = self.model.predict(context, ts, inputs, noise=noise, num_samples=1, generator=generator)
+        law = self._law(answer.mean, answer.stddev, context)
         return Predictive(law.expand(torch.Size((num_samples, *law.batch_shape))))
 
     def _law(self, mean: Tensor, stddev: Tensor, context: IrregularBatch) -> StudentT:
@@ -179,17 +178,17 @@ class Recalibrated(Model, ExactlyFitted):
         return squared.sum(-2).double(), context.mask.sum(-2).double()
 
     def _moments(self, context: IrregularBatch, asked: IrregularBatch) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of observations, their known errors included."""
+        """Mean and standard deviation of observations; the model knows what their known errors add to it."""
         if asked.start is None or not bool((asked.start < asked.times).any()):
-            answer = self.model.predict(context, asked.times, num_samples=1)
+            answer = self.model.predict(context, asked.times, noise=asked.noise, num_samples=1)
         elif isinstance(self.model, Aggregates):
-            answer = self.model.predict_means(context, asked.start, asked.times, num_samples=1)
+            answer = self.model.predict_means(context, asked.start, asked.times, noise=asked.noise, num_samples=1)
         else:
             raise ValueError(
                 f"the windows hold means over intervals, which {type(self.model).__name__} does not know; "
                 "LinearGaussianSSM does."
             )
-        return answer.mean, quadrature(answer.stddev, asked.noise)
+        return answer.mean, answer.stddev
 
     @torch.no_grad()
     def _errors(self, window: Window) -> tuple[Tensor, Tensor, Tensor, Tensor]:

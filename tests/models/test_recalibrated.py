@@ -1,12 +1,14 @@
 """A corrected spread has the width, the tails and the differences between series that the errors have."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.distributions import Normal, StudentT
 
 from ctdyn.data import IrregularBatch, Window
 from ctdyn.data.channels import Channel
-from ctdyn.models import ExactlyFitted, LatentODE, Loss, Model, Predictive, Recalibrated
+from ctdyn.models import ExactlyFitted, HoldLast, LatentODE, Loss, Model, Predictive, Recalibrated
 
 
 F64 = torch.float64
@@ -22,9 +24,10 @@ class Standard(Model, ExactlyFitted):
     def loss(self, window, *, generator=None, step=None) -> Loss:
         raise NotImplementedError
 
-    def predict(self, context, ts, inputs=None, *, num_samples=100, generator=None) -> Predictive:
+    def predict(self, context, ts, inputs=None, *, noise=None, num_samples=100, generator=None) -> Predictive:
         zero = torch.zeros(num_samples, *ts.shape, len(self.channels), dtype=context.values.dtype)
-        return Predictive(Normal(zero, torch.ones_like(zero), validate_args=False))
+        spread = torch.ones_like(zero) if noise is None else (1.0 + noise.square()).sqrt().expand(zero.shape)
+        return Predictive(Normal(zero, spread, validate_args=False))
 
 
 def planted(scale: torch.Tensor, df: float, seed: int = 0, length: int = 60) -> Window:
@@ -110,3 +113,17 @@ def test_means_over_intervals_need_a_model_that_knows_them():
     model = fitted(planted(torch.ones(2, 1, dtype=F64), df=4.0))
     with pytest.raises(ValueError, match="means over intervals, which Standard does not know"):
         model.loss(Window(part, mean))
+
+
+def test_known_errors_are_the_business_of_the_model():
+    """Residuals of a baseline hold them already, and must not get them once more."""
+    window = planted(torch.ones(60, 1, dtype=F64), df=5.0)
+    noise = torch.full_like(window.target.values, 9.0)
+    window = Window(*(replace(part, noise=noise) for part in (window.context, window.target)))
+    model = Recalibrated(HoldLast([Channel("a")]))
+    model.fit_exact([window])
+    ask = (window.context, window.target.times)
+    spread = model.predict(*ask, noise=noise, num_samples=1).stddev
+    torch.testing.assert_close(spread, model.predict(*ask, num_samples=1).stddev)
+    # What it learns is how the model errs, so that it has nothing to take back.
+    assert 0.5 < float(model.log_width.exp()) < 2.0
