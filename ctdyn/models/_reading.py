@@ -94,13 +94,15 @@ class Reading:
         begin, end, seen = self.times.interval((ts, target.observed), (context.times, context.observed), t0)
         process = self._integrating("the compensator of PoissonTimes")
         integrands = [self.times, *([_Location(self._located())] if question.has_intervals else [])]
-        counted = torch.cat([context.times, begin.unsqueeze(-1), end.unsqueeze(-1)], -1)
+        count = ts.shape[-1]
+        # Before a forecast no row of the context counts, and its states are of no use.
+        known = context.times.shape[-1] if bool(seen[..., count:].any()) else 0
+        counted = torch.cat([context.times[..., :known], begin.unsqueeze(-1), end.unsqueeze(-1)], -1)
         asked = torch.cat([ts, *([_begins(question)] if question.has_intervals else []), counted], -1)
         latent = process.posterior(encoding, t0, asked, num_samples, generator, path, integrands)
         compensator = latent.integrals[0][..., -1, 0] - latent.integrals[0][..., -2, 0]
-        count, known = ts.shape[-1], context.times.shape[-1]
         states = torch.cat([latent.zs[..., :count, :], latent.zs[..., -known - 2 : -2, :]], -2)
-        told = self.times.log_prob(states, seen, compensator)
+        told = self.times.log_prob(states, seen[..., : count + known], compensator)
         if question.has_intervals:
             latent, distribution = self._means(replace(latent, integrals=latent.integrals[1:]), question)
         else:

@@ -245,6 +245,24 @@ def test_hidden_rows_among_those_of_the_context_are_times_of_one_series():
     torch.testing.assert_close(told[1], told[0], rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("context", "target", "rows"),
+    [([0.0, 0.5], [1.2, 1.9], 4), ([0.0, 0.5], [0.0, 0.5, 1.2], 5), ([0.0, 0.5, 1.9], [0.3, 1.2], 7)],
+)
+def test_states_are_asked_for_where_times_count(context, target, rows, monkeypatch):
+    """Those of the target, the ends of the interval, and the context where it has times of its own in it."""
+    model = decaying(times=PoissonTimes(1, rate=2.0))
+    asked, posterior = [], model.process.posterior
+
+    def recorded(encoding, t0, ts, *rest):
+        asked.append(ts.shape[-1])
+        return posterior(encoding, t0, ts, *rest)
+
+    monkeypatch.setattr(model.process, "posterior", recorded)
+    assert model.loss(Window(batch(context), batch(target))).total.isfinite()
+    assert asked == [rows]
+
+
 def test_a_stray_state_does_not_overflow_the_intensity():
     arrivals = PoissonTimes(1)
     arrivals.net.layers[0].weight.data.fill_(1.0)
