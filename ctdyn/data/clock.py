@@ -150,6 +150,8 @@ class TimeAxis:
             )
         try:
             delta = float(pd.to_timedelta([length]).total_seconds()[0])
+        except pd.errors.OutOfBoundsTimedelta as error:
+            raise DataError(f"{length!r} is longer than a timedelta can be; give a number of {self.unit}s.") from error
         except (ValueError, TypeError) as error:
             raise DataError(
                 f"{length!r} is not a length of time; give a number of {self.unit}s, or text as '3D'."

@@ -202,7 +202,7 @@ class Forecaster:
 
         Raises:
             ValueError: the Forecaster is not fitted, both or neither of `horizon` and `at` are given, or the horizon is
-                not positive.
+                not positive, or out of all proportion to the series.
             DataError: the series have other channels, units or another kind of clock than those of the training.
         """
         series = self._checked(series, at)

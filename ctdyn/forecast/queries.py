@@ -31,6 +31,8 @@ __all__ = [
 
 #: More regular query times than this are not made unasked.
 MAX_REGULAR = 1000
+#: A horizon this many times what is known at most is a slip of the unit.
+FAR = 100
 
 
 def typical_gap(series: SeriesSet) -> float:
@@ -52,7 +54,8 @@ def horizon_times(series: SeriesSet, horizon: Any, gap: float) -> tuple[np.ndarr
         gap: the spacing for a series that has none of its own.
 
     Raises:
-        DataError: the horizon is not positive, or a series has no observation to start from.
+        DataError: the horizon is not positive, or out of all proportion to the series, or a series has no observation
+            to start from.
     """
     length = series.axis.duration(horizon)
     if length <= 0:
@@ -62,6 +65,14 @@ def horizon_times(series: SeriesSet, horizon: Any, gap: float) -> tuple[np.ndarr
         raise DataError(
             f"series {few(bare)} has no observations, so a horizon has no start; give the times by at=, or leave it "
             "out (series.observed())."
+        )
+
+    known = max(MAX_REGULAR * gap, *(one.span for one in series))
+    if length > FAR * known:
+        raise DataError(
+            f"horizon={horizon!r} is {length / known:,.0f} times as long as what is known of the series ({known:g}, on a "
+            f"clock of {series.axis}); give it in the unit of the clock. Times that far off, if they are meant, are "
+            "given by at=."
         )
 
     def after(one: Series) -> np.ndarray:

@@ -160,6 +160,15 @@ def test_a_horizon_that_is_no_length_on_this_clock_is_refused(fitted, series, ho
         fitted.forecast(series, horizon=horizon)
 
 
+def test_a_horizon_out_of_all_proportion_is_a_slip_of_the_unit(fitted, series, dated, dated_fitted):
+    with pytest.raises(DataError, match=r"horizon=1000000\.0 is .* times as long.*numbers without a unit.*at="):
+        fitted.forecast(series, horizon=1e6)
+    with pytest.raises(DataError, match="datetimes .days since"):
+        dated_fitted.forecast(dated, horizon=3 * 86400.0)
+    # A short past of long series is no measure of what is meant.
+    assert len(fitted.forecast(series.before(1.5).observed(), horizon=8.0, num_samples=1))
+
+
 def test_a_horizon_with_a_unit_is_converted_on_a_dated_clock(dated, dated_fitted):
     out = dated_fitted.forecast(dated, horizon="3D", num_samples=2)
     frame = out.to_frame()
