@@ -153,7 +153,7 @@ def evaluate_command(
         check_target(out, (".csv", ".parquet"), "--out")
     forecaster, table = open_run(run)
     series = read_table(data, table)
-    task = Interpolate(keep=1 - hidden) if cut is None else Extrapolate(cut=series.axis.instant(number_or_text(cut)))
+    task = Interpolate(keep=1 - hidden) if cut is None else Extrapolate(cut=number_or_text(cut))
     runs = {Path(run).name: forecaster}
     runs |= {path.name: load(path) for path in sorted((Path(run) / BASELINES).glob("*"))}
     rows = {name: summarize(one.score(series, task, num_samples=samples)) for name, one in runs.items()}

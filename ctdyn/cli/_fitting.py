@@ -79,10 +79,7 @@ def train_model(model: Model, training: Training, train: SeriesSet, validation: 
     from ..data import Extrapolate, Standardize
     from ..forecast import Forecaster
 
-    lengths = [
-        None if length is None else train.axis.duration(number_or_text(length))
-        for length in (training.context, training.horizon)
-    ]
+    lengths = [None if length is None else number_or_text(length) for length in (training.context, training.horizon)]
     windows = None if lengths == [None, None] else Extrapolate(*lengths, include_context=True)
     forecaster = Forecaster(model, scaler=Standardize(center=training.center), windows=windows, seed=training.seed)
     options = {"max_steps": training.max_steps, "batch_size": training.batch_size, "lr": training.lr}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from zlib import crc32
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .._checks import DataWarning, few
-from ..data import Series, SeriesSet, Standardize, WindowMaker
+from ..data import Series, SeriesSet, Standardize, TimeAxis, WindowMaker
 from ..forecast import Forecaster
 from ..metrics import summarize
 from ..models import Model
@@ -119,6 +119,9 @@ class _SameCut(WindowMaker):
 
     maker: WindowMaker
     seed: int
+
+    def on(self, axis: TimeAxis) -> WindowMaker:
+        return replace(self, maker=self.maker.on(axis))
 
     @property
     def bounds(self) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -12,7 +13,87 @@ from ._pandas import DatetimeIndex
 from ._stamps import Stamps, localized, looks_like_epoch, parse_times, refuse_packed_dates, unit_seconds
 
 
-__all__ = ["TimeAxis"]
+__all__ = ["Instant", "Length", "TimeAxis", "as_instant", "as_length"]
+
+#: A length of time: a number in the unit of a clock, or a timedelta, or its text as "3D".
+Length = float | int | str | datetime.timedelta | np.timedelta64
+#: A time: a number on a float clock, or a datetime, or its text in ISO 8601.
+Instant = float | int | str | datetime.date | np.datetime64
+
+
+def as_length(name: str, length: Length) -> float | int | str:
+    """A positive length of time as it can be written down: a number, or text. `TimeAxis.duration` reads it.
+
+    Args:
+        name: of the argument, for the message.
+        length: what was given.
+
+    Raises:
+        DataError: it is none, or not positive.
+
+    Example:
+        >>> import datetime
+        >>> as_length("horizon", 2.5), as_length("horizon", datetime.timedelta(days=3))
+        (2.5, '3 days 00:00:00')
+    """
+    size = float(length) if _is_number(length) else _seconds(length, f"{name}={length!r}")
+    if not (np.isfinite(size) and size > 0):
+        raise DataError(
+            f"{name} must be a positive length of time: a number on the clock of the series, a timedelta, or text as "
+            f"'3D'; got {length!r}."
+        )
+    if _is_number(length) or isinstance(length, str):
+        return length
+    import pandas as pd
+
+    return str(pd.Timedelta(length))
+
+
+def as_instant(name: str, instant: Instant) -> float | int | str:
+    """A time as it can be written down: a number, or text. `TimeAxis.instant` reads it.
+
+    Args:
+        name: of the argument, for the message.
+        instant: what was given.
+
+    Raises:
+        DataError: it is none.
+
+    Example:
+        >>> as_instant("cut", 7.0), as_instant("cut", np.datetime64("2024-05-01"))
+        (7.0, '2024-05-01')
+    """
+    if _is_number(instant):
+        return instant
+    try:
+        known = isinstance(parse_times([instant]), Stamps)
+    except DataError:
+        known = False
+    if not known:
+        raise DataError(
+            f"{name} must be a number on the clock of the series, a datetime, or its text as '2024-05-01'; got "
+            f"{instant!r}."
+        )
+    return instant.isoformat() if isinstance(instant, datetime.date) else str(instant)
+
+
+def _is_number(given: Any) -> TypeGuard[float | int]:
+    numbers = int | float | np.integer | np.floating
+    return isinstance(given, numbers) and not isinstance(given, bool | np.timedelta64)
+
+
+def _seconds(length: Any, said: str) -> float:
+    """The seconds of a timedelta or its text."""
+    import pandas as pd
+
+    if isinstance(length, str) and length.strip().replace(".", "", 1).isdigit():
+        raise DataError(f"{said} is text without a unit; give a number, or text as '{length.strip()}D'.")
+    try:
+        return float(pd.to_timedelta([length]).total_seconds()[0])
+    except pd.errors.OutOfBoundsTimedelta as error:
+        raise DataError(f"{said} is longer than a timedelta can be; give a number.") from error
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{said} is not a length of time; give a number, or text as '3D'.") from error
 
 
 @dataclass(frozen=True)
@@ -131,32 +212,19 @@ class TimeAxis:
             >>> TimeAxis("hour").duration("3D")
             72.0
         """
-        plain = isinstance(length, int | float | np.integer | np.floating) and not isinstance(
-            length, bool | np.timedelta64
-        )
-        value = float(length) if plain else self._timedelta(length)
+        value = float(length) if _is_number(length) else self._timedelta(length)
         if not np.isfinite(value):
             raise DataError(f"a length of time must be finite; got {length!r}.")
         return value
 
     def _timedelta(self, length: Any) -> float:
-        import pandas as pd
-
         seconds = unit_seconds(self.unit)
         if seconds is None:
             raise DataError(
                 f"{length!r} is a length of time with a unit, but the times of these data are {self}. Give a number, "
                 "or say what the numbers are where the data are read (time_unit='hour')."
             )
-        try:
-            delta = float(pd.to_timedelta([length]).total_seconds()[0])
-        except pd.errors.OutOfBoundsTimedelta as error:
-            raise DataError(f"{length!r} is longer than a timedelta can be; give a number of {self.unit}s.") from error
-        except (ValueError, TypeError) as error:
-            raise DataError(
-                f"{length!r} is not a length of time; give a number of {self.unit}s, or text as '3D'."
-            ) from error
-        return delta / seconds
+        return _seconds(length, repr(length)) / seconds
 
     def to_user(self, times: np.ndarray) -> np.ndarray | DatetimeIndex:
         """Times of the float clock as the user's: numbers stay as they are, datetimes become a `DatetimeIndex`."""

@@ -64,7 +64,7 @@ class WindowLoader:
     ) -> None:
         if batch_size < 1 or repeats < 1:
             raise ValueError(f"batch_size and repeats must be at least 1; got {batch_size} and {repeats}.")
-        self.series_set, self.windows, self.scaler = series_set, windows, scaler
+        self.series_set, self.windows, self.scaler = series_set, windows.on(series_set.axis), scaler
         self.batch_size, self.seed, self.shuffle, self.dtype, self.repeats = batch_size, seed, shuffle, dtype, repeats
         self.epoch, self.position, self._resuming = 0, 0, False
         fits = [index for index in range(len(series_set)) if self._window(index, 0, 0) is not None]

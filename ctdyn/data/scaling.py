@@ -13,6 +13,7 @@ from torch import Tensor
 from .._checks import DataError, DataWarning, few
 from .batch import IrregularBatch
 from .channels import Channel
+from .clock import Length, as_length
 from .series import Series
 from .series_set import SeriesSet
 from .windows import WindowMaker
@@ -171,8 +172,8 @@ class Standardize(Scaler):
             own, or that drift away from it; the scale is then the spread around that level.
         origin: the instant 0 of the model's clock: "first", the first row of the context; "shared", the first training
             time, the same for all; "given", the 0 of the data's own clock.
-        time_scale: the length of the model's unit of time, on the float clock of the data. None: the median length of
-            the training windows, or series.
+        time_scale: the length of the model's unit of time: a number in the unit of the clock, or a timedelta, or text
+            as "1D". None: the median length of the training windows, or series.
         common: one scale, the root mean square of all, for all real channels: where they share a unit, so that the
             small ones are small because they matter less (coordinates, principal components).
         statistics: what was learnt; set by `fit`.
@@ -191,7 +192,7 @@ class Standardize(Scaler):
 
     center: str = "train"
     origin: str = "first"
-    time_scale: float | int | None = None
+    time_scale: Length | None = None
     common: bool = False
     statistics: Statistics | None = None
 
@@ -200,8 +201,8 @@ class Standardize(Scaler):
             raise ValueError(f'center must be "train" or "context"; got {self.center!r}.')
         if self.origin not in ("first", "shared", "given"):
             raise ValueError(f'origin must be "first", "shared" or "given"; got {self.origin!r}.')
-        if self.time_scale is not None and not (np.isfinite(self.time_scale) and self.time_scale > 0):
-            raise ValueError(f"time_scale must be a positive length of time; got {self.time_scale}.")
+        if self.time_scale is not None:
+            object.__setattr__(self, "time_scale", as_length("time_scale", self.time_scale))
 
     def fit(self, train: SeriesSet, windows: WindowMaker | None = None) -> Standardize:
         """See `Scaler`.
@@ -235,7 +236,7 @@ class Standardize(Scaler):
             channels=train.channel_names,
             loc=tuple(np.where(uncentred, 0.0, loc).tolist()),
             scale=tuple(np.where(kept | constant, 1.0, spread).tolist()),
-            time_scale=float(self.time_scale or span),
+            time_scale=span if self.time_scale is None else train.axis.duration(self.time_scale),
             first=float(min(one.times[0] for one in train if len(one))),
             uncentred=tuple(uncentred.tolist()),
             pull=tuple(pull.tolist()),
@@ -314,6 +315,7 @@ def _windows(train: SeriesSet, windows: WindowMaker | None) -> list[tuple[Series
         return whole
     rng = np.random.default_rng(0)
     repeats = max(1, _SAMPLED_WINDOWS // len(whole))
+    windows = windows.on(train.axis)
     cut = [windows(one, rng) for one, _ in whole for _ in range(repeats)]
     return [window for window in cut if window is not None] or whole
 

@@ -1,17 +1,22 @@
 """Window makers: how a training series is cut into what a model sees and what it is asked.
 
 A maker is called with one series and a numpy generator; it returns (context, target), or None where the series is too
-short for it. Its lengths are on the float clock of the series.
+short for it. Its lengths are numbers in the unit of the clock, or timedeltas, or text as "3D"; its times are numbers,
+datetimes or their text. What is not a number is put on the float clock of a set by `on(axis)`, as everything that is
+given a `SeriesSet` does by itself.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from .._checks import DataError
+from .clock import Instant, Length, TimeAxis, as_instant, as_length
 from .series import Series
 
 
@@ -40,6 +45,17 @@ class WindowMaker(ABC):
             rng: where every random choice comes from.
         """
 
+    def on(self, axis: TimeAxis) -> WindowMaker:
+        """The same with all its lengths and times as numbers on a float clock, as that of `SeriesSet.axis`.
+
+        Args:
+            axis: the clock of the series to cut.
+
+        Raises:
+            DataError: the clock has no unit of time, or no dates, that they could be converted to.
+        """
+        return self
+
     @property
     def plain(self) -> WindowMaker:
         """The same without augmentation: what the scaler is fitted to, and what a validation asks."""
@@ -64,28 +80,36 @@ class Extrapolate(WindowMaker):
         context: how long the past is. None: from the start of the series, or, without `cut`, up to a time drawn from
             the middle half of the series. Given without `cut`, the window starts at a random time.
         horizon: how long the future is. None: to the end of the series.
-        cut: a fixed time on the clock of the series at which the future begins; None: a random one.
+        cut: a fixed time at which the future begins; None: a random one.
         include_context: score the context as well as the future.
         min_observations: how many rows with an observation the context needs.
 
     Raises:
-        ValueError: a length is not positive.
+        DataError: a length is not positive, or what was given is no length, or no time.
 
     Example:
         >>> series = Series("a", np.arange(10.0), np.arange(10.0)[:, None])
         >>> context, target = Extrapolate(cut=7.0, horizon=2.0)(series, np.random.default_rng(0))
         >>> len(context), target.times.tolist()
         (7, [7.0, 8.0])
+        >>> Extrapolate(cut="2024-05-01", horizon="36h").on(TimeAxis("day", origin="2024-04-24"))
+        Extrapolate(context=None, horizon=1.5, cut=7.0, include_context=False, min_observations=1)
     """
 
-    context: float | int | None = None
-    horizon: float | int | None = None
-    cut: float | int | None = None
+    context: Length | None = None
+    horizon: Length | None = None
+    cut: Instant | None = None
     include_context: bool = False
     min_observations: int = 1
 
     def __post_init__(self) -> None:
-        _check_positive(context=self.context, horizon=self.horizon)
+        _keep(self, as_length, "context", "horizon")
+        _keep(self, as_instant, "cut")
+
+    def on(self, axis: TimeAxis) -> Extrapolate:
+        """See `WindowMaker.on`."""
+        lengths = {name: _or_none(axis.duration, getattr(self, name)) for name in ("context", "horizon")}
+        return replace(self, **lengths, cut=_or_none(axis.instant, self.cut))
 
     @property
     def varies(self) -> bool:
@@ -103,8 +127,8 @@ class Extrapolate(WindowMaker):
             cut = self._cut(series, rng)
             if cut is None:
                 return None
-            start = -np.inf if self.context is None else cut - self.context
-            end = np.inf if self.horizon is None else cut + self.horizon
+            start = -np.inf if self.context is None else cut - _number(self.context)
+            end = np.inf if self.horizon is None else cut + _number(self.horizon)
             context, target = series.between(start, cut), series.between(cut, end)
             if int(context.observed.sum()) >= self.min_observations and bool(target.observed.any()):
                 return context, (series.between(start, end) if self.include_context else target)
@@ -114,17 +138,18 @@ class Extrapolate(WindowMaker):
 
     def _cut(self, series: Series, rng: np.random.Generator) -> float | None:
         if self.cut is not None:
-            return float(self.cut)
+            return _number(self.cut)
         if len(series) < 2:
             return None
         first, span = float(series.times[0]), series.span
         if self.context is None:
             return first + float(rng.uniform(0.25, 0.75)) * span
-        if self.context >= span:
+        past = _number(self.context)
+        if past >= span:
             return None
         # A series shorter than the whole window keeps its full context and a shorter future.
-        room = max(0.0, span - self.context - (self.horizon or 0.0))
-        return first + self.context + float(rng.uniform(0.0, 1.0)) * room
+        room = max(0.0, span - past - _number(self.horizon or 0.0))
+        return first + past + float(rng.uniform(0.0, 1.0)) * room
 
 
 @dataclass(frozen=True)
@@ -137,7 +162,7 @@ class Interpolate(WindowMaker):
         include_context: score the kept rows as well as the hidden ones.
 
     Raises:
-        ValueError: `keep` is not inside (0, 1) or `length` is not positive.
+        ValueError: `keep` is not inside (0, 1), or `length` is not positive, or no length.
 
     Example:
         >>> series = Series("a", np.arange(10.0), np.arange(10.0)[:, None])
@@ -147,13 +172,17 @@ class Interpolate(WindowMaker):
     """
 
     keep: float = 0.5
-    length: float | int | None = None
+    length: Length | None = None
     include_context: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 < self.keep < 1.0:
             raise ValueError(f"keep is the share of rows that is kept, inside (0, 1); got {self.keep}.")
-        _check_positive(length=self.length)
+        _keep(self, as_length, "length")
+
+    def on(self, axis: TimeAxis) -> Interpolate:
+        """See `WindowMaker.on`."""
+        return replace(self, length=_or_none(axis.duration, self.length))
 
     @property
     def bounds(self) -> str:
@@ -180,7 +209,7 @@ class OneStep(WindowMaker):
         context: how long the past is; None: from the start of the series.
 
     Raises:
-        ValueError: `context` is not positive.
+        DataError: `context` is not positive, or no length.
 
     Example:
         >>> series = Series("a", np.arange(5.0), np.arange(5.0)[:, None])
@@ -189,10 +218,14 @@ class OneStep(WindowMaker):
         (1, True)
     """
 
-    context: float | int | None = None
+    context: Length | None = None
 
     def __post_init__(self) -> None:
-        _check_positive(context=self.context)
+        _keep(self, as_length, "context")
+
+    def on(self, axis: TimeAxis) -> OneStep:
+        """See `WindowMaker.on`."""
+        return replace(self, context=_or_none(axis.duration, self.context))
 
     @property
     def bounds(self) -> str:
@@ -205,7 +238,7 @@ class OneStep(WindowMaker):
         rows = rows[series.times[rows] > series.times[rows[0]]] if len(rows) else rows
         for _ in range(_TRIES if len(rows) else 0):
             time = float(series.times[rng.choice(rows)])
-            context = series.between(-np.inf if self.context is None else time - self.context, time)
+            context = series.between(-np.inf if self.context is None else time - _number(self.context), time)
             if context.observed.any():
                 return context, series.take(np.flatnonzero((series.times == time) & series.observed))
         return None
@@ -219,7 +252,7 @@ class Reconstruct(WindowMaker):
         length: cut a random stretch of this length first; None: the whole series.
 
     Raises:
-        ValueError: `length` is not positive.
+        DataError: `length` is not positive, or no length.
 
     Example:
         >>> series = Series("a", np.arange(5.0), np.arange(5.0)[:, None])
@@ -228,10 +261,14 @@ class Reconstruct(WindowMaker):
         True
     """
 
-    length: float | int | None = None
+    length: Length | None = None
 
     def __post_init__(self) -> None:
-        _check_positive(length=self.length)
+        _keep(self, as_length, "length")
+
+    def on(self, axis: TimeAxis) -> Reconstruct:
+        """See `WindowMaker.on`."""
+        return replace(self, length=_or_none(axis.duration, self.length))
 
     @property
     def varies(self) -> bool:
@@ -271,6 +308,10 @@ class AnyOf(WindowMaker):
         object.__setattr__(self, "makers", (*parts, *makers))
         if not self.makers:
             raise ValueError("AnyOf needs at least one window maker, as AnyOf(Interpolate(), Extrapolate()).")
+
+    def on(self, axis: TimeAxis) -> AnyOf:
+        """See `WindowMaker.on`."""
+        return AnyOf(*(maker.on(axis) for maker in self.makers))
 
     @property
     def plain(self) -> AnyOf:
@@ -328,6 +369,10 @@ class TimeWarp(WindowMaker):
         if not 0.0 < self.low <= self.high < np.inf:
             raise ValueError(f"TimeWarp needs factors 0 < low <= high; got low={self.low} and high={self.high}.")
 
+    def on(self, axis: TimeAxis) -> TimeWarp:
+        """See `WindowMaker.on`."""
+        return replace(self, maker=self.maker.on(axis))
+
     @property
     def plain(self) -> WindowMaker:
         """The maker by itself."""
@@ -345,11 +390,12 @@ class TimeWarp(WindowMaker):
         return self.maker(replace(series, times=series.times * factor, start=start), rng)
 
 
-def _stretch(series: Series, length: float | int | None, rng: np.random.Generator, *, min_rows: int) -> Series | None:
+def _stretch(series: Series, given: Length | None, rng: np.random.Generator, *, min_rows: int) -> Series | None:
     """A random stretch of the series with at least `min_rows` observed rows."""
     if int(series.observed.sum()) < min_rows:
         return None
-    if length is None or length >= series.span:
+    length = np.inf if given is None else _number(given)
+    if length >= series.span:
         return series
     for _ in range(_TRIES):
         start = float(series.times[0]) + float(rng.uniform(0.0, 1.0)) * (series.span - length)
@@ -359,7 +405,22 @@ def _stretch(series: Series, length: float | int | None, rng: np.random.Generato
     return None
 
 
-def _check_positive(**lengths: float | int | None) -> None:
-    for name, length in lengths.items():
-        if length is not None and not (np.isfinite(length) and length > 0):
-            raise ValueError(f"{name} must be a positive length of time on the clock of the series; got {length}.")
+def _keep(maker: WindowMaker, read: Callable[[str, Any], Any], *names: str) -> None:
+    """Arguments as they can be written down."""
+    for name in names:
+        given = getattr(maker, name)
+        if given is not None:
+            object.__setattr__(maker, name, read(name, given))
+
+
+def _or_none(convert: Callable[[Any], float], given: Any) -> float | None:
+    return None if given is None else convert(given)
+
+
+def _number(given: Length | Instant) -> float:
+    if isinstance(given, int | float | np.integer | np.floating):
+        return float(given)
+    raise DataError(
+        f"{given!r} is a time or a length of time of a calendar, and one series knows only its float clock; cut it by "
+        "windows.on(series_set.axis)."
+    )

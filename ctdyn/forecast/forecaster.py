@@ -325,8 +325,8 @@ class Forecaster:
 
         Args:
             series: series that the model was not fitted to.
-            task: how they are cut, for example `Extrapolate(cut=24.0)`; default: the windows of the training. The same
-                cut every time.
+            task: how they are cut, as `Extrapolate(cut=24.0)` or `Extrapolate(cut="2024-05-01")`; default: the windows
+                of the training. The same cut every time.
             num_samples: latent trajectories.
             **options: what `ctdyn.metrics.evaluate` takes (`by_distance`, `scale`).
 

@@ -70,8 +70,8 @@ def horizon_times(series: SeriesSet, horizon: Any, gap: float) -> tuple[np.ndarr
     known = max(MAX_REGULAR * gap, *(one.span for one in series))
     if length > FAR * known:
         raise DataError(
-            f"horizon={horizon!r} is {length / known:,.0f} times as long as what is known of the series ({known:g}, on a "
-            f"clock of {series.axis}); give it in the unit of the clock. Times that far off, if they are meant, are "
+            f"horizon={horizon!r} is {length / known:,.0f} times as long as what is known of the series ({known:g}, on "
+            f"a clock of {series.axis}); give it in the unit of the clock. Times that far off, if they are meant, are "
             "given by at=."
         )
 
@@ -181,9 +181,9 @@ def context_and_truth(series: SeriesSet, task: WindowMaker, seed: int) -> tuple[
     Raises:
         DataError: no series is long enough.
     """
-    contexts, targets = [], []
+    contexts, targets, maker = [], [], task.on(series.axis)
     for one in series:
-        pair = task(one, np.random.default_rng(own_seed(seed, "cut", one.id)))
+        pair = maker(one, np.random.default_rng(own_seed(seed, "cut", one.id)))
         if pair is None:
             continue
         hidden = pair[1].take(~_shown(pair[1], pair[0]))

@@ -2,12 +2,13 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from ctdyn._checks import DataError, DataWarning
 from ctdyn._config import from_config, to_config
-from ctdyn.data import Channel, Extrapolate, SeriesSet, Standardize, Statistics, Units, from_ragged
+from ctdyn.data import Channel, Extrapolate, SeriesSet, Standardize, Statistics, TimeAxis, Units, from_ragged
 
 
 def random_set(count: int = 12, *, level: float = 0.0, seed: int = 0) -> SeriesSet:
@@ -118,6 +119,14 @@ def test_windows_set_the_unit_of_time_and_the_spread() -> None:
     assert scaler.statistics.scale[0] == pytest.approx(0.5 * np.sqrt((20**2 / 12 + 20**2 + 20**2 / 12) / 2), rel=0.2)
     assert Standardize(center="context").fit(data, windows) == scaler
     assert Standardize(time_scale=7).fit(data).statistics.time_scale == 7.0  # type: ignore[union-attr]
+    hours = replace(data, axis=TimeAxis("hour"))
+    known = Standardize(time_scale="1D").fit(hours, Extrapolate(horizon="2D")).statistics
+    assert known is not None
+    assert known.time_scale == 24.0
+    with pytest.raises(DataError, match="time_unit='hour'"):
+        Standardize(time_scale=pd.Timedelta("1D")).fit(data)
+    with pytest.raises(DataError, match="time_scale='long' is not a length of time"):
+        Standardize(time_scale="long")
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-12])

@@ -1,10 +1,15 @@
+import datetime
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ctdyn._checks import DataError
 from ctdyn._config import from_config, to_config
-from ctdyn.data import AnyOf, Extrapolate, Interpolate, OneStep, Reconstruct, Series, TimeWarp, WindowMaker
+from ctdyn.data import AnyOf, Extrapolate, Interpolate, OneStep, Reconstruct, Series, TimeAxis, TimeWarp, WindowMaker
 
 
 MAKERS = [
@@ -171,3 +176,52 @@ def test_a_warp_stretches_the_clock_and_nothing_else() -> None:
 def test_a_warp_needs_factors_in_order(low: float, high: float) -> None:
     with pytest.raises(ValueError, match="0 < low <= high"):
         TimeWarp(Reconstruct(), low, high)
+
+
+DAYS = TimeAxis("day", "2024-04-24", "Europe/Vienna")
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (Extrapolate(context="36h", horizon=pd.Timedelta("3D")), Extrapolate(context=1.5, horizon=3.0)),
+        (Extrapolate(cut=pd.Timestamp("2024-05-01", tz="UTC")), Extrapolate(cut=7.0)),
+        (Extrapolate(cut="2024-05-01 02:00"), Extrapolate(cut=7.0)),
+        (Interpolate(length=datetime.timedelta(days=2)), Interpolate(length=2.0)),
+        (OneStep(context=np.timedelta64(12, "h")), OneStep(context=0.5)),
+        (Reconstruct(length="3D"), Reconstruct(length=3.0)),
+        (AnyOf(Reconstruct("1D"), Extrapolate()), AnyOf(Reconstruct(1.0), Extrapolate())),
+        (TimeWarp(Reconstruct("1D"), 0.5, 2.0), TimeWarp(Reconstruct(1.0), 0.5, 2.0)),
+    ],
+    ids=str,
+)
+def test_lengths_and_times_of_a_calendar(given: WindowMaker, meant: WindowMaker) -> None:
+    assert given.on(DAYS) == meant
+    assert meant.on(DAYS) == meant
+    # They are saved with a run, and read again.
+    assert from_config(json.loads(json.dumps(to_config(given))), CLASSES).on(DAYS) == meant
+
+
+def test_a_calendar_needs_a_clock_that_knows_it() -> None:
+    with pytest.raises(DataError, match=r"'3D' .*windows\.on\(series_set\.axis\)"):
+        Extrapolate(horizon="3D")(series(10), np.random.default_rng(0))
+    with pytest.raises(DataError, match="time_unit='hour'"):
+        Extrapolate(horizon="3D").on(TimeAxis())
+    with pytest.raises(DataError, match="a datetime was given"):
+        Extrapolate(cut="2024-05-01").on(TimeAxis("hour"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"horizon": "soon"}, "horizon='soon' is not a length of time"),
+        ({"horizon": "24"}, "horizon='24' is text without a unit"),
+        ({"context": "-1D"}, "context must be a positive length"),
+        ({"context": pd.Timedelta(0)}, "context must be a positive length"),
+        ({"cut": "tomorrow"}, "cut must be a number .* a datetime"),
+        ({"cut": "3D"}, "cut must be a number .* a datetime"),
+    ],
+)
+def test_what_is_no_length_and_no_time_is_refused_at_once(arguments: dict, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Extrapolate(**arguments)

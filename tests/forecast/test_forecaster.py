@@ -23,7 +23,7 @@ from ctdyn.data import (
     from_ragged,
     loader,
 )
-from ctdyn.forecast import Forecaster
+from ctdyn.forecast import Forecaster, load
 from ctdyn.integrate import ConstantStep
 from ctdyn.metrics import summarize
 from ctdyn.models import FilteringModel, HoldLast, LatentODE, LinearGaussianSSM, MaximumLikelihood, OwnMean
@@ -163,7 +163,7 @@ def test_a_horizon_that_is_no_length_on_this_clock_is_refused(fitted, series, ho
 def test_a_horizon_out_of_all_proportion_is_a_slip_of_the_unit(fitted, series, dated, dated_fitted):
     with pytest.raises(DataError, match=r"horizon=1000000\.0 is .* times as long.*numbers without a unit.*at="):
         fitted.forecast(series, horizon=1e6)
-    with pytest.raises(DataError, match="datetimes .days since"):
+    with pytest.raises(DataError, match=r"datetimes \(days since"):
         dated_fitted.forecast(dated, horizon=3 * 86400.0)
     # A short past of long series is no measure of what is meant.
     assert len(fitted.forecast(series.before(1.5).observed(), horizon=8.0, num_samples=1))
@@ -213,6 +213,19 @@ def test_clocks_that_do_not_match_are_refused(fitted, series, dated, dated_fitte
     model = Forecaster(build(series.channels)).fit(hours, max_steps=1, **QUIET)
     with pytest.raises(DataError, match=r"in day.*in hour"):
         model.forecast(replace(series, axis=TimeAxis("day")), at=[1.0])
+
+
+def test_training_and_scoring_take_the_calendar_of_the_user(dated, dated_fitted, tmp_path):
+    scores = dated_fitted.score(dated, Extrapolate(cut="2020-04-20", horizon="5D"), num_samples=2)
+    cut = dated.axis.instant("2020-04-20")
+    same = dated_fitted.score(dated, Extrapolate(cut=cut, horizon=5.0), num_samples=2)
+    pd.testing.assert_frame_equal(scores, same)
+    windows = Extrapolate(context="8D", horizon=pd.Timedelta("2D"))
+    forecaster = Forecaster(OwnMean(dated.channels), scaler=Standardize(time_scale="1D"), windows=windows).fit(dated)
+    assert forecaster.scaler_.statistics.time_scale == 1.0
+    again = load(forecaster.save(tmp_path / "run"))
+    assert again.windows == windows
+    pd.testing.assert_frame_equal(again.score(dated), forecaster.score(dated))
 
 
 def test_both_or_neither_of_horizon_and_at_is_an_error(fitted, series):
