@@ -140,13 +140,13 @@ class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
         return self._predictive(context, Question(ts, start, noise), num_samples, generator, inputs)
 
     def encode(self, context: IrregularBatch) -> Tensor:
-        """The posterior mean of the state at the first observation, or the encoder's description of the series."""
-        encoding = self.encode_context(context)
-        if encoding.q0 is not None:
-            return encoding.q0.mean
-        if encoding.static is None:
-            raise ValueError(f"{type(self.encoder).__name__} describes neither an initial state nor the whole series.")
-        return encoding.static
+        """What the posterior says of each series, `(*batch, feature)`: the `summary` of its process.
+
+        The mean of the state at the first observation for a state that follows an equation from there, at the last one
+        for linear-Gaussian dynamics (`KoopmanVAE`, `KalmanVAE`, `MarkovianGPVAE`), that of a static latent; the parts
+        of a `JointProcess` side by side, in their order.
+        """
+        return self.process.summary(self.encode_context(context))
 
     def sample(
         self,

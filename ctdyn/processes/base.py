@@ -101,6 +101,25 @@ class LatentProcess(nn.Module, Configurable, ABC):
     ) -> LatentSample:
         """Trajectories given nothing; the arguments are those of `posterior`."""
 
+    def summary(self, encoding: Encoding) -> Tensor:
+        """The posterior of a series as one vector, `(*batch, feature)`, without sampling.
+
+        The mean of the initial state, or what the encoder says of the whole series, unless a process knows better.
+
+        Args:
+            encoding: what the encoder has read.
+
+        Raises:
+            ValueError: the encoding has neither, and the process does not know better.
+        """
+        found = encoding.static if encoding.q0 is None else encoding.q0.mean
+        if found is None:
+            raise ValueError(
+                f"{type(self).__name__} has no summary of its own, and the encoding neither q0 nor static to take its "
+                "place; define summary(encoding)."
+            )
+        return found
+
 
 def check_state_size(field: nn.Module, latent_size: int) -> None:
     """Refuse a field of another state than the latent one, where it says of which.

@@ -77,10 +77,6 @@ class CategoricalProcess(LatentProcess):
         self.net = MLP(feature_size, num_classes, hidden)
         self.prior_logits = nn.Parameter(torch.full((num_classes,), -log(num_classes)), requires_grad=learned_prior)
 
-    def probabilities(self, encoding: Encoding) -> Tensor:
-        """What the posterior gives each class, `(*batch, class)`."""
-        return self._log_q(encoding).exp()
-
     def posterior(
         self,
         encoding: Encoding,
@@ -111,6 +107,10 @@ class CategoricalProcess(LatentProcess):
         """See `LatentProcess.prior`."""
         log_p = self.prior_logits.log_softmax(-1).expand(num_samples, *t0.shape, self.latent_size)
         return LatentSample(last_for_ever(self._draw(log_p, generator), ts))
+
+    def summary(self, encoding: Encoding) -> Tensor:
+        """What the posterior gives each class, `(*batch, class)`."""
+        return self._log_q(encoding).exp()
 
     def _log_q(self, encoding: Encoding) -> Tensor:
         return self.net(describe(encoding, self.feature_size, "CategoricalProcess")).log_softmax(-1)

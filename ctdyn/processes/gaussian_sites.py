@@ -149,6 +149,12 @@ class LinearGaussianProcess(LatentProcess):
         states = self._draw(t0, num_samples, generator).evaluate(ts[..., None, :])
         return LatentSample(zs=self._read(states).to(self.H.dtype))
 
+    def summary(self, encoding: Encoding) -> Tensor:
+        """The posterior mean at the last observation, `(*batch, latent)`: where the future starts from."""
+        sites = _sites(encoding)
+        last = torch.where(sites.mask.any(-1), sites.times, sites.times[..., :1]).amax(-1, keepdim=True)
+        return self.marginals(sites, last).mean.squeeze(-2)
+
     def marginals(self, sites: Sites, ts: Times) -> Gaussian:
         """The exact posterior of the latent state at each time by itself.
 

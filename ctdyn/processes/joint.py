@@ -104,6 +104,10 @@ class JointProcess(LatentProcess):
             ]
         )
 
+    def summary(self, encoding: Encoding) -> Tensor:
+        """Those of the parts in their order; see `LatentProcess.summary`."""
+        return torch.cat([part.summary(encoding) for part in self._parts()], -1)
+
     def _generators(self, t0: Time, generator: Generator | None) -> list[Generator]:
         """One for each part: how many numbers a part draws depends on the times, and must not move the others."""
         device = t0.device if generator is None else generator.device

@@ -75,7 +75,7 @@ class StaticProcess(LatentProcess):
         inputs: Path | None = None,
     ) -> LatentSample:
         """See `LatentProcess.posterior`; inputs do not reach what is static."""
-        mean, raw = self.net(describe(encoding, self.feature_size, "StaticProcess")).chunk(2, -1)
+        mean, raw = self._moments(encoding)
         q = Independent(Normal(mean, _MIN_STD + softplus(raw), validate_args=False), 1, validate_args=False)
         p = self.p
         z = rsample(q, (num_samples,), generator=generator)
@@ -93,3 +93,11 @@ class StaticProcess(LatentProcess):
     ) -> LatentSample:
         """See `LatentProcess.prior`."""
         return LatentSample(last_for_ever(rsample(self.p, (num_samples, *t0.shape), generator=generator), ts))
+
+    def summary(self, encoding: Encoding) -> Tensor:
+        """The posterior mean, `(*batch, latent)`."""
+        return self._moments(encoding)[0]
+
+    def _moments(self, encoding: Encoding) -> tuple[Tensor, ...]:
+        """The posterior mean, and its width before it is made positive."""
+        return self.net(describe(encoding, self.feature_size, "StaticProcess")).chunk(2, -1)

@@ -10,15 +10,16 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 
 from ctdyn.data import IrregularBatch, Window
 from ctdyn.data.channels import Channel
-from ctdyn.encoders import Encoder, Encoding, GRUEncoder, ODERNNEncoder
-from ctdyn.fields import LinearField
+from ctdyn.encoders import Encoder, Encoding, GRUEncoder, JointEncoder, ODERNNEncoder, SummaryEncoder
+from ctdyn.fields import LinearField, MLPField
 from ctdyn.integrate import StepTo
 from ctdyn.likelihoods import FixedScale, Gaussian
-from ctdyn.models import ELBO, IWAE, LatentVAE
+from ctdyn.models import ELBO, IWAE, KalmanVAE, KoopmanVAE, LatentVAE, MarkovianGPVAE
 from ctdyn.models.objectives import Objective
-from ctdyn.processes import ODEProcess
+from ctdyn.processes import CategoricalProcess, JointProcess, ODEProcess, StaticProcess
 from ctdyn.solvers import Tsit5
 from ctdyn.testing import check_model, example_window
+from ctdyn.testing._judging import alone, padded
 
 
 CHANNELS = (Channel("a"), Channel("b"))
@@ -290,6 +291,41 @@ def test_the_parts_of_the_loss_add_up():
     count = window.target.mask.sum()
     torch.testing.assert_close(parts["nats_per_observation"], -parts["bound"] * 4 / count)
     assert not any(part.requires_grad for part in parts.values())
+
+
+@pytest.mark.parametrize("kind", [KoopmanVAE, KalmanVAE, MarkovianGPVAE])
+def test_linear_gaussian_models_encode_where_a_series_ends(kind):
+    """The mean that samples at the last observation have, whatever is padded and whoever is beside."""
+    model = kind([Channel("a"), Channel("b")], 2).double().eval()
+    context = example_window(2).context
+    last = torch.where(context.observed, context.times, context.times[:, :1]).amax(-1, keepdim=True)
+    encoding = model.encode_context(context)
+    drawn = model.process.posterior(encoding, last[:, 0], last, 4000, torch.Generator().manual_seed(0)).zs
+    found = model.encode(context)
+    torch.testing.assert_close(found, drawn.mean(0).squeeze(-2), rtol=0, atol=0.08)
+    torch.testing.assert_close(model.encode(padded(context, 3)), found)
+    torch.testing.assert_close(model.encode(alone(context, 1)).squeeze(0), found[1])
+
+
+def test_all_parts_of_a_joint_process_are_encoded():
+    parts = [ODEProcess(MLPField(3), 3), StaticProcess(2, feature_size=8), CategoricalProcess(2, feature_size=8)]
+    encoder = JointEncoder([GRUEncoder(2, 3), SummaryEncoder(GRUEncoder(2, 4))])
+    model = LatentVAE(CHANNELS, encoder, JointProcess(parts), Gaussian(7, 2)).double()
+    context = example_window(2).context
+    encoding = model.encode_context(context)
+    found = model.encode(context)
+    assert found.shape == (4, 7)
+    assert torch.equal(found[:, :3], encoding.q0.mean)
+    ts = context.times[..., :1]
+    drawn = model.process.posterior(encoding, ts[:, 0], ts, 4000, torch.Generator().manual_seed(0)).zs.mean(0)
+    torch.testing.assert_close(found[:, 3:], drawn[..., 0, 3:], rtol=0, atol=0.08)
+
+
+def test_a_process_that_knows_no_summary_takes_that_of_the_encoder():
+    process, description = ODEProcess(MLPField(3), 3), torch.ones(4, 2)
+    assert process.summary(Encoding(static=description)) is description
+    with pytest.raises(ValueError, match=r"ODEProcess has no summary of its own"):
+        process.summary(Encoding())
 
 
 def test_capabilities():

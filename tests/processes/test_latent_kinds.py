@@ -192,7 +192,7 @@ def test_a_planted_level_and_a_planted_kind_are_found_and_not_in_what_moves():
         optimiser.step()
     encoding = model.encoder(batch)
     static = process.parts[1].net(encoding.static)[:, 0].detach()
-    found = process.parts[2].probabilities(encoding).argmax(-1)
+    found = process.parts[2].summary(encoding).argmax(-1)
     assert abs(torch.corrcoef(torch.stack([static, level]))[0, 1]) > 0.9
     assert max((found == kind).double().mean(), (found != kind).double().mean()) > 0.95
     for turned in encoding.q0.mean.detach().mT:
