@@ -210,15 +210,18 @@ def _without_empty_rows(columns: Columns) -> Columns:
 
 
 def _without_empty_series(columns: Columns, policy: Policy) -> tuple[Columns, int]:
+    if not columns.channels:
+        return columns, 0  # inputs alone, which are known where nothing can be observed yet
     seen = ~np.isnan(columns.values).all(axis=1)
     counts = np.bincount(columns.codes[seen], minlength=len(columns.ids))
     empty = np.flatnonzero(counts == 0)
     if not len(empty):
         return columns, 0
     if not policy.drop_empty or len(empty) == len(columns.ids):
+        alone = "" if columns.inputs is None else " Where inputs are all that is known, name no channel (values=[])."
         raise DataError(
             f"series {few([columns.ids[code] for code in empty], 3)}: no observations in any channel ({len(empty)} "
-            "such series); drop them (drop_empty=True), or check the columns of values."
+            f"such series); drop them (drop_empty=True), or check the columns of values.{alone}"
         )
     kept = np.flatnonzero(counts > 0)
     columns = columns.rows(np.flatnonzero(counts[columns.codes] > 0))

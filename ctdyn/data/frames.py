@@ -54,8 +54,9 @@ def from_pandas(
         id: the column (or index level) that says which series a row belongs to; None: all rows are one series.
         time: the column (or index level) of times: numbers, datetimes of any unit, with or without a zone, timedeltas,
             or text in ISO 8601. Datetimes keep their zone for the way out.
-        values: wide form, the columns of the channels; None: all columns that are not named otherwise. Long form,
-            which of the variables to keep, in that order.
+        values: wide form, the columns of the channels; None: all columns that are not named otherwise; none, as `[]`,
+            where inputs are all that is known, as for `forecast(inputs=...)`. Long form, which of the variables to
+            keep, in that order.
         variable: long form, the column that names the channel.
         value: long form, the column of the observation.
         noise: columns of standard errors, in the unit of the value. Wide form: one per channel in their order, or a
@@ -295,7 +296,8 @@ def _wide(
     errors = dict(noise) if isinstance(noise, Mapping) else {}
     listed = () if isinstance(noise, Mapping) else _names(noise)
     spoken = {*taken, *errors.values(), *listed}
-    names = _names(values) or tuple(str(name) for name in table.columns if name not in spoken)
+    others = tuple(str(name) for name in table.columns if name not in spoken)
+    names = others if values is None else _names(values)
     if listed and len(listed) != len(names):
         raise DataError(f"noise needs one column per channel, or a mapping; got {few(listed)} for {few(names, 40)}.")
     errors = errors or dict(zip(names, listed, strict=False))
@@ -312,7 +314,8 @@ def _wide(
         for position, name in enumerate(names):
             if name in errors:
                 known[:, position] = numeric(table[errors[name]], errors[name], where)
-    return replace(columns, values=matrix, noise=known, channels=unique_channels(channels))
+    alone = columns.inputs is not None and not channels
+    return replace(columns, values=matrix, noise=known, channels=() if alone else unique_channels(channels))
 
 
 def _entries(

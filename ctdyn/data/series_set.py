@@ -125,9 +125,8 @@ class SeriesSet(Sequence[Series]):
 
     def __repr__(self) -> str:
         rows = sum(len(one) for one in self.series)
-        return (
-            f"SeriesSet({len(self)} series, {rows} rows, channels: {', '.join(self.channel_names)}; times: {self.axis})"
-        )
+        names = ", ".join(self.channel_names) or "none"
+        return f"SeriesSet({len(self)} series, {rows} rows, channels: {names}; times: {self.axis})"
 
     def by_id(self, id: object) -> Series:
         """The series of that id.

@@ -171,8 +171,9 @@ def write_set(data: SeriesSet, path: str | Path) -> Path:
         "time_unit": data.axis.unit,
     }
     frame = data.to_wide()
-    if f"{data.channel_names[0]}_noise" in frame:
-        columns["noise"] = {name: f"{name}_noise" for name in data.channel_names}
+    noise = {name: f"{name}_noise" for name in data.channel_names}
+    if noise and set(noise.values()) <= set(frame.columns):
+        columns["noise"] = noise
     if any(one.start is not None for one in data):
         columns["start"] = "start"
     return write_parquet(frame, path, **columns)

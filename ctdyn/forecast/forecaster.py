@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,11 +40,13 @@ from .queries import (
     context_and_truth,
     gap_times,
     horizon_times,
+    inputs_ahead,
     known_inputs,
     on_clock,
     own_seed,
     series_set,
     typical_gap,
+    warn_of_held_inputs,
 )
 from .result import Forecast
 
@@ -196,8 +198,9 @@ class Forecaster:
             at: the times, instead of a horizon: numbers or datetimes for all series, a dict from id to times, or a
                 `SeriesSet` whose times are meant, and whose intervals (`start`): the answers are then means over these.
                 They may lie anywhere; those outside of the observations are marked in `Forecast.to_frame`.
-            inputs: series of the same ids whose inputs are known ahead, where the model is driven by any; default:
-                `at`, where that is a set with inputs.
+            inputs: series of the same ids whose inputs are known ahead, where the model is driven by any; they need no
+                channels (`from_pandas(frame, inputs=[...], values=[])`). Past the last of them a warning says that it
+                is held. Default: `at`, where that is a set with inputs.
             num_samples: latent trajectories; each gives five draws of an observation.
 
         Raises:
@@ -341,7 +344,8 @@ class Forecaster:
 
         context, truth = self.cut(self._checked(series), task)
         asked = (tuple(one.times for one in truth), tuple(one.start for one in truth))
-        forecast, densities = self._ask(context, asked, truth, num_samples, truth)
+        ahead = inputs_ahead(context, truth, self.axis_)
+        forecast, densities = self._ask(context, asked, ahead, num_samples, truth)
         return evaluate(forecast, truth, log_density=densities, means=forecast.means, **options)
 
     def cut(self, series: SeriesSet, task: WindowMaker | None = None) -> tuple[SeriesSet, SeriesSet]:
@@ -390,10 +394,18 @@ class Forecaster:
         if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
             raise ValueError(f"num_samples must be a whole number, at least 1; got {num_samples!r}.")
         inputs = inputs if inputs is None else inputs.with_covariates(self.covariates_[0], inputs.static_names)
-        return self._ask(series, asked, inputs, num_samples, None)[0]
+        ahead = inputs_ahead(series, inputs, self.axis_)
+        if not isinstance(self.model, Baseline):
+            warn_of_held_inputs(series, asked[0], ahead, self.axis_)
+        return self._ask(series, asked, ahead, num_samples, None)[0]
 
     def _ask(
-        self, series: SeriesSet, asked: _Asked, inputs: SeriesSet | None, num_samples: int, truth: SeriesSet | None
+        self,
+        series: SeriesSet,
+        asked: _Asked,
+        ahead: Mapping[object, Series],
+        num_samples: int,
+        truth: SeriesSet | None,
     ) -> tuple[Forecast, list[np.ndarray]]:
         """The forecast and, where the truth is given at just these times, its log density in data units."""
         to_fitted = between_clocks(self.axis_, series.axis)
@@ -401,12 +413,10 @@ class Forecaster:
         self.model.eval()
         for place, (one, when, begin) in enumerate(zip(series, *asked, strict=True)):
             generator = self._generator(one.id)
-            ahead = None if inputs is None or not inputs.input_names else inputs.by_id(one.id)
             clocked, begin = on_clock(one, to_fitted), None if begin is None else to_fitted(begin)
-            question, known = (to_fitted(when), begin), None if truth is None else truth[place]
-            units, predictive, target = self._predict(
-                clocked, question, ahead, known, to_fitted, num_samples, generator
-            )
+            question = (to_fitted(when), begin)
+            told = (ahead.get(one.id), None if truth is None else truth[place])
+            units, predictive, target = self._predict(clocked, question, *told, num_samples, generator)
             drawn = units.values_to_data(predictive.sample(generator, DRAWS).cpu())[:, 0, : len(when)]
             # float32 halves the memory; a level far above the spread needs the digits.
             fine = bool((units.loc.abs() > 1e3 * units.scale).any())
@@ -422,7 +432,6 @@ class Forecaster:
         question: tuple[np.ndarray, np.ndarray | None],
         ahead: Series | None,
         truth: Series | None,
-        to_fitted: Callable[[np.ndarray], np.ndarray],
         num_samples: int,
         generator: Generator,
     ) -> tuple[Units, Predictive, IrregularBatch | None]:
@@ -435,8 +444,8 @@ class Forecaster:
         target = None if truth is None else self._in_units(units, pad([truth]))
         path: ControlPath | None = None
         if context.inputs is not None:
-            known = None if ahead is None or not len(ahead) else pad([on_clock(ahead, to_fitted)])
-            path = input_path(context, None if known is None else self._in_units(units, known))
+            known = None if ahead is None or not len(ahead) else self._in_units(units, pad([ahead]))
+            path = input_path(context, known)
         with torch.no_grad():
             ts = self._on_model_clock(units, asked)
             options: dict[str, Any] = {"num_samples": num_samples, "generator": generator}

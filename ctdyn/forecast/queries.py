@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from .._checks import DataError, UnknownIdError, few
+from .._checks import DataError, DataWarning, UnknownIdError, few
 from ..data import Series, SeriesSet, TimeAxis, WindowMaker
 from ..models import Aggregates, Baseline, Model
 
@@ -22,11 +23,13 @@ __all__ = [
     "context_and_truth",
     "gap_times",
     "horizon_times",
+    "inputs_ahead",
     "known_inputs",
     "on_clock",
     "own_seed",
     "series_set",
     "typical_gap",
+    "warn_of_held_inputs",
 ]
 
 #: More regular query times than this are not made unasked.
@@ -256,6 +259,55 @@ def known_inputs(inputs: SeriesSet | None, at: Any) -> SeriesSet | None:
     if inputs is None and isinstance(at, SeriesSet) and at.input_names:
         return at
     return inputs
+
+
+def inputs_ahead(series: SeriesSet, inputs: SeriesSet | None, fitted: TimeAxis) -> dict[object, Series]:
+    """The inputs known ahead of each series, on the clock of the training, and nothing else of what was given.
+
+    Args:
+        series: what is conditioned on.
+        inputs: where they are known; it may hold more series, and no channels.
+        fitted: the clock of the training.
+    """
+    if inputs is None or not inputs.input_names:
+        return {}
+    to_fitted = between_clocks(fitted, inputs.axis)
+
+    def alone(one: Series) -> Series:
+        unseen = np.full((len(one), len(series.channels)), np.nan)
+        return Series(one.id, to_fitted(one.times), unseen, inputs=one.inputs)
+
+    return {id: alone(inputs.by_id(id)) for id in series.ids}
+
+
+def warn_of_held_inputs(
+    series: SeriesSet, asked: tuple[np.ndarray, ...], ahead: Mapping[object, Series], fitted: TimeAxis
+) -> None:
+    """Say where the last known inputs of a series are held, because it is asked about later times.
+
+    Args:
+        series: what is conditioned on.
+        asked: the times that are asked about.
+        ahead: see `inputs_ahead`.
+        fitted: the clock of the training.
+    """
+    to_fitted = between_clocks(fitted, series.axis)
+    held = []
+    for one, when in zip(series, asked, strict=True):
+        known = np.concatenate([to_fitted(one.times), ahead[one.id].times if one.id in ahead else np.zeros(0)])
+        if one.inputs is not None and len(known) and len(when):
+            last, end = known.max(), to_fitted(when).max()
+            if end - last > 1e-9 * max(1.0, abs(end)):
+                held.append((one.id, *fitted.to_user(np.array([last, end]))))
+    if held:
+        id, last, end = held[0]
+        warnings.warn(
+            f"series {id!r}: the inputs {few(series.input_names)} are known until {last}, and what is asked about goes "
+            f"on until {end} ({len(held)} such series); their last values are held. Give those that are known ahead "
+            "by inputs=, a set that may hold nothing else: from_pandas(frame, inputs=[...], values=[]).",
+            DataWarning,
+            stacklevel=4,
+        )
 
 
 def series_set(given: Any) -> SeriesSet:

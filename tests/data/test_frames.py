@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -122,6 +124,25 @@ def test_rows_with_inputs_stay() -> None:
     assert data.input_names == ("dose",)
     with pytest.raises(DataError, match=r"series 0, time 1\.0: the input 'dose' is nan"):
         from_pandas(frame.replace({"dose": {5.0: np.nan}}), values=["x"], inputs=["dose"])
+
+
+def test_inputs_alone(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"id": ["a", "a", "b"], "time": [0.0, 1.0, 0.5], "dose": [1.0, 2.0, 3.0]})
+    data = from_pandas(frame, id="id", inputs=["dose"])
+    assert data.channels == ()
+    assert [one.times.tolist() for one in data] == [[0.0, 1.0], [0.5]]
+    assert "channels: none" in repr(data)
+    assert data.describe().rows == 3
+    assert str(data.describe())
+    assert data.to_wide().equals(frame)
+    assert not len(data.to_long())
+    assert read(data.to_parquet(tmp_path / "ahead.parquet")).to_wide().equals(frame)
+    # A channel that is there but empty is a slip, or else says what it means.
+    with pytest.raises(DataError, match=r"no observations.*name no channel \(values=\[\]\)"):
+        from_pandas(frame.assign(x=np.nan), id="id", inputs=["dose"])
+    assert from_pandas(frame.assign(x=np.nan), id="id", inputs=["dose"], values=[]).channels == ()
+    with pytest.raises(DataError, match="there is no channel"):
+        from_pandas(frame, id="id", values=[])
 
 
 def test_a_series_without_observations() -> None:

@@ -1,5 +1,6 @@
 """From series to answers in the user's units and on the user's clock."""
 
+import warnings
 from dataclasses import replace
 
 import jaxtyping
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ctdyn._checks import DataError, UnknownIdError
+from ctdyn._checks import DataError, DataWarning, UnknownIdError
 from ctdyn.cells import GRUODEBayesCell
 from ctdyn.data import (
     Channel,
@@ -328,6 +329,32 @@ def test_a_number_of_samples_that_is_none_is_refused(fitted, series, count):
 
 
 # -- inputs
+
+
+def test_inputs_may_be_all_that_is_known_ahead(build):
+    """A frame of the future has no channels, and its clock starts where it does."""
+    rng = np.random.default_rng(0)
+    days = pd.date_range("2024-04-01", periods=30, tz="Europe/Vienna")
+    rows = {"id": np.repeat(["a", "b"], 30), "time": [*days, *days], "dose": rng.normal(size=60)}
+    frame = pd.DataFrame(rows).assign(x=rng.normal(size=60), y=rng.normal(size=60))
+    data = from_pandas(frame, id="id", inputs=["dose"])
+    forecaster = Forecaster(build(data.channels, input_size=1)).fit(data, max_steps=2, **QUIET)
+    past, future = data.split_time("2024-04-20")
+    whole = forecaster.forecast(past, at=future, num_samples=5)
+    late = frame[frame["time"] >= "2024-04-20"].drop(columns=["x", "y"])
+    alone = from_pandas(late, id="id", inputs=["dose"], time_unit="hour")
+    for known in (alone, from_pandas(late, id="id", values=[], inputs=["dose"])):
+        assert known.channels == ()
+        assert np.allclose(arrays(forecaster.forecast(past, at=known, num_samples=5)), arrays(whole), atol=1e-4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        forecaster.forecast(past, horizon="10D", inputs=alone, num_samples=1)
+    with pytest.warns(
+        DataWarning, match=r"series 'a': the inputs 'dose' are known until 2024-04-19 .*until 2024-04-29"
+    ):
+        forecaster.forecast(past, horizon="10D", num_samples=1)
+    with pytest.warns(DataWarning, match=r"known until 2024-04-22 .*\(2 such series\); their last values are held"):
+        forecaster.forecast(past, horizon="10D", inputs=alone.before("2024-04-23"), num_samples=1)
 
 
 def test_inputs_known_ahead_change_the_forecast(build):
