@@ -105,7 +105,6 @@ class Forecaster:
     def __init__(
         self, model: Model, *, scaler: Scaler | None = None, windows: WindowMaker | None = None, seed: int = 0
     ) -> None:
-        check_instance("model", model, Model, "ctdyn.models.LatentODE(series.channels)")
         self.model = model
         self.scaler = Standardize() if scaler is None else scaler
         usual = Reconstruct() if isinstance(model, Labels) else AnyOf(Interpolate(), Extrapolate(include_context=True))
@@ -114,6 +113,16 @@ class Forecaster:
         check_instance("windows", self.windows, WindowMaker, "Extrapolate(cut=24.0)")
         self.seed = seed
         self.fitted = False
+
+    @property
+    def model(self) -> Model:
+        """What answers; what is fitted can be wrapped later on: `forecaster.model = Refined(forecaster.model)`."""
+        return self._model
+
+    @model.setter
+    def model(self, model: Model) -> None:
+        check_instance("model", model, Model, "ctdyn.models.LatentODE(series.channels)")
+        self._model = model
         self._unfitted = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     def fit(

@@ -26,7 +26,8 @@ class Reencoded(Model):
     Linear latent dynamics leave, in the long run, the set of states that stand for anything; a passage through the
     observations brings them back. Each sampled trajectory is corrected by itself, so forecasts stay distributions. This
     is a heuristic that proves nothing about stability: choose `every` on validation data, where longer than any horizon
-    means never. Training is that of the model.
+    means never. Training is that of the model: wrap it from the start, or wrap what is fitted, `forecaster.model =
+    Reencoded(forecaster.model, every)`.
 
     A state must be recognisable from what it decodes to: from one observation, or from `points` of them.
 

@@ -29,8 +29,9 @@ class Refined(Model, Generative, Scorable):
 
     What is refined are the numbers of the encoding: mean and width of `q0`, means and precisions of sites, the
     description of the series; a context path stays as it is. A series keeps the encoder's guess unless the end is
-    clearly better for fresh random numbers, so that its bound does not fall. Training is that of the model itself; wrap
-    it afterwards, or from the start.
+    clearly better for fresh random numbers, so that its bound does not fall. Training is that of the model itself: wrap
+    it from the start, or wrap what is fitted, `forecaster.model = Refined(forecaster.model)`, which is then what
+    answers and is saved.
 
     For series unlike those of training, and where an encoder is too coarse; it costs `steps` passes per question. On a
     short recent context it is what is called error regression: the latent state is made to explain what was just seen,

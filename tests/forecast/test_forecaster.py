@@ -27,7 +27,7 @@ from ctdyn.data import (
 from ctdyn.forecast import Forecaster, load
 from ctdyn.integrate import ConstantStep
 from ctdyn.metrics import summarize
-from ctdyn.models import FilteringModel, HoldLast, LatentODE, LinearGaussianSSM, MaximumLikelihood, OwnMean
+from ctdyn.models import FilteringModel, HoldLast, LatentODE, LinearGaussianSSM, MaximumLikelihood, OwnMean, Refined
 
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -58,6 +58,23 @@ def test_fitting_twice_starts_afresh(series, model):
     first = {key: value.clone() for key, value in model.state_dict().items()}
     forecaster.fit(series, max_steps=4, **QUIET)
     assert all(torch.equal(first[key], value) for key, value in model.state_dict().items())
+
+
+def test_a_fitted_model_can_be_wrapped(series, model, tmp_path, monkeypatch):
+    # The types that the tests check at run time are not checked outside of them.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    forecaster = Forecaster(model).fit(series, max_steps=2, **QUIET)
+    plain = forecaster.forecast(series, horizon=1.0)
+    forecaster.model = Refined(forecaster.model, steps=3, lr=0.5)
+    answer = forecaster.forecast(series, horizon=1.0)
+    assert not np.allclose(arrays(answer), arrays(plain))
+    again = load(forecaster.save(tmp_path / "run"))
+    assert isinstance(again.model, Refined)
+    assert np.allclose(arrays(again.forecast(series, horizon=1.0)), arrays(answer))
+    # Training is that of the model, from the weights that the wrapper came with.
+    forecaster.fit(series, max_steps=1, **QUIET)
+    with pytest.raises(TypeError, match=r"got the class Refined: call it"):
+        forecaster.model = Refined
 
 
 def test_training_sees_the_scale_of_the_training_series_only(series, model):
