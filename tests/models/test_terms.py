@@ -199,7 +199,8 @@ def test_the_penalty_makes_a_prior_linear():
 def test_supervision_is_the_density_of_the_labels_given_the_chosen_entries():
     labels = torch.tensor([[1.0, math.nan], [0.5, 2.0]])
     zs = torch.tensor([[[[0.2, 9.0, 1.0]] * 3, [[0.4, 9.0, 2.0]] * 3]])
-    term = Supervision([0, 2], weight=2.0)
+    # Before training the labels have no units.
+    term = Supervision([0, 2], weight=2.0).eval()
     normal = torch.distributions.Normal
     expected = normal(0.2, 0.5).log_prob(torch.tensor(1.0)) + normal(0.4, 0.5).log_prob(torch.tensor(0.5))
     expected = expected + normal(2.0, 0.5).log_prob(torch.tensor(2.0))
@@ -210,6 +211,35 @@ def test_supervision_is_the_density_of_the_labels_given_the_chosen_entries():
         Supervision([0, 3])(flat(zs, labels))
     with pytest.raises(ValueError, match="each once"):
         Supervision([1, 1])
+
+
+@pytest.mark.parametrize(("shift", "unit"), [(0.0, 1.0), (5000.0, 2000.0), (-3.0, 1e-6)])
+def test_labels_come_in_their_own_units(shift, unit):
+    """What is trained is the same, and the loss that of the density in these units; the first batch says which."""
+    window, hidden = levels()
+
+    def labelled(number):
+        batch = replace(window.context, labels=shift + unit * number * hidden[:, :1])
+        return Window(batch, batch)
+
+    model = static_model(ELBO(beta=Anneal(100)), [Supervision([0], weight=10.0)])
+    parts = train(model, labelled(1.0), 20)
+    plain = static_model(ELBO(beta=Anneal(100)), [Supervision([0], weight=10.0)])
+    expected = train(plain, window, 20)
+    torch.testing.assert_close(parts["Supervision"], expected["Supervision"] + 10.0 * math.log(unit), rtol=0, atol=1e-5)
+    term = model.terms[0]
+    assert term.width.item() == pytest.approx(unit * float(hidden[:, 0].std(correction=0)), rel=1e-6)
+    model.loss(labelled(9.0))
+    assert term.width.item() == pytest.approx(unit * float(hidden[:, 0].std(correction=0)), rel=1e-6)
+
+
+def test_units_of_labels_that_are_equal_or_not_known():
+    term = Supervision([0, 1])
+    zs = torch.zeros(1, 2, 3, 2)
+    term(flat(zs, torch.tensor([[7.0, math.nan], [7.0, math.nan]])))
+    assert (term.center.tolist(), term.width.tolist()) == ([7.0, 0.0], [7.0, 0.0])
+    term(flat(zs, torch.tensor([[1.0, 2.0], [3.0, 4.0]])))
+    assert (term.center.tolist(), term.width.tolist()) == ([7.0, 3.0], [7.0, 1.0])
 
 
 def test_padding_and_series_without_a_target_do_not_move_supervision():
