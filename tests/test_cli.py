@@ -146,6 +146,49 @@ def test_a_long_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "bp" in capsys.readouterr().out
 
 
+def test_what_the_columns_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `from_pandas` can be told of them, the shell can."""
+    frame = waves(4).dropna().assign(alive=1, rain=3.0, outcome=lambda x: x["patient"] % 2)
+    frame["begin"] = frame["hours"] - 1.5
+    frame.loc[len(frame)] = [9, 1.0, None, None, None, None, 0, 1.0]
+    data, run = str(tmp_path / "data.csv"), tmp_path / "run"
+    frame.to_csv(data, index=False)
+    words = ["--id", "patient", "--time", "hours", "--labels", "outcome", "--start", "begin", "--sums", "rain"]
+    words += ["--kinds", "alive=binary,hr=positive", "--units", "hr=1/min,rain=mm", "--time-unit", "hour"]
+    assert "drop_empty" in fails(["describe", data, *words], capsys)
+    words.append("--drop-empty")
+    capsys.readouterr()
+    assert main(["describe", data, *words]) == 0
+    said = capsys.readouterr().out
+    assert "4, with" in said
+    assert "outcome" not in said
+    for row in (("hr", "1/min", "positive"), ("alive", "binary"), ("rain", "mm/hour", "real")):
+        assert any(line.split()[: len(row)] == list(row) for line in said.splitlines()), row
+    (rain,) = (line.split() for line in said.splitlines() if line.startswith("rain"))
+    assert "2" in rain, "a sum of 3 over 1.5 hours is 2 an hour"
+    assert "--kinds says one thing of each channel" in fails(["describe", data, "--kinds", "alive"], capsys)
+    assert main(["fit", data, *words, "--model", "own-mean", "--baselines=false", "--out", str(run)]) == 0
+    config = tmp_path / "fit.yaml"
+    config.write_text("id: patient\ntime: hours\nkinds: {alive: binary}\nlabels: [outcome]\ndrop_empty: true\n")
+    assert main(["describe", data, "--config", str(config)]) == 0
+
+
+def test_inputs_that_are_known_ahead(tmp_path: Path) -> None:
+    frame = waves(4).drop(columns="bp").assign(dose=lambda x: np.sin(x["hours"]))
+    past, ahead = frame[frame["hours"] < 30], frame[frame["hours"] >= 30].drop(columns="hr")
+    for name, part in (("past", past), ("ahead", ahead), ("more", ahead.assign(dose=50.0))):
+        part.to_csv(tmp_path / f"{name}.csv", index=False)
+    columns = ["--id", "patient", "--time", "hours", "--inputs", "dose", "--baselines=false", *SMALL]
+    assert main(["fit", str(tmp_path / "past.csv"), *columns, "--out", str(tmp_path / "run")]) == 0
+    found = []
+    for name in ("ahead", "more"):
+        words = ["--at", str(tmp_path / f"{name}.csv"), "--samples", "3", "--out", str(tmp_path / "out.csv")]
+        assert main(["forecast", str(tmp_path / "run"), str(tmp_path / "past.csv"), *words]) == 0
+        found.append(pd.read_csv(tmp_path / "out.csv"))
+    np.testing.assert_allclose(found[0]["time"], ahead["hours"])
+    assert not np.allclose(found[0]["mean"], found[1]["mean"])
+
+
 # -- faults
 
 
@@ -287,6 +330,12 @@ def test_help_teaches(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_does_not_import_torch() -> None:
     code = "import sys\nfrom ctdyn.cli import main\nmain(['fit', '--help'])\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_the_package_is_the_command() -> None:
+    said = subprocess.run([sys.executable, "-m", "ctdyn", "--help"], capture_output=True, text=True, check=True).stdout
+    assert "ctdyn describe vitals.csv" in said
+    assert subprocess.run([sys.executable, "-m", "ctdyn", "dance"], capture_output=True, check=False).returncode == 2
 
 
 def test_both_spellings() -> None:

@@ -91,7 +91,8 @@ def interpolate_command(run: str, data: str, output: Output, *, at: str | float 
         data: CSV or parquet file with the same columns.
         output: what is written, and where.
         at: times, as 1.5,2.0 or 2001-03-01,2001-04-01, or a CSV or parquet file of times (with the id column, per
-            series); left out: the rows with empty cells, and a regular grid.
+            series; with columns of inputs and start, these too); left out: the rows with empty cells, and a regular
+            grid.
     """
     levels = check_output(output)
     forecaster, table = open_run(run)

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._options import Names, Output, Table
+from ._options import Names, Output, Pairs, Table
 
 
 if TYPE_CHECKING:
@@ -45,9 +45,12 @@ def read_table(path: str, table: Table) -> SeriesSet:
     # What is left at its default is not said at all: a parquet file of ours knows its columns by itself.
     given = {field.name: getattr(table, field.name) for field in fields(table)}
     given = {field.name: given[field.name] for field in fields(table) if given[field.name] != field.default}
-    for name in ("values", "noise", "inputs", "static"):
+    for name in ("values", "noise", "inputs", "static", "labels", "sums"):
         if name in given:
             given[name] = split_names(given[name])
+    for name in ("units", "kinds"):
+        if name in given:
+            given[name] = split_pairs(given[name], name)
     return read(path, **given)
 
 
@@ -56,6 +59,16 @@ def split_names(names: Names) -> list[str] | None:
     if isinstance(names, str):
         return [name.strip() for name in names.split(",") if name.strip()]
     return names
+
+
+def split_pairs(pairs: Pairs, option: str) -> dict[str, str] | None:
+    """What is said of each channel, given as hr=1/min,bp=mmHg or as a mapping."""
+    if not isinstance(pairs, str):
+        return pairs
+    found = [(name.strip(), value.strip()) for name, _, value in (word.partition("=") for word in pairs.split(","))]
+    if not all(name and value for name, value in found):
+        raise ValueError(f"--{option} says one thing of each channel, as hr=...,bp=...; got {pairs}.")
+    return dict(found)
 
 
 def number_or_text(value: str | float) -> str | float:
@@ -67,23 +80,27 @@ def number_or_text(value: str | float) -> str | float:
 
 
 def read_times(at: str | float | None, table: Table, series: SeriesSet) -> Any:
-    """The value of `--at`: times for all series, or the times of a file."""
+    """The value of `--at`: times for all series, or a file's times, intervals (`--start`) and inputs (`--inputs`)."""
     if at is None:
         return None
     path = Path(str(at))
     if path.suffix not in (".csv", ".parquet"):
         return [number_or_text(word) for word in str(at).split(",")]
+    from ..data import from_pandas, read
     from ..data.storage import read_frame
 
-    frame, _ = read_frame(path)
-    for column in (table.time, table.id):
-        if column is not None and column not in frame:
-            raise ValueError(
-                f"{path} has no column {column!r}; it needs the columns of time and id that the data have."
-            )
-    if table.id is None:
-        return {series.ids[0]: frame[table.time].to_list()}
-    return {id: times.to_list() for id, times in frame.groupby(table.id, sort=False)[table.time]}
+    frame, described = read_frame(path)
+    if described:
+        return read(path, values=[])
+    columns = {name: getattr(table, name) for name in ("id", "time", "time_unit")}
+    if table.start in frame:
+        columns["start"] = table.start
+    # Inputs that are not known ahead stay what they were; the answer says so.
+    columns["inputs"] = [name for name in split_names(table.inputs) or () if name in frame]
+    try:
+        return from_pandas(frame, values=[], **columns)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def check_target(path: str, suffixes: tuple[str, ...], option: str) -> None:

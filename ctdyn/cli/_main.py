@@ -15,12 +15,16 @@ from ._commands import COMMANDS
 
 __all__ = ["main"]
 
+#: The options that need no value.
+FLAGS = ("--overwrite", "--baselines", "--quick", "--drop_empty")
+
 EXIT_USER, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 EXAMPLES = {
     "describe": """
   ctdyn describe vitals.csv --id patient --time hours
-  ctdyn describe long.parquet --id stay --time minute --variable name --value value""",
+  ctdyn describe long.parquet --id stay --time minute --variable name --value value
+  ctdyn describe visits.csv --id patient --time day --kinds visits=count,alive=binary --units hr=1/min""",
     "fit": """
   ctdyn fit vitals.csv --id patient --time hours --out run
   ctdyn fit vitals.csv --id patient --time hours --context 48 --horizon 24 --max_steps 4000 --out run
@@ -31,7 +35,8 @@ EXAMPLES = {
   ctdyn interpolate run vitals.csv --at 6,12,18,24 --quantiles 0.1,0.5,0.9 --plot filled.png""",
     "forecast": """
   ctdyn forecast run vitals.csv --horizon 24 --out forecast.csv --plot forecast.png
-  ctdyn forecast run sensors.parquet --horizon 30D --out forecast.parquet""",
+  ctdyn forecast run sensors.parquet --horizon 30D --out forecast.parquet
+  ctdyn forecast run heating.csv --at ahead.csv   # times, and the inputs that are known ahead""",
     "evaluate": """
   ctdyn evaluate run test.csv                     # hide 30 % of the rows and fill them
   ctdyn evaluate run test.csv --cut 48            # forecast what follows hour 48""",
@@ -126,7 +131,7 @@ def normalize(argv: Sequence[str]) -> list[str]:
         name, equals, value = word.partition("=")
         if name.startswith("--"):
             name = "--" + name[2:].replace("-", "_")
-        bare = name in ("--overwrite", "--baselines", "--quick") and not equals and following not in ("true", "false")
+        bare = name in FLAGS and not equals and following not in ("true", "false")
         words.append(f"{name}=true" if bare else f"{name}{equals}{value}")
     return words
 

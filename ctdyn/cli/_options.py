@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 
-__all__ = ["Architecture", "ModelName", "Names", "Output", "Table", "Training"]
+__all__ = ["Architecture", "ModelName", "Names", "Output", "Pairs", "Table", "Training"]
 
 Names = str | list[str] | None
+Pairs = str | dict[str, str] | None
 ModelName = Literal[
     "latent-ode",
     "latent-sde",
@@ -37,8 +38,14 @@ class Table:
         noise: columns of standard errors, one per channel.
         inputs: columns of covariates that are known ahead.
         static: columns that are constant within a series.
+        labels: columns of labels, constant within a series; they are no channels.
+        start: column of the times at which means or sums begin; the time column is where they end.
+        sums: channels that are sums from start to time; they become means per unit of the clock.
+        units: the unit of each channel, as hr=1/min,bp=mmHg.
+        kinds: the kind of each channel that is not real, as visits=count,alive=binary.
         time_unit: the unit of the float clock, as hour; for dates the default is chosen from the span.
         duplicates: what becomes of two observations of a channel at one time.
+        drop_empty: leave out series without any observation, which are an error otherwise.
     """
 
     id: str | None = None
@@ -49,8 +56,14 @@ class Table:
     noise: Names = None
     inputs: Names = None
     static: Names = None
+    labels: Names = None
+    start: str | None = None
+    sums: Names = None
+    units: Pairs = None
+    kinds: Pairs = None
     time_unit: str | None = None
     duplicates: Literal["error", "mean", "first", "last"] = "error"
+    drop_empty: bool = False
 
 
 @dataclass(frozen=True)

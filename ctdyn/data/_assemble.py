@@ -203,7 +203,7 @@ def _check_inputs(columns: Columns) -> None:
 
 def _without_empty_rows(columns: Columns) -> Columns:
     """A row in which nothing was observed says nothing, unless it carries inputs."""
-    if columns.inputs is not None:
+    if columns.inputs is not None or not columns.channels:
         return columns
     seen = ~np.isnan(columns.values).all(axis=1)
     return columns if seen.all() else columns.rows(np.flatnonzero(seen))
@@ -211,7 +211,7 @@ def _without_empty_rows(columns: Columns) -> Columns:
 
 def _without_empty_series(columns: Columns, policy: Policy) -> tuple[Columns, int]:
     if not columns.channels:
-        return columns, 0  # inputs alone, which are known where nothing can be observed yet
+        return columns, 0  # times, and perhaps inputs, where nothing can be observed yet
     seen = ~np.isnan(columns.values).all(axis=1)
     counts = np.bincount(columns.codes[seen], minlength=len(columns.ids))
     empty = np.flatnonzero(counts == 0)

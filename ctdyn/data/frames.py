@@ -55,8 +55,8 @@ def from_pandas(
         time: the column (or index level) of times: numbers, datetimes of any unit, with or without a zone, timedeltas,
             or text in ISO 8601. Datetimes keep their zone for the way out.
         values: wide form, the columns of the channels; None: all columns that are not named otherwise; none, as `[]`,
-            where inputs are all that is known, as for `forecast(inputs=...)`. Long form, which of the variables to
-            keep, in that order.
+            for times that are asked about (`forecast(at=...)`) and inputs known there. Long form, which of the
+            variables to keep, in that order.
         variable: long form, the column that names the channel.
         value: long form, the column of the observation.
         noise: columns of standard errors, in the unit of the value. Wide form: one per channel in their order, or a
@@ -314,7 +314,7 @@ def _wide(
         for position, name in enumerate(names):
             if name in errors:
                 known[:, position] = numeric(table[errors[name]], errors[name], where)
-    alone = columns.inputs is not None and not channels
+    alone = not channels and (columns.inputs is not None or values is not None)
     return replace(columns, values=matrix, noise=known, channels=() if alone else unique_channels(channels))
 
 

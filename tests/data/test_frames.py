@@ -141,8 +141,9 @@ def test_inputs_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no observations.*name no channel \(values=\[\]\)"):
         from_pandas(frame.assign(x=np.nan), id="id", inputs=["dose"])
     assert from_pandas(frame.assign(x=np.nan), id="id", inputs=["dose"], values=[]).channels == ()
+    assert [one.times.tolist() for one in from_pandas(frame, id="id", values=[])] == [[0.0, 1.0], [0.5]]
     with pytest.raises(DataError, match="there is no channel"):
-        from_pandas(frame, id="id", values=[])
+        from_pandas(frame.drop(columns="dose"), id="id")
 
 
 def test_a_series_without_observations() -> None:

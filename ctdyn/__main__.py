@@ -1,0 +1,9 @@
+"""`python -m ctdyn` is the `ctdyn` command."""
+
+import sys
+
+from .cli import main
+
+
+if __name__ == "__main__":
+    sys.exit(main())
