@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from .._checks import DataError, few
 
 
-__all__ = ["CONTINUOUS", "KINDS", "Channel", "unique_channels"]
+__all__ = ["CLASSES", "CONTINUOUS", "KINDS", "Channel", "unique_channels"]
 
 KINDS = ("real", "positive", "count", "binary", "categorical")
 
 #: The kinds whose values fill an interval.
 CONTINUOUS = ("real", "positive")
+
+#: The kinds whose values are names, coded as 0, 1, 2 ...
+CLASSES = ("binary", "categorical")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._checks import few
 from ..data import Channel, Series, SeriesSet
+from ..data.channels import CLASSES
 
 
 if TYPE_CHECKING:
@@ -112,6 +114,47 @@ class Forecast:
             raise ValueError(f"the level of an interval lies strictly between 0 and 1, as 0.9; got {level}.")
         lower, upper = self._quantile_columns([(1 - level) / 2, (1 + level) / 2])
         return self._index().assign(lower=lower, upper=upper)
+
+    def probabilities(self) -> pd.DataFrame:
+        """How probable each class is, in binary and categorical channels: id, time, channel, class, probability.
+
+        A probability is the share of the samples that are of the class: ask for more (`num_samples`) to tell rare ones
+        apart. Classes are those that were drawn or observed, and all below them.
+
+        Raises:
+            ValueError: no channel holds classes, or the model draws other numbers for one that does.
+
+        Example:
+            >>> from ctdyn.data import from_ragged
+            >>> context = from_ragged([([0.0], [1.0])], channels=[Channel("alive", kind="binary")])
+            >>> drawn = np.array([1.0, 0.0, 1.0, 1.0]).reshape(4, 1, 1)
+            >>> Forecast(context, (np.array([2.0]),), (drawn,), (drawn.mean(0),)).probabilities()
+               id  time channel  class  probability
+            0   0   2.0   alive      0         0.25
+            1   0   2.0   alive      1         0.75
+        """
+        import pandas as pd
+
+        columns = [column for column, channel in enumerate(self.channels) if channel.kind in CLASSES]
+        if not columns:
+            kinds = ", ".join(f"{channel.name!r} is {channel.kind}" for channel in self.channels)
+            raise ValueError(f"only channels of classes ({few(CLASSES)}) have probabilities; {kinds}. See quantile().")
+        index, parts = self._index(), []
+        for column in columns:
+            drawn = [samples[..., column] for samples in self.samples]
+            observed = [one.values[:, column] for one in self.context]
+            codes = np.concatenate([np.zeros(0), *[each[~np.isnan(each)] for each in (*drawn, *observed)]])
+            if (codes != np.round(codes)).any():
+                raise ValueError(
+                    f"channel {self.channels[column].name!r} holds classes, and the model draws other numbers for it; "
+                    "use one with a likelihood of classes (Bernoulli, Categorical)."
+                )
+            rows = index.iloc[column :: len(self.channels)]
+            for code in range(int(codes.max(initial=1.0)) + 1):
+                share = np.concatenate([np.zeros(0), *[(each == code).mean(0) for each in drawn]])
+                parts.append(rows.assign(**{"class": code, "probability": share}))
+        # Stable: the classes of one entry stay together and in their order.
+        return pd.concat(parts).sort_index(kind="stable", ignore_index=True)
 
     def to_frame(self, levels: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> pd.DataFrame:
         """Everything in one frame, for a file: id, time, channel, mean, sd, one column per quantile, extrapolation.

@@ -1,12 +1,18 @@
 """The frames of a forecast: tidy, on the user's clock, and right."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from ctdyn._checks import UnknownIdError
-from ctdyn.data import from_pandas, from_ragged
-from ctdyn.forecast import Forecast
+from ctdyn.data import Channel, Reconstruct, from_pandas, from_ragged
+from ctdyn.forecast import Forecast, Forecaster
+from ctdyn.integrate import ConstantStep
+from ctdyn.likelihoods import Bernoulli, Categorical, PerKind
+from ctdyn.models import LatentODE
 
 
 @pytest.fixture
@@ -100,3 +106,38 @@ def test_ids_keep_their_type():
 
 def test_the_plot_is_drawn(forecast):
     assert forecast.plot() is not None
+
+
+def test_probabilities_of_classes_are_shares_of_the_samples(forecast):
+    with pytest.raises(ValueError, match=r"only channels of classes.*'x' is real"):
+        forecast.probabilities()
+    channels = [Channel("alive", kind="binary"), Channel("x"), Channel("stage", kind="categorical")]
+    context = from_ragged([([0.0], [[1.0, 0.3, 3.0]])], channels=channels, ids=["a"])
+    drawn = np.array([[[1, 0.5, 0], [1, 0.1, 2]], [[0, 0.2, 0], [1, 0.2, 1]]], dtype=np.float32)
+    out = Forecast(context, (np.array([1.0, 2.0]),), (drawn,), (drawn.mean(0),))
+    frame = out.probabilities()
+    assert list(frame) == ["id", "time", "channel", "class", "probability"]
+    assert frame["time"].tolist() == [1.0] * 6 + [2.0] * 6
+    assert frame["channel"].tolist() == (["alive"] * 2 + ["stage"] * 4) * 2
+    assert frame["class"].tolist() == [0, 1, 0, 1, 2, 3] * 2
+    assert frame["probability"].tolist() == [0.5, 0.5, 1, 0, 0, 0, 0, 1, 0, 0.5, 0.5, 0]
+    assert len(Forecast(context, (np.zeros(0),), (drawn[:, :0],), (drawn[0, :0],)).probabilities()) == 0
+    with pytest.raises(ValueError, match="'alive' holds classes, and the model draws other numbers"):
+        replace(out, samples=(drawn + 0.25,)).probabilities()
+
+
+def test_a_model_of_classes_is_asked_for_their_probabilities():
+    """Two thirds of what is seen are of class 2, whatever came before."""
+    rng = np.random.default_rng(0)
+    channels = [Channel("stage", kind="categorical"), Channel("alive", kind="binary")]
+    rows = [(np.arange(12.0), np.stack([rng.choice([0, 2, 2], 12), np.ones(12)], -1)) for _ in range(20)]
+    data = from_ragged(rows, channels=channels)
+    torch.manual_seed(0)
+    likelihood = PerKind(channels, {"categorical": Categorical(1, 1, num_classes=3), "binary": Bernoulli(1, 1)})
+    sizes = {"latent_size": 1, "hidden": (4,), "encoder_size": 4, "controller": ConstantStep(0.5)}
+    forecaster = Forecaster(LatentODE(channels, likelihood=likelihood, **sizes), windows=Reconstruct())
+    forecaster.fit(data, max_steps=40, lr=5e-2, enable_progress_bar=False, accelerator="cpu")
+    found = forecaster.forecast(data[:8], at=[12.0], num_samples=100).probabilities()
+    assert found.groupby(["id", "channel"])["probability"].sum().to_numpy() == pytest.approx(np.ones(16))
+    stage = found.query("channel == 'stage'").groupby("class")["probability"].mean()
+    assert stage.to_numpy() == pytest.approx([1 / 3, 0.0, 2 / 3], abs=0.1)
