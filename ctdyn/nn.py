@@ -347,7 +347,7 @@ def take_items(x: Tensor, index: Tensor, dim: int) -> Tensor:
 
     Args:
         x: `(*batch, item, *rest)`, `item` at the negative axis `dim`.
-        index: `(*batch, wanted)`.
+        index: `(*batch, wanted)`; the batch axes of the two broadcast.
         dim: which axis of `x` is `item`.
 
     Returns:
@@ -357,6 +357,7 @@ def take_items(x: Tensor, index: Tensor, dim: int) -> Tensor:
         >>> take_items(torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]]), torch.tensor([[1], [0]]), -2).tolist()
         [[[2.0]], [[3.0]]]
     """
-    series = torch.arange(index.shape[:-1].numel(), device=index.device).view(*index.shape[:-1], 1)
-    flat = x.flatten(0, dim)
-    return flat.index_select(0, (series * x.shape[dim] + index).flatten()).view(*index.shape, *x.shape[dim:][1:])
+    batch = x.shape[:dim]
+    series = torch.arange(batch.numel(), device=index.device).view(*batch, 1)
+    place = series * x.shape[dim] + index
+    return x.flatten(0, dim).index_select(0, place.flatten()).view(*place.shape, *x.shape[dim:][1:])

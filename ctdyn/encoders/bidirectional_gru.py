@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..data import IrregularBatch
-from ..nn import as_rows
+from ..nn import as_rows, take_items
 from ..paths import LinearPath
 from ._reading import NormalHead, backwards, read_inputs, read_noise, read_rates, read_values, turned
 from .base import Encoder, Encoding, start_time
@@ -89,16 +89,16 @@ class BidirectionalGRUEncoder(Encoder):
         number = torch.arange(times.shape[-1], device=times.device)
         turn = turned(valid)
         knots = times.gather(-1, turn)
-        before = torch.take_along_dim(read, turn.unsqueeze(-1), -2)
+        before = take_items(read, turn, -2)
 
         earlier = self._states(self.backward_gru, self.h0[0], times, read)
         later = self._states(self.forward_gru, self.h0[1], knots, before)[..., 1:, :]
-        last = torch.take_along_dim(earlier, count.unsqueeze(-1), -2).squeeze(-2)
-        place = torch.minimum(number, (count - 1).clamp(min=0)).unsqueeze(-1)
+        last = take_items(earlier, count, -2).squeeze(-2)
+        place = torch.minimum(number, (count - 1).clamp(min=0))
         both = torch.cat(
             [
-                torch.take_along_dim(earlier[..., 1:, :], turn.unsqueeze(-1), -2),
-                torch.take_along_dim(later, place, -2),
+                take_items(earlier[..., 1:, :], turn, -2),
+                take_items(later, place, -2),
                 before,
             ],
             -1,

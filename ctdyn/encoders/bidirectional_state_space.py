@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..data import IrregularBatch
 from ..linear.layers import S5, SequenceLayer, SequenceStack
+from ..nn import take_items
 from ..paths import LinearPath
 from ._reading import NormalHead, backwards, read_inputs, read_values, turned
 from .base import Encoder, Encoding, start_time
@@ -88,11 +89,11 @@ class BidirectionalStateSpaceEncoder(Encoder):
         read = torch.cat([*read_values(batch, rows), *self._inputs(batch, rows)], -1)
         read = torch.where((count > 0).unsqueeze(-1), read, 0.0)
         turn = turned(valid)
-        knots, forth = times.gather(-1, turn), torch.take_along_dim(read, turn.unsqueeze(-1), -2)
+        knots, forth = times.gather(-1, turn), take_items(read, turn, -2)
         before = _scan(self.ahead, knots, forth)
-        after = torch.take_along_dim(_scan(self.back, -times, read), turn.unsqueeze(-1), -2)
+        after = take_items(_scan(self.back, -times, read), turn, -2)
         context = self.context(torch.cat([before, after, forth], -1))
-        context = torch.take_along_dim(context, torch.minimum(number, last).unsqueeze(-1), -2)
+        context = take_items(context, torch.minimum(number, last), -2)
         return Encoding(q0=self.head(context[..., 0, :], batch.static), context=LinearPath(knots, context))
 
     def _inputs(self, batch: IrregularBatch, rows: Tensor) -> list[Tensor]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..data import IrregularBatch
-from ..nn import as_rows
+from ..nn import as_rows, take_items
 from ..paths import LinearPath
 from ._reading import NormalHead, backwards, read_inputs, read_values, turned
 from .base import Encoder, Encoding, start_time
@@ -110,4 +110,4 @@ class ConvolutionEncoder(Encoder):
         last = self.convolution(torch.take_along_dim(padded, around.unsqueeze(-2), -1)).mT
         between = rows < torch.arange(knots, device=rows.device) * self.stride
         seen = torch.where(between.unsqueeze(-1), last, regular).view(*chosen.shape, -1)
-        return torch.tanh(torch.take_along_dim(h, chosen.unsqueeze(-1), -2) + seen)
+        return torch.tanh(take_items(h, chosen, -2) + seen)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import IrregularBatch
-from ..nn import as_rows
+from ..nn import as_rows, take_items
 from ..paths.piecewise import PiecewisePath
 from ._reading import NormalHead, backwards, read_inputs, read_noise, read_rates, read_values, turned
 from .base import Encoder, Encoding, start_time
@@ -91,7 +91,7 @@ class ReverseGRUEncoder(Encoder):
         states = torch.cat([start.transpose(0, 1), self.gru(read, start)[0]], 1)
         states = states.unflatten(0, batch.batch_shape) if batch.batch_shape else states[0]
         count = valid.sum(-1, keepdim=True)
-        last = torch.take_along_dim(states, count.unsqueeze(-1), -2).squeeze(-2)
+        last = take_items(states, count, -2).squeeze(-2)
         knots, held = _forwards(torch.where(valid, times, start_time(batch).unsqueeze(-1)), turned(valid), states)
         return Encoding(q0=self.head(last, batch.static), context=_HeldPath(knots, self.context(held)))
 
@@ -114,4 +114,4 @@ def _forwards(times: Tensor, back: Tensor, states: Tensor) -> tuple[Tensor, Tens
     knots = times.gather(-1, back)
     # An observation at the time that is asked about has been read there, whichever way the time was rounded.
     extent = knots.abs().amax(-1, keepdim=True) if knots.shape[-1] else knots
-    return knots - 16 * torch.finfo(knots.dtype).eps * extent, torch.take_along_dim(states, back.unsqueeze(-1), -2)
+    return knots - 16 * torch.finfo(knots.dtype).eps * extent, take_items(states, back, -2)

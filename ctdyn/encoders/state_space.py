@@ -10,6 +10,7 @@ from torch import nn
 from ..data import IrregularBatch
 from ..linear.holds import Impulse
 from ..linear.layers import S5, SequenceLayer, SequenceStack
+from ..nn import take_items
 from ._reading import NormalHead, backwards, read_values
 from .base import Encoder, Encoding
 
@@ -82,7 +83,6 @@ class StateSpaceEncoder(Encoder):
         values, mask = read_values(batch, rows)
         read = torch.cat([gaps.unsqueeze(-1).to(values.dtype), values, mask], -1)
         states, _ = self.stack(-times, read)
-        last = (count - 1).clamp(min=0).unsqueeze(-1)
-        state = states.gather(-2, last.expand(*last.shape[:-1], states.shape[-1])).squeeze(-2)
+        state = take_items(states, (count - 1).clamp(min=0), -2).squeeze(-2)
         state = torch.where(count > 0, state, self.empty)
         return Encoding(q0=self.head(state, batch.static))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._types import State, States, Time, Times
+from ..nn import take_items
 from ..paths import LinearPath
 from ..paths.base import Path
 from ..paths.piecewise import PolygonalPath
@@ -65,7 +66,7 @@ def follow_exactly(term: Term, y0: State, clock: Clock) -> tuple[States, Tensor,
     ordered, asked = (nodes.detach() * direction).contiguous(), (clock.ts.detach() * direction).contiguous()
     place = torch.searchsorted(ordered, asked).clamp(max=nodes.shape[-1] - 1)
     pieces = (nodes.detach().diff(dim=-1) != 0).sum(-1)
-    return states.gather(-2, place[..., None].expand(*place.shape, states.shape[-1])), pieces, path
+    return take_items(states, place, -2), pieces, path
 
 
 class FollowedPath(Path):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._checks import SolveError
 from .._types import State, States, Time
+from ..nn import take_items
 from ..paths.base import Path
 from ..solvers.base import Solver
 from ..terms import SDETerm, Term
@@ -279,8 +280,7 @@ class Problem:
             self.fail(status, last, reached, state)
         output, reached = last_finite(finite, self.clock)
         steps = replay.node.gather(-1, output[..., None])[..., 0]
-        state = ys.detach().gather(-2, output[..., None, None].expand(*output.shape, 1, ys.shape[-1]))
-        self.fail(status, steps, reached, state[..., 0, :])
+        self.fail(status, steps, reached, take_items(ys.detach(), output[..., None], -2)[..., 0, :])
 
     def _describe(self, planned: StepPlan) -> str:
         reading = "outputs are ends of steps" if self.controller.lands else "outputs read from the dense output"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data import IrregularBatch
+from ..nn import take_items
 from ._matrix_scan import congruence_scan, matrix_recurrence
 from .holds import Hold
 
@@ -112,7 +113,7 @@ def merge(batch: IrregularBatch, at: Tensor, hold: Hold) -> tuple[IrregularBatch
         x = x.expand(*shape, *x.shape[-2:])
         rows = x.new_zeros(*shape, queries, x.shape[-1]) if rows is None else rows
         x = torch.cat([x, rows], -2)
-        return x.gather(-2, order[..., None].expand(*order.shape, x.shape[-1]))
+        return take_items(x, order, -2)
 
     inputs = batch.inputs
     if inputs is not None:
@@ -123,11 +124,7 @@ def merge(batch: IrregularBatch, at: Tensor, hold: Hold) -> tuple[IrregularBatch
 
 def rows_at(place: Tensor, mean: Tensor, *matrices: Tensor) -> tuple[Tensor, ...]:
     """Rows of `(*lead, *batch, row, n)`, and of matrices `(*batch, row, m, n)`, at `(*batch, time)`."""
-    count = place.shape[-1]
-    found = [mean.gather(-2, place[..., None].expand(*mean.shape[:-2], count, mean.shape[-1]))]
-    for x in matrices:
-        found.append(x.gather(-3, place[..., None, None].expand(*x.shape[:-3], count, *x.shape[-2:])))
-    return tuple(found)
+    return take_items(mean, place, -2), *(take_items(x, place, -3) for x in matrices)
 
 
 def _inputs_at(ts: Tensor, us: Tensor, at: Tensor, hold: Hold) -> Tensor:
@@ -135,7 +132,7 @@ def _inputs_at(ts: Tensor, us: Tensor, at: Tensor, hold: Hold) -> Tensor:
     place, later = (later - 1).clamp(min=0), later.clamp(max=ts.shape[-1] - 1)
     start, end = ts.gather(-1, place), ts.gather(-1, later)
     share = ((at - start) / (end - start).clamp(min=1e-300)).clamp(0.0, 1.0)[..., None].to(us.dtype)
-    u0, u1 = (us.gather(-2, i[..., None].expand(*i.shape, us.shape[-1])) for i in (place, later))
+    u0, u1 = (take_items(us, i, -2) for i in (place, later))
     return hold.inside(u0, u1, share)[1]
 
 

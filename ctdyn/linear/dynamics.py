@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..nn import all_finite
+from ..nn import all_finite, take_items
 from ._explained import ExactlySolved
 from ._matrix_scan import matrix_recurrence
 from ._tensors import check_resolution, check_steps, concretely, shared_batch
@@ -395,12 +395,12 @@ class LinearDynamics(nn.Module, ExactlySolved, ABC):
         later = (place + 1).clamp(max=ts.shape[-1] - 1)
         start, end = rows.gather(-1, place), rows.gather(-1, later)
         dt = self.elapsed(start, at).to(self._wide([us, ys]).to_real())
-        known = _take(ys.expand(*batch, *ys.shape[-2:]), place)
+        known = take_items(ys.expand(*batch, *ys.shape[-2:]), place, -2)
         if us is None:
             return self.discretize(dt, hold=hold).advance(known)
         us = us.expand(*batch, *us.shape[-2:])
         share = ((at - start) / (end - start).clamp(min=1e-300)).clamp(max=1.0)[..., None].to(us.dtype.to_real())
-        u0, u1 = hold.inside(_take(us, place), _take(us, later), share)
+        u0, u1 = hold.inside(take_items(us, place, -2), take_items(us, later, -2), share)
         return self.discretize(dt, hold=hold).advance(known, u0, u1)
 
     def _march(self, dt: Tensor, us: Tensor | None, y0: Tensor | None, hold: Hold) -> Tensor:
@@ -485,10 +485,6 @@ def _drive(B: Tensor | None, u: Tensor) -> Tensor:
     if B.dim() > 2 and B.shape[-3] == 1:
         return u @ B.squeeze(-3).mT
     return (B @ u[..., None]).squeeze(-1)
-
-
-def _take(x: Tensor, place: Tensor) -> Tensor:
-    return x.gather(-2, place[..., None].expand(*place.shape, x.shape[-1]))
 
 
 def _require(condition: bool, message: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from ..nn import take_items
 from ..paths._counter import key_of, normals
 from ._conditioning import root, smoother_gains
 from .dynamics import LinearDynamics
@@ -165,10 +166,8 @@ def _each(matrices: Tensor, index: int, x: Tensor) -> Tensor:
 
 def _pick(nodes: Tensor, side: Tensor, part: Tensor, shape: torch.Size) -> Tensor:
     """Entries of `(*lead, side, part, state)` at `(*lead, time)`."""
-    count, n = nodes.shape[-2:]
-    flat = nodes.flatten(-3, -2).expand(*shape, 2 * count, n)
-    index = (side * count + part).expand(*shape, part.shape[-1])
-    return flat.gather(-2, index[..., None].expand(*index.shape, n))
+    count = nodes.shape[-2]
+    return take_items(nodes.flatten(-3, -2), (side * count + part).expand(*shape, part.shape[-1]), -2)
 
 
 def _draw(keys: Tensor, count: int) -> Tensor:

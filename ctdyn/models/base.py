@@ -15,7 +15,7 @@ from .._types import Mask, Times, Values
 from ..data import IrregularBatch, Window
 from ..data.channels import Channel
 from ..likelihoods import entry_log_prob, masked_log_prob
-from ..nn import sample
+from ..nn import sample, take_items
 from ..paths import LinearPath, Path
 from ..structure import Explained
 from ._questions import checks_questions
@@ -409,7 +409,7 @@ def input_path(context: IrregularBatch, target: IrregularBatch | None = None) ->
     last = (~repeated).sum(-1, keepdim=True) - 1
     place = torch.where(torch.arange(ts.shape[-1], device=ts.device) <= last, place, place.gather(-1, last))
     rows = order.gather(-1, place)
-    return LinearPath(ts.gather(-1, place), values.gather(-2, rows.unsqueeze(-1).expand(*rows.shape, values.shape[-1])))
+    return LinearPath(ts.gather(-1, place), take_items(values, rows, -2))
 
 
 def _log_mean_exp(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch.distributions import Distribution, Normal
 from .._types import Times, Values
 from ..data import Channel, IrregularBatch, Window
 from ..likelihoods import masked_log_prob
+from ..nn import take_items
 from ..paths import Path
 from ._gaussian_process import Hyperparameters, fit_hyperparameters, posterior, with_row
 from ._residuals import NUM_LEVELS, Residuals, residual_quantiles
@@ -355,8 +356,8 @@ def _neighbours(context: IrregularBatch, ts: Times) -> tuple[Guess, Guess]:
     last = torch.cat([torch.full_like(last[..., :1, :], -1), last], -2)
     first = torch.cat([first, torch.full_like(first[..., :1, :], count)], -2)
     return (
-        _neighbour(context, ts, _take(last, left + 1)),
-        _neighbour(context, ts, _take(first, right)),
+        _neighbour(context, ts, take_items(last, left + 1, -2)),
+        _neighbour(context, ts, take_items(first, right, -2)),
     )
 
 
@@ -366,10 +367,6 @@ def _neighbour(context: IrregularBatch, ts: Times, row: Tensor) -> Guess:
     times = context.times.unsqueeze(-1).expand(context.values.shape).gather(-2, place)
     value = torch.where(exists, context.values.gather(-2, place), 0.0)
     return Guess(value, torch.where(exists, (ts.unsqueeze(-1) - times).abs(), torch.inf))
-
-
-def _take(table: Tensor, row: Tensor) -> Tensor:
-    return table.gather(-2, row.unsqueeze(-1).expand(*row.shape, table.shape[-1]))
 
 
 def _first_with_enough(*choices: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from ..data import IrregularBatch, Window
 from ..data.channels import Channel
 from ..encoders._reading import forwards
 from ..likelihoods import Gaussian, HeteroscedasticScale, Likelihood, PerKind, masked_log_prob
+from ..nn import take_items
 from ..paths import Path
 from ._parts import check_channels
 from .base import Encodes, Loss, Model, Predictive, input_path
@@ -115,7 +116,7 @@ class FilteringModel(Model, Encodes):
         times, states = self._filter(context, path)
         # The number of observations that a time has seen; what is padding lies beyond every time.
         count = torch.searchsorted(times, ts.to(times.dtype).contiguous(), right=not before)
-        h = states.gather(-2, count[..., None].expand(*count.shape, states.shape[-1]))
+        h = take_items(states, count, -2)
         # Before the first observation nothing flows.
         since = torch.where(count > 0, times.gather(-1, (count - 1).clamp(min=0)), ts.to(times.dtype))
         h, since, at = (torch.movedim(h, -2, 0), torch.movedim(since, -1, 0), torch.movedim(ts.to(times.dtype), -1, 0))

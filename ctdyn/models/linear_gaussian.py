@@ -25,6 +25,7 @@ from ..linear import (
     maximum_likelihood,
 )
 from ..linear._tensors import concrete
+from ..nn import take_items
 from ..paths import Path
 from ._gaussian_process import union, with_row
 from .base import Aggregates, ExactlyFitted, Generative, Loss, Model, Predictive, Scorable
@@ -234,8 +235,7 @@ class LinearGaussianSSM(Model, Aggregates, ExactlyFitted, Generative, Scorable):
         """See `Generative.sample`."""
         order = ts.sort(dim=-1)
         states = self.core.sample(order.values, num_samples, generator=generator)
-        place = order.indices.argsort(-1)[..., None]
-        states = states.gather(-2, place.expand(*states.shape[:-1], 1).expand(states.shape))
+        states = take_items(states, order.indices.argsort(-1), -2)
         assert self.core.offset is not None
         mean = states @ self.core.H.to(states.dtype).mT + self.core.offset.to(states.dtype)
         noise = self.core.R.diagonal(dim1=-2, dim2=-1).sqrt().to(states.dtype)
@@ -313,11 +313,11 @@ def _packed(batch: IrregularBatch) -> IrregularBatch:
     # A short series is padded by its last observed row, with an empty mask.
     real = torch.arange(length, device=count.device) < count
     order = torch.where(real, order, order.gather(-1, (count - 1).clamp(min=0)))
-    rows = order[..., None].expand(*order.shape, batch.values.shape[-1])
-    mask = batch.mask.gather(-2, rows) & real[..., None]
-    noise = None if batch.noise is None else batch.noise.gather(-2, rows)
+    mask = take_items(batch.mask, order, -2) & real[..., None]
+    noise = None if batch.noise is None else take_items(batch.noise, order, -2)
     start = None if batch.start is None else batch.start.gather(-1, order)
-    return IrregularBatch(batch.times.gather(-1, order), batch.values.gather(-2, rows), mask, noise=noise, start=start)
+    values = take_items(batch.values, order, -2)
+    return IrregularBatch(batch.times.gather(-1, order), values, mask, noise=noise, start=start)
 
 
 def _together(parts: list[IrregularBatch]) -> IrregularBatch:

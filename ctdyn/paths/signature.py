@@ -7,6 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
+from ..nn import take_items
 from .linear import LinearPath
 from .piecewise import PolygonalPath
 
@@ -151,12 +152,12 @@ def _increments(path: LinearPath, windows: Tensor) -> Tensor:
     bounds = path(windows)
     first_at_end = torch.searchsorted(ts.detach().contiguous(), ts[..., -1:].detach().contiguous())
     place = torch.minimum(torch.arange(ts.shape[-1], device=ts.device), first_at_end)
-    held = torch.take_along_dim(xs, place.unsqueeze(-1), -2)
+    held = take_items(xs, place, -2)
     held = torch.where(within, held, torch.where((ts < low).unsqueeze(-1), bounds[..., :1, :], bounds[..., -1:, :]))
     # An end of a window comes after the knots of the same time: what happens at once belongs to the window before.
     times = torch.cat([torch.minimum(torch.maximum(ts, low), high), windows], -1).detach()
     order = times.argsort(dim=-1, stable=True)
-    points = torch.take_along_dim(torch.cat([held, bounds], -2), order.unsqueeze(-1), -2)
+    points = take_items(torch.cat([held, bounds], -2), order, -2)
     is_bound = order >= ts.shape[-1]
     number = torch.arange(order.shape[-1], device=ts.device)
     window = (is_bound.cumsum(-1)[..., :-1] - 1).clamp(min=0, max=windows.shape[-1] - 2)

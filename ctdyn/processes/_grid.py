@@ -8,7 +8,7 @@ from torch import Tensor
 from .._types import Time, Times
 
 
-__all__ = ["own_grid", "take_rows"]
+__all__ = ["own_grid"]
 
 
 def own_grid(t0: Time, ts: Times) -> tuple[Tensor, Tensor]:
@@ -28,9 +28,3 @@ def own_grid(t0: Time, ts: Times) -> tuple[Tensor, Tensor]:
         width = int((~repeated).sum(-1).max()) if repeated.numel() else 1
         grid = grid[..., :width].contiguous()
         return grid, torch.searchsorted(grid, torch.maximum(ts, start).contiguous())
-
-
-def take_rows(ys: Tensor, index: Tensor) -> Tensor:
-    """The states at each series' own indices; the index is shared by the samples."""
-    shape = (*ys.shape[:-2], index.shape[-1], ys.shape[-1])
-    return ys.gather(-2, index.unsqueeze(-1).expand(shape))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._types import Time, Times
+from ..nn import take_items
 
 
 __all__ = ["Knots"]
@@ -100,5 +101,4 @@ class Knots:
         count = self.count.unsqueeze(-1)
         shift = inner.shape[-2] - count
         place = torch.where(number < count, number, (number + shift).clamp(max=len(number) - 1))
-        rows = torch.cat([inner, after], -2)
-        return rows.gather(-2, place.unsqueeze(-1).expand(rows.shape))
+        return take_items(torch.cat([inner, after], -2), place, -2)

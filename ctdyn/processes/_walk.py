@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from .._types import State, Time, Times
 from ..integrate import Adjoint, ConstantStep, Direct, explain, solve
+from ..nn import take_items
 from ..paths import ConstantPath, Path, StoredBrownian
 from ..solvers import EulerMaruyama, Solver
 from ..structure import SDEField
@@ -45,8 +46,8 @@ def between(nodes: Tensor, ys: Tensor, ts: Tensor, dt: float) -> Tensor:
     place = ((ts - nodes[..., :1]) / dt).clamp(0.0, float(last))
     left = place.detach().floor().long().clamp(max=last - 1)
     weight = (place - left).to(ys.dtype).unsqueeze(-1)
-    index = left.unsqueeze(-1).expand(*ys.shape[:-2], left.shape[-1], ys.shape[-1])
-    return torch.lerp(ys.gather(-2, index), ys.gather(-2, index + 1), weight.expand(index.shape))
+    start, end = take_items(ys, left, -2), take_items(ys, left + 1, -2)
+    return torch.lerp(start, end, weight.expand(start.shape))
 
 
 def integral(nodes: Tensor, ys: Tensor, integrand: Callable[[Tensor, Tensor], Tensor], ts: Tensor, dt: float) -> Tensor:
@@ -68,11 +69,10 @@ def integral(nodes: Tensor, ys: Tensor, integrand: Callable[[Tensor, Tensor], Te
     elapsed = ts - nodes[..., :1]
     last = nodes.shape[-1] - 1
     left = (elapsed / dt).detach().floor().long().clamp(min=0, max=max(last - 1, 0))
-    index = left.unsqueeze(-1).expand(*rates.shape[:-2], left.shape[-1], rates.shape[-1])
-    first, second = rates.gather(-2, index), rates.gather(-2, (index + 1).clamp(max=last))
+    first, second = take_items(rates, left, -2), take_items(rates, (left + 1).clamp(max=last), -2)
     share = (elapsed / dt - left).to(rates.dtype).unsqueeze(-1)
     inside = dt * share * (first + 0.5 * share * (second - first))
-    return torch.where(elapsed.unsqueeze(-1) >= 0, whole.gather(-2, index) + inside, dt * share * rates[..., :1, :])
+    return torch.where(elapsed.unsqueeze(-1) >= 0, take_items(whole, left, -2) + inside, dt * share * rates[..., :1, :])
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,7 @@ class _Held(Path):
         return ((t.detach() - self.t0) / self.dt + 1e-6).floor().long().clamp(0, self.values.shape[-2] - 1)
 
     def evaluate(self, t: Time) -> State:
-        number = self._number(t)[..., None, None].expand(*t.shape, 1, self.values.shape[-1])
-        return self.values.expand(*t.shape, *self.values.shape[-2:]).gather(-2, number).squeeze(-2)
+        return take_items(self.values, self._number(t)[..., None], -2).squeeze(-2)
 
     def derivative(self, t: Time) -> State:
         return torch.zeros_like(self.evaluate(t))

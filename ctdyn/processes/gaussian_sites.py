@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from .._types import Time, Times
 from ..encoders import Encoding, Sites
 from ..linear import Chain, Gaussian, LinearDynamics, Solved, StationaryPath
+from ..nn import take_items
 from ..paths import Path
 from ..paths._counter import key_of, normals
 from .base import LatentProcess, LatentSample
@@ -129,10 +130,10 @@ class LinearGaussianProcess(LatentProcess):
         drawn = self._read(prior + solved.correction(surprise))
         count = sites.times.shape[-1]
         evidence, divergence = _divergence(solved)
-        at_sites = _site_log_density(sites, _take(drawn, place[..., :count]))
+        at_sites = _site_log_density(sites, take_items(drawn, place[..., :count], -2))
         dtype = sites.mean.dtype
         return LatentSample(
-            zs=_take(drawn, place[..., -ts.shape[-1] :]).to(dtype),
+            zs=take_items(drawn, place[..., -ts.shape[-1] :], -2).to(dtype),
             log_terms={"sites": (evidence - at_sites).to(dtype)},
             kl={"sites": divergence.to(dtype)},
         )
@@ -174,7 +175,9 @@ class LinearGaussianProcess(LatentProcess):
         covariance = (blocks[..., :, None, :] * eye[:, None, :, None]).flatten(-4)
         asked = place[..., -ts.shape[-1] :]
         size = self.latent_size
-        found = Gaussian(_take(self._read(mean), asked), _take(covariance, asked).unflatten(-1, (size, size)))
+        found = Gaussian(
+            take_items(self._read(mean), asked, -2), take_items(covariance, asked, -2).unflatten(-1, (size, size))
+        )
         return Gaussian(found.mean.to(sites.mean.dtype), found.covariance.to(sites.mean.dtype))
 
     def log_evidence(self, sites: Sites) -> Tensor:
@@ -268,7 +271,7 @@ def _merge(sites: Sites, ts: Times) -> tuple[Sites, Tensor]:
 
     def arrange(x: Tensor, filler: float | bool) -> Tensor:
         rows = x.new_full((*x.shape[:-2], queries, x.shape[-1]), filler)
-        return torch.cat([x, rows], -2).gather(-2, order[..., None].expand(*order.shape, x.shape[-1]))
+        return take_items(torch.cat([x, rows], -2), order, -2)
 
     return Sites(ordered, arrange(sites.mean, 0.0), arrange(sites.precision, 1.0), arrange(sites.mask, False)), place
 
@@ -282,12 +285,6 @@ def _divergence(solved: Solved) -> tuple[Tensor, Tensor]:
     away = chain.y - (chain.H @ mean[..., None]).squeeze(-1)
     expected = (chain.nats - 0.5 * (away.square() + spread).sum(-1)).sum((-1, -2))
     return nats, expected - nats
-
-
-def _take(x: Tensor, place: Tensor) -> Tensor:
-    """Rows of `(*lead, *batch, time, entry)` at `(*batch, query)`."""
-    index = place[..., None].expand(*x.shape[:-2], place.shape[-1], x.shape[-1])
-    return x.gather(-2, index)
 
 
 def _site_log_density(sites: Sites, zs: Tensor) -> Tensor:

@@ -10,11 +10,11 @@ from torch import Generator, Tensor, nn
 from .._types import Time, Times
 from ..encoders import Encoding
 from ..integrate import Adjoint, Engine, StepController, explain, solve
-from ..nn import rsample
+from ..nn import rsample, take_items
 from ..paths import Path
 from ..solvers import Solver
 from ..structure import CDEField, Explained, VectorField
-from ._grid import own_grid, take_rows
+from ._grid import own_grid
 from ._initial import NormalStart, Start
 from .base import IntegratingProcess, LatentSample, check_state_size
 
@@ -126,12 +126,12 @@ class ODEProcess(NormalStart, IntegratingProcess, Explained):
     ) -> tuple[Tensor, Tensor]:
         """States at `ts` from those at `t0`, and integrals: forwards in time, and backwards before `t0`."""
         later, index = own_grid(t0, ts)
-        forwards = [take_rows(x, index) for x in self._solve(z0, later, inputs, aux)]
+        forwards = [take_items(x, index, -2) for x in self._solve(z0, later, inputs, aux)]
         before = ts < t0.unsqueeze(-1)
         if not bool(before.any()):
             return forwards[0], forwards[1]
         earlier, index = own_grid(-t0, -ts)
-        backwards = [take_rows(x, index) for x in self._solve(z0, -earlier, inputs, aux)]
+        backwards = [take_items(x, index, -2) for x in self._solve(z0, -earlier, inputs, aux)]
         zs, integrals = (torch.where(before.unsqueeze(-1), *pair) for pair in zip(backwards, forwards, strict=True))
         return zs, integrals
 

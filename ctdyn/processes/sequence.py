@@ -16,7 +16,7 @@ from .._types import State, Time, Times
 from ..encoders import Encoding
 from ..linear.holds import Hold, Impulse
 from ..linear.layers import SequenceLayer, SequenceStack, StateSpaceLayer
-from ..nn import MLP, rsample
+from ..nn import MLP, rsample, take_items
 from ..paths import Path
 from ..paths._counter import key_of, normals
 from ._initial import Start
@@ -138,7 +138,7 @@ class SequenceProcess(LatentProcess):
         number = torch.arange(knots.inner.shape[-1], device=z0.device)
         noise = _noise(keys, number.expand(knots.inner.shape), self.drawn_size, z0.dtype)
         zs = torch.cat([z0.unsqueeze(-2), (q.mean + q.std * noise)[..., 1:, :]], -2)
-        zs = _take(zs, torch.minimum(number, knots.count.unsqueeze(-1) - 1))
+        zs = take_items(zs, torch.minimum(number, knots.count.unsqueeze(-1) - 1), -2)
         p, state = self._taught(zs, knots, inputs)
         p0 = Independent(Normal(p.mean[0, ..., 0, :], p.std[0, ..., 0, :], validate_args=False), 1)
         divergence, ratio = _cost(q, p, zs, noise, knots.real)
@@ -200,7 +200,7 @@ class SequenceProcess(LatentProcess):
         features = _joined(before, knots.gaps.unsqueeze(-1), self._driven(inputs, knots.inner))
         # A repeated time with the same input is no step.
         number = torch.arange(zs.shape[-2], device=zs.device)
-        features = _take(features, torch.minimum(number, knots.count.unsqueeze(-1) - 1))
+        features = take_items(features, torch.minimum(number, knots.count.unsqueeze(-1) - 1), -2)
         out, state = self.transition.scan(knots.inner, features)
         return _moments(out), state
 
@@ -215,16 +215,16 @@ class SequenceProcess(LatentProcess):
         gap = times.gather(-1, right) - times.gather(-1, left)
         share = ((at - times.gather(-1, left)) / torch.where(gap > 0, gap, 1.0)).clamp(0.0, 1.0)
         share = torch.where(gap > 0, share, 0.0)
-        drawn = torch.lerp(_take(zs, left), _take(zs, right), share.to(zs.dtype).unsqueeze(-1))
+        drawn = torch.lerp(take_items(zs, left, -2), take_items(zs, right, -2), share.to(zs.dtype).unsqueeze(-1))
         if bool((share == 0).all()):
-            carried = _take(self.decoder.scan(times, _joined(zs, self._driven(inputs, times)))[0], left)
+            carried = take_items(self.decoder.scan(times, _joined(zs, self._driven(inputs, times)))[0], left, -2)
             return torch.cat([drawn, carried], -1)
         order_of = torch.cat([times, at], -1).sort(dim=-1, stable=True)
         merged, order = order_of.values, order_of.indices
-        rows = _take(torch.cat([zs, drawn], -2), order)
+        rows = take_items(torch.cat([zs, drawn], -2), order, -2)
         carried, _ = self.decoder.scan(merged, _joined(rows, self._driven(inputs, merged)), arrives=order <= last)
         place = torch.empty_like(order).scatter_(-1, order, torch.arange(order.shape[-1]).to(order).expand_as(order))
-        return torch.cat([drawn, _take(carried, place[..., times.shape[-1] :])], -1)
+        return torch.cat([drawn, take_items(carried, place[..., times.shape[-1] :], -2)], -1)
 
     def _roll(self, knots: Knots, z: State, state: Any, keys: Tensor, inputs: Path | None) -> Tensor:
         """States of the prior behind the inner knots, `(sample, *batch, more, latent)`."""
@@ -290,11 +290,6 @@ def _noise(keys: Tensor, number: Tensor, size: int, dtype: torch.dtype) -> Tenso
     own = key_of(key_of(keys, torch.full_like(keys, _NOISE)).unsqueeze(-1), number)
     pairs = key_of(own.unsqueeze(-1), torch.arange((size + 1) // 2, device=keys.device))
     return torch.cat(normals(pairs, dtype), -1)[..., :size]
-
-
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of `(*lead, *batch, knot, entry)` at `(*batch, query)`."""
-    return x.gather(-2, index.unsqueeze(-1).expand(*x.shape[:-2], index.shape[-1], x.shape[-1]))
 
 
 def _joined(z: Tensor, *parts: Tensor | None) -> Tensor:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...nn import take_items
 from ...solvers.base import StepState
 from ..loop import Replay, Segment
 
@@ -114,12 +115,11 @@ class Pieces:
     def join(self, blocks: Sequence[Tensor]) -> Tensor:
         """The outputs of all pieces in the order in which they were asked for, `(*batch, time, state)`."""
         stacked = torch.cat(list(blocks), -2)
-        return stacked.gather(-2, self.order[..., None].expand(*self.order.shape, stacked.shape[-1]))
+        return take_items(stacked, self.order, -2)
 
     def part(self, states: Tensor, piece: int) -> Tensor:
         """The outputs of one piece, `(*batch, width, state)`; zero where they are not its own."""
-        at, own = self.numbers(piece)[..., None], self.own(piece)[..., None]
-        return states.gather(-2, at.expand(*at.shape[:-1], states.shape[-1])) * own
+        return take_items(states, self.numbers(piece), -2) * self.own(piece)[..., None]
 
 
 def even(total: int, pieces: int) -> list[int]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..._checks import MaxStepsError, NonFiniteError, SolveError, StepSizeError
+from ...nn import take_items
 from .base import Engine
 
 
@@ -39,7 +40,7 @@ def chosen(ys: Tensor, place: Tensor, marks: Tensor) -> Tensor:
         marks: the parameter at the marks, `(mark,)`.
     """
     index = torch.searchsorted(marks, place.detach().contiguous() - 0.5 * marks.diff().min())
-    return ys.gather(-2, index[..., None].expand(*index.shape, ys.shape[-1]))
+    return take_items(ys, index, -2)
 
 
 def subdivided(s: Tensor, num_steps: int) -> Tensor:

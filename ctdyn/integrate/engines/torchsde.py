@@ -14,6 +14,7 @@ from torchsde import BaseBrownian, BrownianInterval
 
 from ..._options import check_options
 from ..._types import State, States, Time, Times
+from ...nn import take_items
 from ...structure import Calculus, Noise
 from ...terms import ODETerm, SDETerm, Term
 from ..clock import Clock, landing_times
@@ -131,7 +132,7 @@ class TorchSDE(Engine):
             states.append(found)
         ordered = (nodes * clock.direction[..., None]).detach().contiguous()
         index = torch.searchsorted(ordered, (ts * clock.direction[..., None]).detach().contiguous())
-        ys = torch.cat(states, -2).gather(-2, index[..., None].expand(*index.shape, y0.shape[-1]))
+        ys = take_items(torch.cat(states, -2), index, -2)
         count = torch.full(y0.shape[:-1], evaluations, dtype=torch.int64, device=y0.device)
         return ys, {"evaluations": count}
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._config import Configurable
-from ...nn import all_finite
+from ...nn import all_finite, take_items
 from .._tensors import check_resolution
 from ..holds import HeldAfter, HeldBefore, Hold, Impulse
 from ..tiling import over_tiles
@@ -266,7 +266,7 @@ class StateSpaceLayer(SequenceLayer, ABC):
             return torch.cat([before, us[..., :-1, :]], -2), us[..., -1, :]
         rows = torch.cat([before, us], -2)
         chosen = torch.cat([torch.zeros_like(latest[..., :1]), latest + 1], -1)
-        rows = torch.take_along_dim(rows, chosen[..., None].expand(rows.shape), -2)
+        rows = take_items(rows, chosen, -2)
         return rows[..., :-1, :], rows[..., -1, :]
 
     def _latest(self, arrives: Tensor, us: Tensor, reset: Tensor | None) -> Tensor:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...nn import take_items
 from .base import SequenceLayer
 
 
@@ -129,7 +130,7 @@ class Hierarchical(SequenceLayer):
         rows = torch.cat([held, torch.where(fresh[..., None], 0.0, previous)], -2)
         place = torch.arange(1, features.shape[-2] + 1, device=features.device)
         chosen = torch.where(begins, place, 0).cummax(-1).values.expand(features.shape[:-1])
-        return rows.gather(-2, chosen[..., None].expand(features.shape))
+        return take_items(rows, chosen, -2)
 
 
 def _latest(times: Tensor, marked: Tensor, start: Tensor) -> Tensor:
