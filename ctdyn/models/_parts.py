@@ -8,11 +8,12 @@ from .._checks import check_instance
 from ..data.channels import Channel
 from ..encoders import Encoder
 from ..likelihoods import Likelihood, PerKind, PoissonTimes
+from ..linear import LinearDynamics
 from ..processes import LatentProcess
 from .objectives import Objective
 
 
-__all__ = ["check_channels", "check_parts", "check_reader"]
+__all__ = ["check_channels", "check_parts", "check_reader", "size_of"]
 
 #: What each part may be, as it is written.
 _SUCH = {
@@ -122,6 +123,27 @@ def check_channels(channels: Sequence[Channel], likelihood: Likelihood) -> None:
                     f"{channel.kind!r}. If it is of another, say so when reading the series, {kinds}; otherwise its "
                     f"likelihood is one of {_likelihoods(channel.kind)}, beside others in a PerKind."
                 )
+
+
+def size_of(owner: str, name: str, size: int | None, dynamics: LinearDynamics | None, usual: int) -> int:
+    """How large the default dynamics of a model are: dynamics of the user's own have a size, and another is a slip.
+
+    Args:
+        owner: the class of the model.
+        name: what the size is called there.
+        size: what was given.
+        dynamics: the user's own.
+        usual: the size where nothing was given.
+
+    Raises:
+        ValueError: both were given.
+    """
+    if size is not None and dynamics is not None:
+        raise ValueError(
+            f"{owner} takes {name}, the size of its usual dynamics, or dynamics=, which have a size; got both, "
+            f"{name}={size} and {type(dynamics).__name__}: leave one of them out."
+        )
+    return usual if size is None else size
 
 
 def _families(likelihood: Likelihood) -> list[tuple[Likelihood, Sequence[int]]]:

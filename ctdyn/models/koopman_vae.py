@@ -8,6 +8,7 @@ from ..encoders import SiteEncoder
 from ..likelihoods import Likelihood, PerKind
 from ..linear import Oscillators
 from ..processes import LinearGaussianProcess
+from ._parts import size_of
 from .base import modelled
 from .latent_vae import LatentVAE
 from .objectives import ELBO, Objective
@@ -37,15 +38,18 @@ class KoopmanVAE(LatentVAE, Spectral):
 
     Args:
         channels: what is observed; real channels get a Gaussian, binary ones a Bernoulli likelihood.
-        pairs: complex coordinates; the latent state holds their real and imaginary parts.
-        dynamics: your own spectrum; default: stable, with decay 1 and evenly spaced periods of 1, 1/2, ..., 1/pairs of
-            the unit of the model's clock, in which the median training window has length 1.
+        pairs: complex coordinates; the latent state holds their real and imaginary parts; default: 8.
+        dynamics: your own spectrum in their place; default: stable, with decay 1 and evenly spaced periods of 1, 1/2,
+            ..., 1/pairs of the unit of the model's clock, in which the median training window has length 1.
         encoder_hidden: hidden layers of the network that maps an observation to a site.
         decoder_hidden: hidden layers of the decoder; empty for an affine map, with which the model is a sum of
             oscillators.
         likelihood: your own decoder and observation family.
         objective: what is maximised; default: the ELBO.
         terms: what is added to the loss.
+
+    Raises:
+        ValueError: both `pairs` and `dynamics` are given.
 
     References:
         Generative modeling of regular and irregular time series data via Koopman VAEs, I. Naiman, N. B. Erichson,
@@ -65,7 +69,7 @@ class KoopmanVAE(LatentVAE, Spectral):
     def __init__(
         self,
         channels: Sequence[Channel],
-        pairs: int = 8,
+        pairs: int | None = None,
         *,
         dynamics: Oscillators | None = None,
         encoder_hidden: Sequence[int] = (64,),
@@ -75,6 +79,7 @@ class KoopmanVAE(LatentVAE, Spectral):
         terms: Sequence[LossTerm] = (),
     ) -> None:
         channels = modelled(channels)
+        pairs = size_of("KoopmanVAE", "pairs", pairs, dynamics, 8)
         if dynamics is None:
             dynamics = Oscillators([2.0 * pi * (index + 1) for index in range(pairs)], decay=1.0)
         process = LinearGaussianProcess(dynamics)

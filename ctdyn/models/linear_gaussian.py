@@ -28,6 +28,7 @@ from ..linear._tensors import concrete
 from ..nn import take_items
 from ..paths import Path
 from ._gaussian_process import union, with_row
+from ._parts import size_of
 from .base import Aggregates, ExactlyFitted, Generative, Loss, Model, Predictive, Scorable
 
 
@@ -109,14 +110,14 @@ class LinearGaussianSSM(Model, Aggregates, ExactlyFitted, Generative, Scorable):
 
     Args:
         channels: what is observed, in the order of the last axis of the values.
-        latent_size: number of processes.
+        latent_size: number of processes; default: 4.
         dynamics: your own, without batch axes and stationary, in place of the Matern processes.
         fitting: how `fit_exact` fits: `MaximumLikelihood()`; or `ExpectationMaximisation()`, for rough dynamics of your
             own.
 
     Raises:
         TypeError: `dynamics` or `fitting` are of another sort, or a class where an instance is wanted.
-        ValueError: the dynamics are not stationary, or have batch axes.
+        ValueError: the dynamics are not stationary, or have batch axes; both `latent_size` and `dynamics` are given.
 
     References:
         Kalman filtering and smoothing solutions to temporal Gaussian process regression models, J. Hartikainen,
@@ -136,14 +137,15 @@ class LinearGaussianSSM(Model, Aggregates, ExactlyFitted, Generative, Scorable):
     def __init__(
         self,
         channels: Sequence[Channel],
-        latent_size: int = 4,
+        latent_size: int | None = None,
         *,
         dynamics: LinearDynamics | None = None,
         fitting: Fitting = MaximumLikelihood(),
     ) -> None:
         super().__init__(channels)
         check_instance("fitting", fitting, Fitting, "MaximumLikelihood()")
-        dynamics = _matern(latent_size) if dynamics is None else dynamics
+        size = size_of("LinearGaussianSSM", "latent_size", latent_size, dynamics, 4)
+        dynamics = _matern(size) if dynamics is None else dynamics
         check_instance("dynamics", dynamics, LinearDynamics, "Matern(2.5, lengthscale=0.3)")
         if dynamics.batch_shape:
             raise ValueError(f"the dynamics must have no batch axes; got parameters of shape {dynamics.batch_shape}.")

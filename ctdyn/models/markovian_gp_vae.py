@@ -8,6 +8,7 @@ from ..encoders import SiteEncoder
 from ..likelihoods import Likelihood, PerKind
 from ..linear import LinearDynamics, Matern
 from ..processes import LinearGaussianProcess
+from ._parts import size_of
 from .base import modelled
 from .latent_vae import LatentVAE
 from .objectives import ELBO, Objective
@@ -29,14 +30,18 @@ class MarkovianGPVAE(LatentVAE):
 
     Args:
         channels: what is observed; real channels get a Gaussian, binary ones a Bernoulli likelihood.
-        latent_size: number of latent processes.
-        dynamics: your own prior, with batch axes `(latent_size,)` or none; default: `Matern(2.5)` with length scales
-            from a twentieth to twice the unit of the model's clock, in which the median training window has length 1.
+        latent_size: number of latent processes; default: 8.
+        dynamics: your own prior in their place, with batch axes `(latent_size,)` or none; default: `Matern(2.5)` with
+            length scales from a twentieth to twice the unit of the model's clock, in which the median training window
+            has length 1.
         encoder_hidden: hidden layers of the network that maps an observation to a site.
         decoder_hidden: hidden layers of the decoder; empty for an affine map.
         likelihood: your own decoder and observation family.
         objective: what is maximised; default: the ELBO.
         reads_noise: whether the encoder reads the known standard errors of the observations.
+
+    Raises:
+        ValueError: both `latent_size` and `dynamics` are given.
 
     References:
         Markovian Gaussian Process Variational Autoencoders, H. Zhu, C. Balsells-Rodas, Y. Li, 2023,
@@ -55,7 +60,7 @@ class MarkovianGPVAE(LatentVAE):
     def __init__(
         self,
         channels: Sequence[Channel],
-        latent_size: int = 8,
+        latent_size: int | None = None,
         *,
         dynamics: LinearDynamics | None = None,
         encoder_hidden: Sequence[int] = (64,),
@@ -65,6 +70,7 @@ class MarkovianGPVAE(LatentVAE):
         reads_noise: bool = False,
     ) -> None:
         channels = modelled(channels)
+        latent_size = size_of("MarkovianGPVAE", "latent_size", latent_size, dynamics, 8)
         process = LinearGaussianProcess(_matern(latent_size) if dynamics is None else dynamics)
         size = process.latent_size
         super().__init__(

@@ -114,7 +114,7 @@ def test_the_posterior_is_that_of_the_exact_smoother():
 @pytest.mark.parametrize(
     "model",
     [
-        lambda: MarkovianGPVAE(CHANNELS, 2, dynamics=Oscillators([3.0], decay=[0.5]), reads_noise=True),
+        lambda: MarkovianGPVAE(CHANNELS, dynamics=Oscillators([3.0], decay=[0.5]), reads_noise=True),
         lambda: KoopmanVAE(CHANNELS, dynamics=Oscillators([3.0, 5.0]), decoder_hidden=()),
         lambda: KoopmanVAE(CHANNELS, dynamics=Oscillators([3.0, 5.0], decay=0.3, fixed=True), encoder_hidden=()),
     ],

@@ -27,7 +27,9 @@ def kernel(model, ts):
 
 @pytest.mark.parametrize("dynamics", [None, ProductDynamics(OU(0.3, 1.0), Matern(1.5, lengthscale=0.5))])
 def test_predictions_and_densities_are_those_of_one_large_gaussian(dynamics):
-    model = LinearGaussianSSM(CHANNELS, 2, dynamics=dynamics, fitting=MaximumLikelihood(max_steps=5))
+    model = LinearGaussianSSM(
+        CHANNELS, 2 if dynamics is None else None, dynamics=dynamics, fitting=MaximumLikelihood(max_steps=5)
+    )
     window = example_window(2).to(F64)
     model.fit_exact([window])
     ts = window.target.times

@@ -32,7 +32,7 @@ from ctdyn.likelihoods import (
     StudentT,
     ZeroInflated,
 )
-from ctdyn.linear import Matern
+from ctdyn.linear import Matern, Oscillators
 from ctdyn.models import (
     ELBO,
     IWAE,
@@ -298,6 +298,20 @@ def test_parts_of_a_joint_process_fit_each_by_itself():
 def test_only_latent_models_are_wrapped(wrapper, model):
     with pytest.raises(TypeError, match=r"takes a model of an encoder, a process and a likelihood"):
         wrapper(model)
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "dynamics"),
+    [
+        (MarkovianGPVAE, "latent_size", Matern(1.5, lengthscale=[1.0, 2.0])),
+        (KoopmanVAE, "pairs", Oscillators([2.0], decay=0.1)),
+        (LinearGaussianSSM, "latent_size", Oscillators([2.0], decay=0.1)),
+    ],
+)
+def test_dynamics_of_your_own_have_a_size(model, size, dynamics):
+    model(CHANNELS, dynamics=dynamics)
+    with pytest.raises(ValueError, match=rf"{model.__name__} takes {size}, .* got both, {size}=3 and "):
+        model(CHANNELS, dynamics=dynamics, **{size: 3})
 
 
 @pytest.mark.parametrize("dt", [0.0, -1.0, float("nan")])
