@@ -38,6 +38,9 @@ class Cell(nn.Module, Configurable, Transition, Explained, ABC):
         True
     """
 
+    #: Whether inputs can drive it.
+    driven: bool = True
+
     def __init__(self, num_channels: int, hidden_size: int) -> None:
         super().__init__()
         for name, size in (("num_channels", num_channels), ("hidden_size", hidden_size)):

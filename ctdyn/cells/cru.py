@@ -51,6 +51,8 @@ class CRUCell(Cell):
         torch.Size([1, 12])
     """
 
+    driven = False
+
     def __init__(self, num_channels: int, features: int = 8, basis: int = 8, hidden: Sequence[int] = (32,)) -> None:
         size = 2 * features
         super().__init__(num_channels, size + size * size)

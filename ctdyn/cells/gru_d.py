@@ -44,6 +44,8 @@ class GRUDCell(Cell):
         torch.Size([3, 10])
     """
 
+    driven = False
+
     def __init__(self, num_channels: int, units: int, *, recurrent: LowRankSparse | None = None) -> None:
         super().__init__(num_channels, units + num_channels)
         if units < 1:

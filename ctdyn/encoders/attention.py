@@ -64,7 +64,7 @@ class AttentionEncoder(Encoder):
         time_size: int = 16,
         static_size: int = 0,
     ) -> None:
-        super().__init__(num_channels)
+        super().__init__(num_channels, input_size=0, static_size=static_size)
         self.sizes = {"q0": latent_size}
         if points < 2 or heads < 1:
             raise ValueError(f"points must be at least 2 and heads at least 1; got {points} and {heads}.")

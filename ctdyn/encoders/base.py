@@ -101,6 +101,8 @@ class Encoder(nn.Module, Configurable, ABC):
 
     Args:
         num_channels: how many channels it reads; None where any number will do.
+        input_size: how many inputs it reads; None where it does not say.
+        static_size: how many static covariates; None where it does not say.
 
     Example:
         >>> import torch
@@ -121,9 +123,11 @@ class Encoder(nn.Module, Configurable, ABC):
     #: Of these the size of the last axis, where it is known.
     sizes: Mapping[str, int] = MappingProxyType({})
 
-    def __init__(self, num_channels: int | None = None) -> None:
+    def __init__(
+        self, num_channels: int | None = None, *, input_size: int | None = None, static_size: int | None = None
+    ) -> None:
         super().__init__()
-        self.num_channels = num_channels
+        self.num_channels, self.input_size, self.static_size = num_channels, input_size, static_size
 
     @abstractmethod
     def forward(self, batch: IrregularBatch) -> Encoding:

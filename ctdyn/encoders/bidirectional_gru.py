@@ -61,11 +61,10 @@ class BidirectionalGRUEncoder(Encoder):
         reads_noise: bool = False,
         reads_rates: bool = False,
     ) -> None:
-        super().__init__(num_channels)
+        super().__init__(num_channels, input_size=input_size, static_size=static_size)
         self.sizes = {"q0": latent_size, "context": context_size}
         self.reads_noise = reads_noise
         self.reads_rates = reads_rates
-        self.input_size = input_size
         feature_size = 1 + (2 + reads_noise + reads_rates) * num_channels + input_size
         self.backward_gru = nn.GRU(feature_size, hidden_size, batch_first=True)
         self.forward_gru = nn.GRU(feature_size, hidden_size, batch_first=True)

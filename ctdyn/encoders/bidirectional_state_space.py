@@ -68,9 +68,8 @@ class BidirectionalStateSpaceEncoder(Encoder):
         input_size: int = 0,
         static_size: int = 0,
     ) -> None:
-        super().__init__(num_channels)
+        super().__init__(num_channels, input_size=input_size, static_size=static_size)
         self.sizes = {"q0": latent_size, "context": context_size}
-        self.input_size = input_size
         features = 2 * num_channels + input_size
         self.ahead = _stack(ahead, features, hidden_size)
         self.back = _stack(back, features, hidden_size)

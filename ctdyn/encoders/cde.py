@@ -70,7 +70,7 @@ class CDEEncoder(Encoder, Explained):
         solver: Solver | None = None,
         controller: StepController | None = None,
     ) -> None:
-        super().__init__(num_channels)
+        super().__init__(num_channels, input_size=0, static_size=0)
         self.control = Control() if control is None else control
         self.field = field
         self.average = average

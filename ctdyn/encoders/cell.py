@@ -42,7 +42,7 @@ class CellEncoder(Encoder):
     provides = frozenset({"static"})
 
     def __init__(self, cell: Cell, *, average: bool = False) -> None:
-        super().__init__(cell.num_channels)
+        super().__init__(cell.num_channels, input_size=0, static_size=0)
         self.sizes = {"static": cell.read_size}
         self.cell = cell
         self.average = average

@@ -67,7 +67,7 @@ class ConvolutionEncoder(Encoder):
         input_size: int = 0,
         static_size: int = 0,
     ) -> None:
-        super().__init__(num_channels)
+        super().__init__(num_channels, input_size=input_size, static_size=static_size)
         self.sizes = {"q0": latent_size, "context": context_size}
         if kernel_size < 1 or kernel_size % 2 == 0 or stride < 1:
             raise ValueError(
@@ -75,7 +75,6 @@ class ConvolutionEncoder(Encoder):
                 f"kernel_size={kernel_size}, stride={stride}."
             )
         self.stride = stride
-        self.input_size = input_size
         self.point = nn.Linear(1 + 2 * num_channels + input_size, hidden_size)
         self.convolution = nn.Conv1d(hidden_size, hidden_size, kernel_size, stride)
         self.context = nn.Linear(hidden_size, context_size)

@@ -42,7 +42,12 @@ class JointEncoder(Encoder):
             raise ValueError(
                 f"the parts of a JointEncoder read the same channels; they are built for num_channels {sorted(known)}."
             )
-        super().__init__(next(iter(known), None))
+        inputs, static = ([getattr(part, name) for part in parts] for name in ("input_size", "static_size"))
+        super().__init__(
+            next(iter(known), None),
+            input_size=None if None in inputs else max(inputs),
+            static_size=None if None in static else max(static),
+        )
         counts = Counter(field for part in parts for field in part.provides)
         twice = sorted(field for field, count in counts.items() if count > 1)
         if twice:

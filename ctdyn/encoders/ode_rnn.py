@@ -54,7 +54,7 @@ class ODERNNEncoder(Encoder):
         cell: Cell | None = None,
         static_size: int = 0,
     ) -> None:
-        super().__init__(num_channels)
+        super().__init__(num_channels, input_size=0, static_size=static_size)
         self.sizes = {"q0": latent_size}
         self.cell = ODERNNCell(num_channels, hidden_size) if cell is None else cell
         self.h0 = nn.Parameter(torch.zeros(self.cell.hidden_size))

@@ -52,7 +52,7 @@ class SiteEncoder(Encoder):
     def __init__(
         self, num_channels: int, latent_size: int, hidden: Sequence[int] = (32,), *, reads_noise: bool = False
     ) -> None:
-        super().__init__(num_channels)
+        super().__init__(num_channels, input_size=0, static_size=0)
         self.sizes = {"sites": latent_size}
         self.reads_noise = reads_noise
         self.latent_size = latent_size

@@ -51,7 +51,8 @@ class StartEncoder(Encoder):
         *,
         static_size: int = 0,
     ) -> None:
-        super().__init__(encoder.num_channels)
+        read = None if encoder.static_size is None else max(encoder.static_size, static_size)
+        super().__init__(encoder.num_channels, input_size=encoder.input_size, static_size=read)
         self.sizes = {"q0": latent_size}
         if "static" not in encoder.provides:
             raise ValueError(

@@ -61,7 +61,7 @@ class StateSpaceEncoder(Encoder):
         layers: Sequence[SequenceLayer] | None = None,
         static_size: int = 0,
     ) -> None:
-        super().__init__(num_channels)
+        super().__init__(num_channels, input_size=0, static_size=static_size)
         self.sizes = {"q0": latent_size}
         if layers is None:
             layers = [S5(hidden_size, state_size=hidden_size, hold=Impulse()) for _ in range(2)]

@@ -36,7 +36,7 @@ class SummaryEncoder(Encoder):
     provides = frozenset({"static"})
 
     def __init__(self, encoder: Encoder) -> None:
-        super().__init__(encoder.num_channels)
+        super().__init__(encoder.num_channels, input_size=encoder.input_size, static_size=encoder.static_size)
         if "q0" not in encoder.provides:
             raise ValueError(
                 f"SummaryEncoder needs an encoder that provides q0, such as GRUEncoder; {type(encoder).__name__} "

@@ -36,6 +36,7 @@ from .queries import (
     asked_starts,
     at_times,
     between_clocks,
+    check_covariates,
     check_intervals,
     context_and_truth,
     gap_times,
@@ -111,8 +112,7 @@ class Forecaster:
         self.windows = usual if windows is None else windows
         check_instance("scaler", self.scaler, Scaler, "Standardize()")
         check_instance("windows", self.windows, WindowMaker, "Extrapolate(cut=24.0)")
-        self.seed = seed
-        self.fitted = False
+        self.seed, self.fitted = seed, False
 
     @property
     def model(self) -> Model:
@@ -159,6 +159,7 @@ class Forecaster:
 
         train = series_set(train).with_channels(self.model.channels)
         check_intervals(self.model, train)
+        check_covariates(self.model, train)
         self.covariates_, self.labels_ = (train.input_names, train.static_names), train.label_names
         if validation is not None:
             validation = series_set(validation).with_channels(self.model.channels).with_covariates(*self.covariates_)
@@ -404,7 +405,7 @@ class Forecaster:
             raise ValueError(f"num_samples must be a whole number, at least 1; got {num_samples!r}.")
         inputs = inputs if inputs is None else inputs.with_covariates(self.covariates_[0], inputs.static_names)
         ahead = inputs_ahead(series, inputs, self.axis_)
-        if not isinstance(self.model, Baseline):
+        if "inputs" in self.model.reads:
             warn_of_held_inputs(series, asked[0], ahead, self.axis_)
         return self._ask(series, asked, ahead, num_samples, None)[0]
 

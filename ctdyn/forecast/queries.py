@@ -12,13 +12,14 @@ import numpy as np
 
 from .._checks import DataError, DataWarning, UnknownIdError, few
 from ..data import Series, SeriesSet, TimeAxis, WindowMaker
-from ..models import Aggregates, Baseline, Model
+from ..models import Aggregates, Baseline, Model, PointBaseline
 
 
 __all__ = [
     "asked_starts",
     "at_times",
     "between_clocks",
+    "check_covariates",
     "check_intervals",
     "context_and_truth",
     "gap_times",
@@ -170,6 +171,27 @@ def check_intervals(model: Model, series: SeriesSet) -> None:
         raise TypeError(
             f"series {few(found)} holds means over intervals (start before time), and {type(model).__name__} knows "
             "observations at one instant only; use LinearGaussianSSM, LatentODE or LatentSDE."
+        )
+
+
+def check_covariates(model: Model, series: SeriesSet) -> None:
+    """Warn of covariates that do not reach a model; that a point baseline reads none is understood.
+
+    Args:
+        model: what is to learn from the series.
+        series: what it is to learn from.
+    """
+    found = {"inputs": series.input_names, "static": series.static_names}
+    unread = {name: names for name, names in found.items() if names and name not in model.reads}
+    if unread and not isinstance(model, PointBaseline):
+        words = {"inputs": ("inputs", "input_size"), "static": ("static covariates", "static_size")}
+        what = " and the ".join(f"{words[name][0]} {few(names)}" for name, names in unread.items())
+        built = ", ".join(f"{words[name][1]}={len(names)}" for name, names in unread.items())
+        warnings.warn(
+            f"{type(model).__name__} does not read the {what} of the series, and goes on without. Take a model that "
+            f"does, such as LatentODE(channels, {built}), or leave them out when reading the series.",
+            DataWarning,
+            stacklevel=3,
         )
 
 

@@ -13,7 +13,7 @@ from ..processes import LatentProcess
 from .objectives import Objective
 
 
-__all__ = ["check_channels", "check_parts", "check_reader", "size_of"]
+__all__ = ["check_channels", "check_parts", "check_reader", "read_by", "size_of"]
 
 #: What each part may be, as it is written.
 _SUCH = {
@@ -95,6 +95,16 @@ def check_reader(channels: Sequence[Channel], encoder: Encoder) -> None:
             f"{type(encoder).__name__} reads {encoder.num_channels} channels, and the model has {len(channels)}: "
             f"{[channel.name for channel in channels]}; build it with num_channels={len(channels)}."
         )
+
+
+def read_by(encoder: Encoder) -> frozenset[str]:
+    """Which covariates an encoder reads; one that does not say is believed to read them.
+
+    Args:
+        encoder: reads series.
+    """
+    sizes = {"inputs": encoder.input_size, "static": encoder.static_size}
+    return frozenset(name for name, size in sizes.items() if size != 0)
 
 
 def check_channels(channels: Sequence[Channel], likelihood: Likelihood) -> None:

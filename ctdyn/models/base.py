@@ -35,6 +35,9 @@ __all__ = [
     "modelled",
 ]
 
+#: What can be known of a series beside its observations.
+COVARIATES = frozenset({"inputs", "static"})
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -179,6 +182,18 @@ class Model(nn.Module, Configurable, ABC):
     def __init__(self, channels: Sequence[Channel]) -> None:
         super().__init__()
         self.channels = modelled(channels)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Which covariates can reach it, of "inputs" and "static"; one of your own is believed to read both.
+
+        Example:
+            >>> from ctdyn.models import LatentODE, MaternGP
+            >>> channels = [Channel("pulse")]
+            >>> sorted(LatentODE(channels, static_size=2).reads), sorted(MaternGP(channels).reads)
+            (['inputs', 'static'], [])
+        """
+        return COVARIATES
 
     @abstractmethod
     def loss(self, window: Window, *, generator: Generator | None = None, step: int | None = None) -> Loss:

@@ -49,6 +49,11 @@ class Baseline(Model, ExactlyFitted):
         True
     """
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Model.reads`: none."""
+        return frozenset()
+
     @abstractmethod
     def distribution(self, context: IrregularBatch, ts: Times, noise: Values | None = None) -> Distribution:
         """The predictive distribution at any times.

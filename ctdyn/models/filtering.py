@@ -83,6 +83,12 @@ class FilteringModel(Model, Encodes):
         self.h0 = nn.Parameter(torch.zeros(cell.hidden_size))
         self.from_static = nn.Linear(static_size, cell.hidden_size, bias=False) if static_size else None
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Model.reads`: what its cell does, and a start that static covariates set."""
+        given = {"inputs": self.cell.driven, "static": self.static_size > 0}
+        return frozenset(name for name, read in given.items() if read)
+
     def loss(self, window: Window, *, generator: Generator | None = None, step: int | None = None) -> Loss:
         """See `Model.loss`: nothing is random."""
         target = window.target

@@ -13,7 +13,7 @@ from ..encoders import Encoder, Encoding
 from ..likelihoods import Likelihood, PoissonTimes
 from ..paths import Path
 from ..processes import LatentProcess
-from ._parts import check_parts
+from ._parts import check_parts, read_by
 from ._reading import Question, Reading
 from .base import Aggregates, Encodes, Generative, Loss, Model, Predictive, Scorable, input_path
 from .objectives import ELBO, Objective
@@ -88,6 +88,12 @@ class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
         self.times = times
         # Says before training what does not fit.
         _ = self.reading
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Model.reads`: what reaches its encoder, and inputs that drive its process."""
+        own = read_by(self.encoder)
+        return own | {"inputs"} if self.process.driven else own
 
     def loss(self, window: Window, *, generator: Generator | None = None, step: int | None = None) -> Loss:
         """See `Model.loss`; the parts are means over the series, in nats, and the true bound per observation."""

@@ -159,6 +159,11 @@ class LinearGaussianSSM(Model, Aggregates, ExactlyFitted, Generative, Scorable):
         # There is nothing to train by gradient steps on the loss.
         self.core.requires_grad_(False)
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Model.reads`: none."""
+        return frozenset()
+
     def fit_exact(self, windows: Iterable[Window]) -> None:
         """Fit all parameters to all observations of the windows, contexts and targets alike.
 

@@ -87,6 +87,11 @@ class Recalibrated(Model, ExactlyFitted):
         self.register_buffer("log_weight", torch.full((count,), log(_WEIGHT), dtype=torch.float64))
         self.register_buffer("usual", torch.ones(count, dtype=torch.float64))
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Model.reads`: what its model does."""
+        return self.model.reads
+
     def fit_exact(self, windows: Iterable[Window]) -> None:
         """Fit the model, then the spread to its errors on the targets.
 

@@ -62,6 +62,11 @@ class Reencoded(Model):
         self.model = model
         self.every, self.points = every, points
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Model.reads`: what its model does."""
+        return self.model.reads
+
     def loss(self, window: Window, *, generator: Generator | None = None, step: int | None = None) -> Loss:
         """See `Model.loss`: that of the model itself."""
         return self.model.loss(window, generator=generator, step=step)

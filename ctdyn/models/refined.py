@@ -72,6 +72,11 @@ class Refined(Model, Generative, Scorable):
         self.model = model
         self.steps, self.lr, self.num_samples = steps, lr, num_samples
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Model.reads`: what its model does."""
+        return self.model.reads
+
     def loss(self, window: Window, *, generator: Generator | None = None, step: int | None = None) -> Loss:
         """See `Model.loss`: that of the model itself."""
         return self.model.loss(window, generator=generator, step=step)

@@ -17,7 +17,7 @@ from ..data.channels import Channel
 from ..encoders import Encoder, Encoding
 from ..likelihoods import Categorical, Gaussian, Likelihood, entry_log_prob
 from ..paths import Path
-from ._parts import check_reader
+from ._parts import check_reader, read_by
 from .base import Encodes, Labels, Loss, Model, modelled
 
 
@@ -97,6 +97,11 @@ class SequenceModel(Model, Labels, Encodes):
             hidden: hidden layers between the description and the numbers.
         """
         return cls(channels, encoder, Gaussian(_size(encoder, channels), num_labels, hidden))
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Model.reads`: what its encoder does."""
+        return read_by(self.encoder)
 
     def loss(self, window: Window, *, generator: Generator | None = None, step: int | None = None) -> Loss:
         """The negative log density of the labels in nats per series; see `Model.loss`. Nothing is random."""

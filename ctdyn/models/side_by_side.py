@@ -57,6 +57,11 @@ class SideBySide(Model, ExactlyFitted):
         super().__init__(channels)
         self.models = nn.ModuleList(models)
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Model.reads`: what one of its models does."""
+        return frozenset().union(*(model.reads for model, _ in self._parts))
+
     def fit_exact(self, windows: Iterable[Window]) -> None:
         """Fit each model to its channels.
 

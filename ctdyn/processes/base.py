@@ -61,7 +61,9 @@ class LatentProcess(nn.Module, Configurable, ABC):
 
     #: The fields of `Encoding` that the posterior is made of.
     requires: frozenset[str]
-    #: Of these the size of the last axis, where it is known.
+    #: Whether inputs can drive it.
+    driven: bool = True
+    #: Of what is required the size of the last axis, where it is known.
     sizes: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, latent_size: int) -> None:

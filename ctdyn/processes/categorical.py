@@ -56,6 +56,7 @@ class CategoricalProcess(LatentProcess):
     """
 
     requires = frozenset({"static"})
+    driven = False
 
     def __init__(
         self,

@@ -67,6 +67,7 @@ class LinearGaussianProcess(LatentProcess):
     """
 
     requires = frozenset({"sites"})
+    driven = False
 
     H: Tensor
 

@@ -63,6 +63,7 @@ class JointProcess(LatentProcess):
             )
         self.parts = nn.ModuleList(parts)
         self.requires = frozenset(counts)
+        self.driven = any(part.driven for part in parts)
         self.sizes = {field: size for part in parts for field, size in part.sizes.items()}
 
     @property

@@ -50,6 +50,7 @@ class StaticProcess(LatentProcess):
     """
 
     requires = frozenset({"static"})
+    driven = False
 
     center: Tensor
 

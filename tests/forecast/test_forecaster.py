@@ -1,5 +1,6 @@
 """From series to answers in the user's units and on the user's clock."""
 
+import re
 import warnings
 from dataclasses import replace
 
@@ -27,7 +28,17 @@ from ctdyn.data import (
 from ctdyn.forecast import Forecaster, load
 from ctdyn.integrate import ConstantStep
 from ctdyn.metrics import summarize
-from ctdyn.models import FilteringModel, HoldLast, LatentODE, LinearGaussianSSM, MaximumLikelihood, OwnMean, Refined
+from ctdyn.models import (
+    FilteringModel,
+    HoldLast,
+    KoopmanVAE,
+    LatentODE,
+    LinearGaussianSSM,
+    MaternGP,
+    MaximumLikelihood,
+    OwnMean,
+    Refined,
+)
 
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -545,6 +556,43 @@ def test_scores_are_for_observations_with_their_known_errors():
     )
     assert table["nll"] == pytest.approx(float(expected), rel=1e-3)
     assert 0.8 < table["coverage 0.9"] < 0.97
+
+
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        (
+            lambda c: KoopmanVAE(c, 1),
+            r"KoopmanVAE does not read the inputs 'u' and the static covariates 'age', 'height'",
+        ),
+        (lambda c: LatentODE(c, 2, (4,), input_size=1), r"static covariates 'age', 'height' .*, static_size=2\)"),
+        (
+            MaternGP,
+            r"MaternGP does not read .* such as LatentODE\(channels, input_size=1, static_size=2\), or leave them",
+        ),
+        (HoldLast, None),
+        (lambda c: LatentODE(c, 2, (4,), input_size=1, static_size=2), None),
+    ],
+)
+def test_covariates_that_reach_no_part_of_a_model_are_named(build, told):
+    rng = np.random.default_rng(0)
+    times = np.arange(8.0)
+    series = tuple(
+        Series(i, times, rng.normal(size=(8, 1)), static=rng.normal(size=2), inputs=rng.normal(size=(8, 1)))
+        for i in "abcd"
+    )
+    data = SeriesSet(series, (Channel("x"),), input_names=("u",), static_names=("age", "height"))
+    forecaster = Forecaster(build(data.channels), windows=Extrapolate(cut=5.0))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        forecaster.fit(data, max_steps=1, **QUIET)
+        forecaster.forecast(data.before(5.0), at=[6.0], num_samples=2)
+    found = [str(one.message) for one in caught if issubclass(one.category, DataWarning)]
+    unread = [one for one in found if "does not read" in one]
+    assert len(unread) == (told is not None)
+    assert told is None or re.search(told, unread[0])
+    # Inputs that are not read need not be known ahead.
+    assert any("are known until" in one for one in found) == ("inputs" in forecaster.model.reads)
 
 
 def test_covariates_are_matched_by_name(series):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from ctdyn.cells import GRUDCell
+from ctdyn.cells import GRUDCell, ODERNNCell
 from ctdyn.data import IrregularBatch, Window
 from ctdyn.data.channels import Channel
 from ctdyn.encoders import (
@@ -312,6 +312,51 @@ def test_dynamics_of_your_own_have_a_size(model, size, dynamics):
     model(CHANNELS, dynamics=dynamics)
     with pytest.raises(ValueError, match=rf"{model.__name__} takes {size}, .* got both, {size}=3 and "):
         model(CHANNELS, dynamics=dynamics, **{size: 3})
+
+
+@pytest.mark.parametrize(
+    ("model", "reads"),
+    [
+        (LatentODE(CHANNELS, 2), {"inputs"}),  # Its field refuses inputs that it was not built for.
+        (LatentODE(CHANNELS, 2, input_size=1, static_size=1), {"inputs", "static"}),
+        (LS4(CHANNELS, 2, 4, static_size=1), {"inputs", "static"}),
+        (KoopmanVAE(CHANNELS, 1), set()),
+        (MarkovianGPVAE(CHANNELS, 1), set()),
+        (KalmanVAE(CHANNELS), set()),
+        (LinearGaussianSSM(CHANNELS), set()),
+        (MaternGP(CHANNELS), set()),
+        (HoldLast(CHANNELS), set()),
+        (Recalibrated(MaternGP(CHANNELS)), set()),
+        (SideBySide([MaternGP(CHANNELS)]), set()),
+        (Refined(LatentODE(CHANNELS, 2, static_size=1)), {"inputs", "static"}),
+        (Reencoded(KoopmanVAE(CHANNELS, 1), every=1.0), set()),
+        (FilteringModel(CHANNELS, GRUDCell(1, 2)), set()),
+        (FilteringModel(CHANNELS, ODERNNCell(1, 2), static_size=1), {"inputs", "static"}),
+        (SequenceModel.classifier(CHANNELS, GRUEncoder(1, 2), 2), set()),
+        (SequenceModel.classifier(CHANNELS, StartEncoder(CellEncoder(GRUDCell(1, 2)), 3, 2), 2), set()),
+        (
+            LatentVAE(
+                CHANNELS,
+                JointEncoder([GRUEncoder(1, 2, static_size=1), SummaryEncoder(GRUEncoder(1, 2))]),
+                JOINT,
+                Gaussian(5, 1),
+            ),
+            {"inputs", "static"},
+        ),
+    ],
+)
+def test_a_model_says_which_covariates_reach_it(model, reads):
+    assert model.reads == reads
+
+
+def test_parts_of_your_own_are_believed_to_read_covariates():
+    class Own(SiteEncoder):
+        def __init__(self):
+            super().__init__(1, 2)
+            self.static_size = None
+
+    process = LinearGaussianProcess(Matern(1.5, lengthscale=[1.0, 2.0]))
+    assert LatentVAE(CHANNELS, Own(), process, Gaussian(2, 1)).reads == {"static"}
 
 
 @pytest.mark.parametrize("dt", [0.0, -1.0, float("nan")])
