@@ -42,7 +42,7 @@ class Table:
         start: column of the times at which means or sums begin; the time column is where they end.
         sums: channels that are sums from start to time; they become means per unit of the clock.
         units: the unit of each channel, as hr=1/min,bp=mmHg.
-        kinds: the kind of each channel that is not real, as visits=count,alive=binary.
+        kinds: the kind of each channel that is not real, as rain=nonnegative,alive=binary.
         time_unit: the unit of the float clock, as hour; for dates the default is chosen from the span.
         duplicates: what becomes of two observations of a channel at one time.
         drop_empty: leave out series without any observation, which are an error otherwise.

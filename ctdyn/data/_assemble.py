@@ -155,9 +155,10 @@ def _check_values(columns: Columns) -> None:
         allowed, holds = _ALLOWED[channel.kind]
         bad = np.flatnonzero(~(np.isnan(values) | allowed(values)))
         if len(bad):
+            zeros = channel.kind == "positive" and not (values[bad] < 0).any()
             raise DataError(
                 f"{columns.where(int(bad[0]))}, column {channel.name!r}: a {channel.kind} channel holds {holds} only; "
-                f"got {values[bad[0]]}. Recode it, or declare it real."
+                f"got {values[bad[0]]}. Recode it, or declare it {'nonnegative' if zeros else 'real'}."
             )
 
 
@@ -167,6 +168,7 @@ def _are_whole(values: np.ndarray) -> np.ndarray:
 
 _ALLOWED: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     "positive": (lambda values: values > 0, "values above 0"),
+    "nonnegative": (lambda values: values >= 0, "0 and values above"),
     "count": (_are_whole, "0, 1, 2 ..."),
     "categorical": (_are_whole, "0, 1, 2 ..."),
     "binary": (lambda values: (values == 0) | (values == 1), "0 and 1"),

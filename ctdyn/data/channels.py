@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from .._checks import DataError, few
 
 
-__all__ = ["CLASSES", "CONTINUOUS", "KINDS", "Channel", "unique_channels"]
+__all__ = ["AMOUNTS", "CLASSES", "CONTINUOUS", "KINDS", "Channel", "unique_channels"]
 
-KINDS = ("real", "positive", "count", "binary", "categorical")
+KINDS = ("real", "positive", "nonnegative", "count", "binary", "categorical")
 
 #: The kinds whose values fill an interval.
 CONTINUOUS = ("real", "positive")
+
+#: The kinds whose values are amounts of a unit, which a scaler may change.
+AMOUNTS = (*CONTINUOUS, "nonnegative")
 
 #: The kinds whose values are names, coded as 0, 1, 2 ...
 CLASSES = ("binary", "categorical")
@@ -26,7 +29,8 @@ class Channel:
     Args:
         name: the name of the channel, unique within a set.
         unit: the unit of its values, for tables and plots.
-        kind: "real"; "positive" for values above 0; "count" for 0, 1, 2 ...; "binary" for 0 or 1; "categorical" for
+        kind: "real"; "positive" for values above 0; "nonnegative" for values above 0 among which are zeros that mean
+            none at all, as of rain; "count" for 0, 1, 2 ...; "binary" for 0 or 1; "categorical" for
             classes coded as 0, 1, 2 ... It is a fact about the data; models choose the likelihood.
 
     Raises:

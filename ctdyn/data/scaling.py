@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._checks import DataError, DataWarning, few
 from .batch import IrregularBatch
-from .channels import Channel
+from .channels import AMOUNTS, Channel
 from .clock import Length, as_length
 from .series import Series
 from .series_set import SeriesSet
@@ -223,7 +223,7 @@ class Standardize(Scaler):
             pull, own = _pull_and_spread(pairs, loc)
             spread = np.where(own > _CONSTANT * np.nanmax(np.abs(values), axis=0), own, spread)
         uncentred = np.array([channel.kind != "real" for channel in train.channels])
-        kept = np.array([not channel.continuous for channel in train.channels])
+        kept = np.array([channel.kind not in AMOUNTS for channel in train.channels])
         if self.common and not (kept | constant).all():
             spread = np.full(len(spread), np.sqrt(np.mean(spread[~kept & ~constant] ** 2)))
             constant = np.zeros_like(constant)

@@ -29,6 +29,7 @@ from ..data import (
     loader,
     pad,
 )
+from ..likelihoods import atoms
 from ..models import Aggregates, Baseline, Encodes, ExactlyFitted, Generative, Labels, Model, Predictive
 from ..models.base import input_path
 from ..paths import Path as ControlPath
@@ -39,6 +40,7 @@ from .queries import (
     check_covariates,
     check_intervals,
     context_and_truth,
+    gap_on,
     gap_times,
     horizon_times,
     inputs_ahead,
@@ -59,6 +61,7 @@ __all__ = ["Forecaster"]
 
 #: The times of each series that are asked about, and where the intervals that end there begin.
 _Asked = tuple[tuple[np.ndarray, ...], tuple[np.ndarray | None, ...]]
+_Ahead = Mapping[object, Series]
 
 #: Observations drawn per latent sample: quantiles need more draws than trajectories cost.
 DRAWS = 5
@@ -221,7 +224,11 @@ class Forecaster:
         series = self._checked(series, at)
         if (horizon is None) == (at is None):
             raise ValueError("forecast needs either horizon= (how far) or at= (which times).")
-        times = at_times(series, at) if horizon is None else horizon_times(series, horizon, self._own_gap(series))
+        times = (
+            at_times(series, at)
+            if horizon is None
+            else horizon_times(series, horizon, gap_on(series.axis, self.axis_, self.gap_))
+        )
         return self._answer(series, (times, asked_starts(series, at)), known_inputs(inputs, at), num_samples)
 
     def interpolate(
@@ -241,7 +248,7 @@ class Forecaster:
             DataError: the series have other channels, units or another kind of clock than those of the training.
         """
         series = self._checked(series, at)
-        times = gap_times(series, self._own_gap(series)) if at is None else at_times(series, at)
+        times = gap_times(series, gap_on(series.axis, self.axis_, self.gap_)) if at is None else at_times(series, at)
         return self._answer(series, (times, asked_starts(series, at)), known_inputs(inputs, at), num_samples)
 
     def sample(self, at: Any, *, num_samples: int = 10) -> pd.DataFrame:
@@ -258,7 +265,7 @@ class Forecaster:
             TypeError: the model does not generate.
             ValueError: the Forecaster is not fitted.
         """
-        import pandas as pd
+        from .frames import sampled_frame
 
         model = self.model
         if not isinstance(model, Generative):
@@ -272,16 +279,7 @@ class Forecaster:
         with torch.no_grad():
             predictive = model.sample(self._on_model_clock(units, times), num_samples=num_samples, generator=generator)
         values = units.values_to_data(predictive.sample(generator).cpu())[:, 0].numpy()
-        width = len(model.channels)
-        names = np.array([channel.name for channel in model.channels], dtype=object)
-        return pd.DataFrame(
-            {
-                "id": np.repeat(np.arange(num_samples), len(times) * width),
-                "time": self.axis_.to_user(np.tile(np.repeat(times, width), num_samples)),
-                "channel": np.tile(names, num_samples * len(times)),
-                "value": values.ravel(),
-            }
-        )
+        return sampled_frame(values, times, self.axis_, model.channels)
 
     def encode(self, series: SeriesSet) -> pd.DataFrame:
         """One vector per series, whatever its length: a frame with the columns id, z0, z1, ...
@@ -318,7 +316,7 @@ class Forecaster:
             TypeError: the model predicts no labels.
             ValueError: the Forecaster is not fitted.
         """
-        from .labels import label_frame
+        from .frames import label_frame
 
         model = self.model
         if not isinstance(model, Labels):
@@ -410,12 +408,7 @@ class Forecaster:
         return self._ask(series, asked, ahead, num_samples, None)[0]
 
     def _ask(
-        self,
-        series: SeriesSet,
-        asked: _Asked,
-        ahead: Mapping[object, Series],
-        num_samples: int,
-        truth: SeriesSet | None,
+        self, series: SeriesSet, asked: _Asked, ahead: _Ahead, num_samples: int, truth: SeriesSet | None
     ) -> tuple[Forecast, list[np.ndarray]]:
         """The forecast and, where the truth is given at just these times, its log density in data units."""
         to_fitted = between_clocks(self.axis_, series.axis)
@@ -470,7 +463,9 @@ class Forecaster:
     def _log_density(self, units: Units, predictive: Predictive, target: IrregularBatch) -> np.ndarray:
         with torch.no_grad():
             in_model_units = predictive.log_prob(target.values, target.mask)[0].cpu().double()
-        return (in_model_units - torch.where(target.mask[0].cpu(), units.scale.log(), 0.0)).numpy()
+        # The probability of an atom has no unit.
+        density = (target.mask & ~atoms(predictive.distribution, target.values))[0].cpu()
+        return (in_model_units - torch.where(density, units.scale.log(), 0.0)).numpy()
 
     def _in_units(self, units: Units, raw: IrregularBatch) -> IrregularBatch:
         return units.to_model(raw).to(self._dtype()).to(self._device())
@@ -488,12 +483,6 @@ class Forecaster:
 
     def _generator(self, id: object) -> Generator:
         return Generator(self._device()).manual_seed(own_seed(self.seed, "answer", id))
-
-    def _own_gap(self, series: SeriesSet) -> float:
-        """The typical gap of the training, on the clock of `series`."""
-        to_fitted = between_clocks(self.axis_, series.axis)
-        start, end = to_fitted(np.array([0.0, 1.0]))
-        return self.gap_ / float(end - start)
 
     def _checked(self, series: SeriesSet, at: Any = None) -> SeriesSet:
         self._check_fitted()

@@ -22,6 +22,7 @@ __all__ = [
     "check_covariates",
     "check_intervals",
     "context_and_truth",
+    "gap_on",
     "gap_times",
     "horizon_times",
     "inputs_ahead",
@@ -47,6 +48,18 @@ def typical_gap(series: SeriesSet) -> float:
     """
     gaps = [gap for gap in map(_median_gap, series) if gap is not None]
     return float(np.median(gaps)) if gaps else 1.0
+
+
+def gap_on(own: TimeAxis, fitted: TimeAxis, gap: float) -> float:
+    """The typical gap of the training on the clock of other series.
+
+    Args:
+        own: their clock.
+        fitted: that of the training.
+        gap: on that of the training.
+    """
+    start, end = between_clocks(fitted, own)(np.array([0.0, 1.0]))
+    return gap / float(end - start)
 
 
 def horizon_times(series: SeriesSet, horizon: Any, gap: float) -> tuple[np.ndarray, ...]:

@@ -1,6 +1,6 @@
 """From a latent state to the distribution of an observation: a decoder network and a family, pointwise in time."""
 
-from .base import Likelihood, Located, entry_log_prob, masked_log_prob
+from .base import Likelihood, Located, atoms, entry_log_prob, masked_log_prob
 from .bernoulli import Bernoulli
 from .categorical import Categorical
 from .gaussian import Gaussian
@@ -35,6 +35,7 @@ __all__ = [
     "Scale",
     "StudentT",
     "ZeroInflated",
+    "atoms",
     "entry_log_prob",
     "masked_log_prob",
 ]

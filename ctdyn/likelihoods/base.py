@@ -13,7 +13,34 @@ from .._types import Mask, Times, Values
 from ..data.channels import KINDS
 
 
-__all__ = ["Likelihood", "Located", "entry_log_prob", "masked_log_prob"]
+__all__ = ["HasAtoms", "Likelihood", "Located", "atoms", "entry_log_prob", "masked_log_prob"]
+
+
+class HasAtoms(ABC):
+    """Capability of a distribution: single values have probabilities, beside a density of the others."""
+
+    @abstractmethod
+    def is_atom(self, value: Tensor) -> Tensor:
+        """Where a value has a probability of its own, of the shape of `value`."""
+
+
+def atoms(distribution: Distribution, values: Values) -> Mask:
+    """Where `log_prob` is that of a probability beside densities: one that has no unit, and no scale changes.
+
+    Args:
+        distribution: batch shape `(..., time, channel)`.
+        values: observations, `(*batch, time, channel)`.
+
+    Returns:
+        `(*batch, time, channel)`.
+
+    Example:
+        >>> atoms(torch.distributions.Normal(torch.zeros(2, 1), 1.0), torch.zeros(2, 1)).tolist()
+        [[False], [False]]
+    """
+    if isinstance(distribution, HasAtoms):
+        return distribution.is_atom(values)
+    return torch.zeros_like(values, dtype=torch.bool)
 
 
 def entry_log_prob(distribution: Distribution, values: Values, mask: Mask) -> Tensor:

@@ -9,7 +9,7 @@ from torch import distributions as td
 from torch.distributions import Distribution
 
 from .._types import Times, Values
-from ..data.channels import CONTINUOUS
+from ..data.channels import AMOUNTS
 from ..nn import MLP
 from .base import Likelihood
 from .scales import LearnedScale, Scale, quadrature
@@ -45,7 +45,7 @@ class GaussianMixture(Likelihood):
         torch.Size([3, 7, 2])
     """
 
-    kinds = frozenset(CONTINUOUS)
+    kinds = frozenset(AMOUNTS)
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from torch import distributions as td
 from torch.distributions import Distribution
 
 from .._types import Times, Values
-from ..data.channels import CONTINUOUS
+from ..data.channels import AMOUNTS
 from ..nn import MLP
 from .base import Likelihood, Located
 from .scales import LearnedScale, Scale, quadrature
@@ -39,7 +39,7 @@ class Laplace(Likelihood, Located):
         tensor([[[2.]]])
     """
 
-    kinds = frozenset(CONTINUOUS)
+    kinds = frozenset(AMOUNTS)
 
     def __init__(
         self, latent_size: int, num_channels: int, hidden: Sequence[int] = (), scale: Scale | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.distributions.constraints import Constraint
 
 from .._types import Times, Values
 from ..data.channels import Channel
-from .base import Likelihood
+from .base import HasAtoms, Likelihood, atoms
 from .bernoulli import Bernoulli
 from .gaussian import Gaussian
 from .log_normal import LogNormal
@@ -71,15 +71,27 @@ class PerKind(Likelihood):
     def default(cls, latent_size: int, channels: Sequence[Channel], hidden: Sequence[int] = ()) -> Likelihood:
         """The family to start with for each kind; side by side where there are several kinds.
 
-        `Gaussian` for real channels, `LogNormal` for positive ones, `NegativeBinomial` for counts, `Bernoulli` for
-        binary channels. A categorical one has none, because its number of classes must be said.
+        `Gaussian` for real channels, `LogNormal` for positive ones, the same in a `ZeroInflated` for nonnegative ones,
+        `NegativeBinomial` for counts, `Bernoulli` for binary channels. A categorical one has none, because its number
+        of classes must be said.
 
         Args:
             latent_size: size of the latent state.
             channels: the channels in their order.
             hidden: hidden layers of each decoder.
         """
-        builders = {"real": Gaussian, "positive": LogNormal, "count": NegativeBinomial, "binary": Bernoulli}
+        from .zero_inflated import ZeroInflated  # which knows this module
+
+        def with_zeros(latent_size: int, num_channels: int, hidden: Sequence[int]) -> Likelihood:
+            return ZeroInflated(LogNormal(latent_size, num_channels, hidden), latent_size, hidden)
+
+        builders: dict[str, Callable[..., Likelihood]] = {
+            "real": Gaussian,
+            "positive": LogNormal,
+            "nonnegative": with_zeros,
+            "count": NegativeBinomial,
+            "binary": Bernoulli,
+        }
         kinds = [channel.kind for channel in channels]
         unknown = sorted(set(kinds) - builders.keys())
         if unknown:
@@ -91,7 +103,7 @@ class PerKind(Likelihood):
         return families[kinds[0]] if len(families) == 1 else cls(channels, families)
 
 
-class Columns(Distribution):
+class Columns(Distribution, HasAtoms):
     """Independent columns of several families as one distribution over `(..., channel)`.
 
     Args:
@@ -139,6 +151,11 @@ class Columns(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density of each entry, in nats."""
         pieces = [part.log_prob(value[..., columns]) for part, columns in zip(self.parts, self.columns, strict=True)]
+        return self._join(pieces)
+
+    def is_atom(self, value: Tensor) -> Tensor:
+        """Where the family of an entry has an atom."""
+        pieces = [atoms(part, value[..., columns]) for part, columns in zip(self.parts, self.columns, strict=True)]
         return self._join(pieces)
 
     def cdf(self, value: Tensor) -> Tensor:

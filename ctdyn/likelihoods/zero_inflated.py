@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 
 from .._types import Times, Values
 from ..nn import MLP
-from .base import Likelihood
+from .base import HasAtoms, Likelihood
 from .per_kind import PerKind
 
 
@@ -26,7 +26,8 @@ class ZeroInflated(Likelihood):
         \pi = \operatorname{logit}^{-1}(W(z_t))
 
     For counts a zero may come from either part. For a continuous family it comes from the first almost surely, and a
-    density is one with respect to length and the atom at zero.
+    density is one with respect to length and the atom at zero: beside a family without that atom judge it by samples.
+    It is what channels of kind "nonnegative" are given, with `LogNormal` for the rest.
 
     Args:
         family: what makes the rest, such as `NegativeBinomial` or `LogNormal`.
@@ -56,7 +57,8 @@ class ZeroInflated(Likelihood):
             )
         super().__init__(family.num_channels, latent_size)
         self.family = family
-        self.kinds = family.kinds
+        # Without zeros there is nothing to inflate, and with them a channel is not positive.
+        self.kinds = family.kinds - {"positive"} | ({"nonnegative"} if "positive" in family.kinds else set())
         self.logits = MLP(latent_size, family.num_channels, hidden)
 
     def forward(self, z: Tensor, ts: Times, noise: Values | None = None) -> Distribution:
@@ -64,7 +66,7 @@ class ZeroInflated(Likelihood):
         return _ZeroInflated(self.logits(z), self.family(z, ts, noise))
 
 
-class _ZeroInflated(Distribution):
+class _ZeroInflated(Distribution, HasAtoms):
     """An atom at zero beside a distribution."""
 
     def __init__(self, logits: Tensor, rest: Distribution) -> None:
@@ -78,6 +80,9 @@ class _ZeroInflated(Distribution):
     @property
     def support(self) -> Constraint:
         return self.rest.support  # type: ignore[return-value]
+
+    def is_atom(self, value: Tensor) -> Tensor:
+        return value == 0
 
     @property
     def mean(self) -> Tensor:

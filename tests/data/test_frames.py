@@ -285,7 +285,9 @@ def test_binary_channels_hold_zero_and_one() -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "message"),
     [
-        ("positive", 0.0, "a positive channel holds values above 0 only; got 0"),
+        ("positive", 0.0, r"a positive channel holds values above 0 only; got 0\.0.*declare it nonnegative"),
+        ("positive", -1.0, r"a positive channel holds values above 0 only; got -1\.0.*declare it real"),
+        ("nonnegative", -1.0, "a nonnegative channel holds 0 and values above only; got -1"),
         ("count", 1.5, r"a count channel holds 0, 1, 2 \.\.\. only; got 1.5"),
         ("categorical", -1.0, r"a categorical channel holds 0, 1, 2 \.\.\. only; got -1"),
     ],

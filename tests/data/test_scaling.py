@@ -190,6 +190,17 @@ def test_a_positive_channel_stays_positive_at_unit_spread() -> None:
     np.testing.assert_allclose(values.numpy().std(), 1.0)
 
 
+def test_zeros_of_a_nonnegative_channel_stay_zeros_at_unit_spread() -> None:
+    data = from_ragged([([0.0, 1.0, 2.0], [0.0, 40.0, 20.0])], channels=[Channel("rain", kind="nonnegative")])
+    for scaler in (Standardize(), Standardize(center="context"), Standardize(common=True)):
+        batch = data.batch()
+        units = scaler.fit(data).units(batch)
+        values = units.to_model(batch).values
+        assert values[0, 0, 0] == 0.0
+        np.testing.assert_allclose(values.numpy().std(), 1.0)
+        assert units.values_to_data(values)[0, 0, 0] == 0.0
+
+
 def test_inputs_and_static_covariates_are_scaled() -> None:
     data = from_ragged(
         [([0.0, 1.0], [1.0, 2.0]), ([0.0, 1.0], [3.0, 5.0]), ([0.0, 1.0], [3.0, 5.0])],

@@ -356,6 +356,30 @@ def test_a_number_of_samples_that_is_none_is_refused(fitted, series, count):
         fitted.forecast(series, at=[1.0], num_samples=count)
 
 
+def test_rain_is_often_none_and_its_score_has_a_unit():
+    """Zeros come back as zeros; in millimetres the density of an amount is a thousandth of that in metres, and the
+    probability of none is the same."""
+    rng = np.random.default_rng(0)
+    times = [np.sort(rng.uniform(0, 20, 30)) for _ in range(12)]
+    metres = [np.where(rng.random(30) < 0.4, rng.lognormal(-7.0, 0.5, 30), 0.0) for _ in times]
+    scores = []
+    for unit in (1.0, 1000.0):
+        rows = [(t, unit * x) for t, x in zip(times, metres, strict=True)]
+        data = from_ragged(rows, channels=[Channel("rain", kind="nonnegative")])
+        torch.manual_seed(0)
+        model = LatentODE(data.channels, latent_size=2, hidden=(4,), encoder_size=4, controller=ConstantStep(0.5))
+        forecaster = Forecaster(model, windows=Reconstruct()).fit(data, max_steps=40, lr=5e-2, **QUIET)
+        task = Extrapolate(cut=10.0)
+        scores.append(forecaster.score(data, task, num_samples=20))
+    context, truth = forecaster.cut(data, task)
+    drawn = arrays(forecaster.forecast(context, at=truth, num_samples=100))
+    assert drawn.min() == 0.0
+    assert np.mean(drawn == 0.0) == pytest.approx(0.6, abs=0.1)
+    rainy = np.mean(np.concatenate([one.values.ravel() for one in truth]) > 0)
+    first, second = (summarize(table)["nll"] for table in scores)
+    assert second - first == pytest.approx(rainy * np.log(1000.0), abs=1e-2)
+
+
 # -- inputs
 
 

@@ -22,6 +22,7 @@ from ctdyn.likelihoods import (
     Poisson,
     StudentT,
     ZeroInflated,
+    atoms,
     entry_log_prob,
     masked_log_prob,
 )
@@ -159,8 +160,20 @@ def test_default_chooses_by_kind():
     assert isinstance(PerKind.default(3, [Channel("a"), Channel("b", kind="binary")]), PerKind)
     assert isinstance(PerKind.default(3, [Channel("a", kind="count")]), NegativeBinomial)
     assert isinstance(PerKind.default(3, [Channel("a", kind="positive")]), LogNormal)
+    rain = PerKind.default(3, [Channel("a", kind="nonnegative")], (4,))
+    assert isinstance(rain, ZeroInflated)
+    assert isinstance(rain.family, LogNormal)
+    assert rain.kinds == {"nonnegative"}
     with pytest.raises(ValueError, match="no default family for channels of kind"):
         PerKind.default(3, [Channel("a", kind="categorical")])
+
+
+def test_atoms_are_told_from_densities():
+    channels = [Channel("a"), Channel("rain", kind="nonnegative"), Channel("b")]
+    found = PerKind.default(3, channels)(torch.zeros(2, 5, 3), torch.zeros(5))
+    values = torch.tensor([0.0, 0.0, 1.0]).repeat(5, 1)
+    assert atoms(found, values).tolist() == [[False, True, False]] * 5
+    assert not atoms(found, values + 1.0).any()
 
 
 @pytest.mark.parametrize(

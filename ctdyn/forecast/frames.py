@@ -1,17 +1,20 @@
-"""Predicted labels as a tidy frame."""
+"""Tidy frames of answers that are no forecasts: labels and new series."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch.distributions import Categorical, Distribution
+
+from ..data import Channel, TimeAxis
 
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["label_frame"]
+__all__ = ["label_frame", "sampled_frame"]
 
 
 def label_frame(ids: Sequence[object], names: Sequence[str], found: Sequence[Distribution]) -> pd.DataFrame:
@@ -45,3 +48,26 @@ def label_frame(ids: Sequence[object], names: Sequence[str], found: Sequence[Dis
                 row["std"] = float(distribution.variance[0, column]) ** 0.5
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def sampled_frame(values: np.ndarray, times: np.ndarray, axis: TimeAxis, channels: Sequence[Channel]) -> pd.DataFrame:
+    """One row per sample, time and channel: id (0, 1, ...), time, channel, value.
+
+    Args:
+        values: new series, `(sample, time, channel)`.
+        times: on the float clock, `(time,)`.
+        axis: the clock.
+        channels: what the values are of.
+    """
+    import pandas as pd
+
+    samples, width = len(values), len(channels)
+    names = np.array([channel.name for channel in channels], dtype=object)
+    return pd.DataFrame(
+        {
+            "id": np.repeat(np.arange(samples), len(times) * width),
+            "time": axis.to_user(np.tile(np.repeat(times, width), samples)),
+            "channel": np.tile(names, samples * len(times)),
+            "value": values.ravel(),
+        }
+    )
