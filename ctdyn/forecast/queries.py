@@ -84,12 +84,12 @@ def horizon_times(series: SeriesSet, horizon: Any, gap: float) -> tuple[np.ndarr
             "out (series.observed())."
         )
 
-    known = max(MAX_REGULAR * gap, *(one.span for one in series))
-    if length > FAR * known:
+    longest = max(one.span for one in series)
+    if length > FAR * max(MAX_REGULAR * gap, longest):
         raise DataError(
-            f"horizon={horizon!r} is {length / known:,.0f} times as long as what is known of the series ({known:g}, on "
-            f"a clock of {series.axis}); give it in the unit of the clock. Times that far off, if they are meant, are "
-            "given by at=."
+            f"horizon={horizon!r} is {length / gap:,.0f} times the usual gap between observations ({gap:.4g}), and the "
+            f"longest of the series is {longest:.4g} long, on a clock of {series.axis}; give the horizon in the unit "
+            "of that clock. Times that far off, if they are meant, are given by at=."
         )
 
     def after(one: Series) -> np.ndarray:
