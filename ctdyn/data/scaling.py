@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._checks import DataError, DataWarning, few
+from .._options import with_suggestions
 from .batch import IrregularBatch
 from .channels import AMOUNTS, Channel
 from .clock import Length, as_length
@@ -158,6 +159,7 @@ class Statistics:
     static_scale: tuple[float, ...] = ()
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class Standardize(Scaler):
     r"""Mean 0 and standard deviation 1 per channel, over a unit of time as long as a series; the default scaler.

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .._checks import DataError
+from .._options import with_suggestions
 from .clock import Instant, Length, TimeAxis, as_instant, as_length
 from .series import Series
 
@@ -72,6 +73,7 @@ class WindowMaker(ABC):
         """The quantity that an evidence lower bound over these windows bounds from below."""
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class Extrapolate(WindowMaker):
     """The past is the context, what follows is the target.
@@ -152,6 +154,7 @@ class Extrapolate(WindowMaker):
         return first + past + float(rng.uniform(0.0, 1.0)) * room
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class Interpolate(WindowMaker):
     """Rows are hidden at random; the kept ones are the context. A time stamp goes to one side with all its channels.
@@ -201,6 +204,7 @@ class Interpolate(WindowMaker):
         return stretch.take(~hidden), (stretch if self.include_context else stretch.take(hidden))
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class OneStep(WindowMaker):
     """The next observed row after a random one, given what came before it.
@@ -244,6 +248,7 @@ class OneStep(WindowMaker):
         return None
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class Reconstruct(WindowMaker):
     """The target is the context: for training only, where the bound is to be on the probability of what was seen.
@@ -337,6 +342,7 @@ class AnyOf(WindowMaker):
         return None
 
 
+@with_suggestions
 @dataclass(frozen=True)
 class TimeWarp(WindowMaker):
     r"""The windows of another maker from series that run faster or slower: augmentation where speeds vary.

@@ -31,7 +31,7 @@ class KalmanVAE(LatentVAE):
     model is left to `CRUCell`, which filters.
 
     Args:
-        channels: what is observed; real channels get a Gaussian, binary ones a Bernoulli likelihood.
+        channels: what is observed; each gets a likelihood after its kind (`PerKind.default`).
         latent_size: size of the latent state that is decoded.
         state_size: size of the state that evolves.
         rate: how fast it turns and forgets at the start, per unit of the model's clock, in which the median training

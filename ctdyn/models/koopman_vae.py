@@ -37,7 +37,7 @@ class KoopmanVAE(LatentVAE, Spectral):
     lag)]` trains the coordinates by a score as well, and `Reencoded` corrects the course of long forecasts.
 
     Args:
-        channels: what is observed; real channels get a Gaussian, binary ones a Bernoulli likelihood.
+        channels: what is observed; each gets a likelihood after its kind (`PerKind.default`).
         pairs: complex coordinates; the latent state holds their real and imaginary parts; default: 8.
         dynamics: your own spectrum in their place; default: stable, with decay 1 and evenly spaced periods of 1, 1/2,
             ..., 1/pairs of the unit of the model's clock, in which the median training window has length 1.

@@ -32,7 +32,7 @@ class LatentODE(LatentVAE):
     output, so a series costs the same whether 10 or 300 of its times are asked for.
 
     Args:
-        channels: what is observed; real channels get a Gaussian, binary ones a Bernoulli likelihood.
+        channels: what is observed; each gets a likelihood after its kind (`PerKind.default`).
         latent_size: size of the latent state.
         hidden: hidden layers of the default field.
         encoder_size: size of the encoder's hidden state.

@@ -35,7 +35,7 @@ class LatentSDE(LatentVAE):
     magnitude on long windows, for dense series (`ConvolutionEncoder`); posterior samples are then marginal in time.
 
     Args:
-        channels: what is observed; real channels get a Gaussian, binary ones a Bernoulli likelihood.
+        channels: what is observed; each gets a likelihood after its kind (`PerKind.default`).
         latent_size: size of the latent state.
         hidden: hidden layers of the drift of the default field, and of the posterior's network.
         context_size: size of what the encoder says of each time.

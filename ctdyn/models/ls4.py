@@ -33,7 +33,7 @@ class LS4(LatentVAE):
     are drawn one knot after another. Unlike the published code it knows gaps and masks, and can be asked at any time.
 
     Args:
-        channels: what is observed; real channels get a Gaussian, binary ones a Bernoulli likelihood.
+        channels: what is observed; each gets a likelihood after its kind (`PerKind.default`).
         latent_size: size of the latent state that is drawn at each knot.
         width: width of all layers, of the context and of what the decoder carries.
         depth: layers per stack; there are four stacks.

@@ -29,7 +29,7 @@ class MarkovianGPVAE(LatentVAE):
     far as its length scales reach.
 
     Args:
-        channels: what is observed; real channels get a Gaussian, binary ones a Bernoulli likelihood.
+        channels: what is observed; each gets a likelihood after its kind (`PerKind.default`).
         latent_size: number of latent processes; default: 8.
         dynamics: your own prior in their place, with batch axes `(latent_size,)` or none; default: `Matern(2.5)` with
             length scales from a twentieth to twice the unit of the model's clock, in which the median training window

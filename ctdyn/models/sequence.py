@@ -8,7 +8,7 @@ from typing import NoReturn
 import torch
 from torch import Generator, Tensor
 from torch.distributions import Categorical as Classes
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Normal
 
 from .._checks import check_instance
 from .._types import Times, Values
@@ -18,6 +18,7 @@ from ..encoders import Encoder, Encoding
 from ..likelihoods import Categorical, Gaussian, Likelihood, entry_log_prob
 from ..paths import Path
 from ._parts import check_reader, read_by
+from ._units import LabelUnits
 from .base import Encodes, Labels, Loss, Model, modelled
 
 
@@ -34,9 +35,9 @@ class SequenceModel(Model, Labels, Encodes):
     deviation then describe the series. `classifier` and `regressor` build the likelihood.
 
     The labels of a series are `IrregularBatch.labels`, one column each, in their own units: classes are coded as 0, 1,
-    2 ..., and numbers should be of the size of one. A label that is NaN is not known, and no part of the loss. The
-    whole series should reach the model: train it on `Reconstruct` windows, as a `Forecaster` does unless told
-    otherwise.
+    2 ..., and numbers come as they are, because a `Gaussian` of labels learns them in units of their mean and spread in
+    the first training batch. A label that is NaN is not known, and no part of the loss. The whole series should reach
+    the model: train it on `Reconstruct` windows, as a `Forecaster` does unless told otherwise.
 
     Args:
         channels: what is observed.
@@ -63,6 +64,7 @@ class SequenceModel(Model, Labels, Encodes):
         check_instance("likelihood", likelihood, Likelihood, "Categorical(size, 1, num_classes)")
         self.encoder = encoder
         self.likelihood = likelihood
+        self.units = LabelUnits(likelihood.num_channels) if isinstance(likelihood, Gaussian) else None
 
     @classmethod
     def classifier(
@@ -114,6 +116,8 @@ class SequenceModel(Model, Labels, Encodes):
                 "columns: from_pandas(..., labels=[...])."
             )
         known = ~labels.isnan()
+        if self.units is not None and self.training:
+            self.units.measure(labels)
         distribution = self.predict_label(window.context)
         if isinstance(distribution, Classes):
             _check_classes(labels, known, distribution.probs.shape[-1])
@@ -134,7 +138,11 @@ class SequenceModel(Model, Labels, Encodes):
                 f"has {given}."
             )
         # A label has no time: the series stand where a likelihood expects the times of one.
-        return self.likelihood(self.encode(context), context.times[..., -1])
+        distribution = self.likelihood(self.encode(context), context.times[..., -1])
+        if self.units is None or not isinstance(distribution, Normal):
+            return distribution
+        center, width = self.units.center, self.units.width
+        return Normal(center + width * distribution.loc, width * distribution.scale, validate_args=False)
 
     def encode(self, context: IrregularBatch) -> Tensor:
         """The description of each series, `(*batch, feature)`."""

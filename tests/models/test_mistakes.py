@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Normal
 
 from ctdyn.cells import GRUDCell, ODERNNCell
-from ctdyn.data import IrregularBatch, Window
+from ctdyn.data import Extrapolate, IrregularBatch, Standardize, Window
 from ctdyn.data.channels import Channel
 from ctdyn.encoders import (
     CellEncoder,
@@ -203,6 +203,8 @@ def test_a_likelihood_of_your_own_is_believed():
         (lambda: Gaussian(2, 1, scales=None), "Gaussian.. has no option 'scales'; did you mean scale"),
         (lambda: FixedScale(values=2.0), "did you mean value"),
         (lambda: ELBO(betas=2.0), "did you mean beta"),
+        (lambda: Extrapolate(cuts=3.0), "did you mean cut"),
+        (lambda: Standardize(centre="mean"), "did you mean center"),
         (lambda: Gaussian(2), "Gaussian.. missing a required argument: 'num_channels'; its arguments are latent_size,"),
         (lambda: Gaussian(2, 1, (), None, 3), "Gaussian.. too many positional arguments; its arguments are"),
     ],

@@ -127,6 +127,33 @@ def test_numbers_have_a_mean_and_a_spread():
     assert list(forecaster.predict_label(data).columns) == ["id", "label", "value", "std"]
 
 
+@pytest.mark.parametrize(("shift", "unit"), [(5000.0, 2000.0), (-3.0, 1e-6)])
+def test_numbers_come_in_their_own_units(shift, unit):
+    """What is learned is the same, and so are answers, in these units; those of the first batch stay."""
+    labels = torch.tensor([[0.1], [-0.5], [0.9], [float("nan")]], dtype=torch.float64)
+
+    def trained(labels):
+        torch.manual_seed(0)
+        model = SequenceModel.regressor(CHANNELS, GRUEncoder(2, 3, 6)).double()
+        optimiser = torch.optim.Adam(model.parameters(), lr=0.05)
+        batch = labelled(labels)
+        for _ in range(10):
+            optimiser.zero_grad()
+            loss = model.loss(Window(batch, batch)).total
+            loss.backward()
+            optimiser.step()
+        return model.predict_label(batch), loss, model
+
+    plain, loss, _ = trained(labels)
+    found, other, model = trained(shift + unit * labels)
+    torch.testing.assert_close(found.mean, shift + unit * plain.mean, rtol=1e-4, atol=1e-4 * unit)
+    torch.testing.assert_close(found.stddev, unit * plain.stddev, rtol=1e-4, atol=0)
+    torch.testing.assert_close(other, loss + 0.75 * np.log(unit).item(), rtol=0, atol=1e-3)
+    again = labelled(torch.full((4, 1), 7.0 * shift, dtype=torch.float64))
+    model.loss(Window(again, again))
+    torch.testing.assert_close(model.predict_label(again).mean, found.mean)
+
+
 def test_whole_series_are_read_unless_told_otherwise():
     model = SequenceModel.classifier(CHANNELS, linear(), 2)
     assert not ctdyn.Forecaster(model).windows.varies

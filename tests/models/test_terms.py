@@ -228,18 +228,18 @@ def test_labels_come_in_their_own_units(shift, unit):
     expected = train(plain, window, 20)
     torch.testing.assert_close(parts["Supervision"], expected["Supervision"] + 10.0 * math.log(unit), rtol=0, atol=1e-5)
     term = model.terms[0]
-    assert term.width.item() == pytest.approx(unit * float(hidden[:, 0].std(correction=0)), rel=1e-6)
+    assert term.units.width.item() == pytest.approx(unit * float(hidden[:, 0].std(correction=0)), rel=1e-6)
     model.loss(labelled(9.0))
-    assert term.width.item() == pytest.approx(unit * float(hidden[:, 0].std(correction=0)), rel=1e-6)
+    assert term.units.width.item() == pytest.approx(unit * float(hidden[:, 0].std(correction=0)), rel=1e-6)
 
 
 def test_units_of_labels_that_are_equal_or_not_known():
     term = Supervision([0, 1])
     zs = torch.zeros(1, 2, 3, 2)
     term(flat(zs, torch.tensor([[7.0, math.nan], [7.0, math.nan]])))
-    assert (term.center.tolist(), term.width.tolist()) == ([7.0, 0.0], [7.0, 0.0])
+    assert (term.units.center.tolist(), term.units.width.tolist()) == ([7.0, 0.0], [7.0, 1.0])
     term(flat(zs, torch.tensor([[1.0, 2.0], [3.0, 4.0]])))
-    assert (term.center.tolist(), term.width.tolist()) == ([7.0, 3.0], [7.0, 1.0])
+    assert (term.units.center.tolist(), term.units.width.tolist()) == ([7.0, 3.0], [7.0, 1.0])
 
 
 def test_padding_and_series_without_a_target_do_not_move_supervision():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from .._units import LabelUnits
 from .base import Inference, LossTerm
 
 
@@ -22,7 +23,7 @@ class Supervision(LossTerm):
     with :math:`\bar z` the mean over the observed times of the target: for a static latent (`StaticProcess`) the latent
     itself. Labels are one more observation, of the chosen entries alone: with :math:`w = 1` the loss bounds the joint
     density of series and labels. A label that is NaN is not known. Slopes, offsets and noise are learned; the units
-    :math:`m, s` (`center`, `width`) are mean and spread of a label in the first training batch that knows it, so that
+    :math:`m, s` (`units`) are mean and spread of a label in the first training batch that knows it, so that
     labels come as they are.
 
     Args:
@@ -44,9 +45,6 @@ class Supervision(LossTerm):
         torch.Size([2])
     """
 
-    center: Tensor
-    width: Tensor
-
     def __init__(self, dimensions: Sequence[int], *, weight: float = 1.0) -> None:
         super().__init__()
         if not dimensions or len(set(dimensions)) < len(dimensions):
@@ -57,9 +55,7 @@ class Supervision(LossTerm):
         self.weight = weight
         self.slope = nn.Parameter(torch.ones(len(self.dimensions)))
         self.offset = nn.Parameter(torch.zeros(len(self.dimensions)))
-        self.register_buffer("center", torch.zeros(len(self.dimensions)))
-        # 0 until training has seen a label.
-        self.register_buffer("width", torch.zeros(len(self.dimensions)))
+        self.units = LabelUnits(len(self.dimensions))
         self.log_scale = nn.Parameter(torch.full((len(self.dimensions),), log(0.5)))
 
     def forward(self, inference: Inference) -> Tensor:
@@ -74,28 +70,13 @@ class Supervision(LossTerm):
                 "from_pandas(..., labels=[...])."
             )
         known = ~labels.isnan()
-        labels = torch.where(known, labels, 0.0).to(zs.dtype)
         if self.training:
-            self._measure(labels, known)
-        width = torch.where(self.width > 0, self.width, 1.0)
+            self.units.measure(labels)
+        labels, width = torch.where(known, labels, 0.0).to(zs.dtype), self.units.width
         expected = self.slope * self.read(zs, inference.observed) + self.offset
         law = Normal(expected, self.log_scale.exp(), validate_args=False)
-        log_prob = law.log_prob((labels - self.center) / width) - width.log()
+        log_prob = law.log_prob((labels - self.units.center) / width) - width.log()
         return -self.weight * torch.where(known, log_prob, 0.0).sum(-1).mean()
-
-    @torch.no_grad()
-    def _measure(self, labels: Tensor, known: Tensor) -> None:
-        """Take the units of the labels that were not seen before from these."""
-        labels, known = labels.reshape(-1, labels.shape[-1]), known.reshape(-1, known.shape[-1])
-        count = known.sum(0)
-        mean = labels.sum(0) / count.clamp(min=1)
-        spread = (torch.where(known, labels - mean, 0.0).square().sum(0) / count.clamp(min=1)).sqrt()
-        # One number, or several that are equal, say no more than how large it is.
-        rounding = 8.0 * torch.finfo(labels.dtype).eps * mean.abs()
-        spread = torch.where(spread > rounding, spread, torch.where(mean == 0, 1.0, mean.abs()))
-        fresh = (self.width == 0) & (count > 0)
-        self.center.copy_(torch.where(fresh, mean, self.center))
-        self.width.copy_(torch.where(fresh, spread, self.width))
 
     def read(self, zs: Tensor, observed: Tensor | None = None) -> Tensor:
         """The supervised entries of latent states `(..., time, latent)`, averaged over the observed times.
