@@ -22,7 +22,6 @@ __all__ = [
     "rows_at",
     "smoothed",
     "smoothed_covariance",
-    "smoother_gains",
     "whiten",
     "whiten_channels",
 ]
@@ -134,30 +133,6 @@ def _inputs_at(ts: Tensor, us: Tensor, at: Tensor, hold: Hold) -> Tensor:
     share = ((at - start) / (end - start).clamp(min=1e-300)).clamp(0.0, 1.0)[..., None].to(us.dtype)
     u0, u1 = (take_items(us, i, -2) for i in (place, later))
     return hold.inside(u0, u1, share)[1]
-
-
-def smoother_gains(P: Tensor, F: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
-    r"""How a filtered state is corrected by the next, and the covariance that is left once the next is known.
-
-    .. math:: G = P F^\top (F P F^\top + Q)^{-1}, \qquad
-        (1 - G F) P (1 - G F)^\top + G Q G^\top
-
-    Args:
-        P: filtered covariances, `(*batch, time, n, n)`.
-        F: transitions to the next time, of the same shape.
-        Q: covariances of their noise.
-    """
-    moved = F @ P
-    predicted = moved @ F.mT + Q
-    scale = _scales(predicted)
-    n = P.shape[-1]
-    eye = torch.eye(n, dtype=P.dtype, device=P.device)
-    tiny = 4 * n * torch.finfo(P.dtype).eps
-    factor = torch.linalg.cholesky_ex(_unit(predicted, scale) + tiny * eye)[0]
-    gain = (torch.cholesky_solve(moved / scale[..., None], factor) / scale[..., None]).mT
-    kept = eye - gain @ F
-    left = kept @ P @ kept.mT + gain @ Q @ gain.mT
-    return gain, 0.5 * (left + left.mT)
 
 
 def smoothed(mean: Tensor, gain: Tensor, forward: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ._compiled import numba_is_installed
 
 
-__all__ = ["can_compile", "compiled_gradients", "compiled_steps"]
+__all__ = ["can_compile", "compiled_gain_gradients", "compiled_gains", "compiled_gradients", "compiled_steps"]
 
 #: Beyond this size of the state, products of matrices belong to a library.
 _LARGEST = 24
@@ -57,6 +57,35 @@ def compiled_gradients(saved: tuple[Tensor, ...], gradients: tuple[Tensor | None
     _over_lanes(F, lambda first, last: filter_gradients(*arrays, first, last))
     to_F, to_b, to_Q, to_H, to_y = results
     return to_F, to_b[..., None], to_Q, to_H, to_y[..., None], sums[0][..., None], sums[1]
+
+
+def compiled_gains(P: Tensor, F: Tensor, Q: Tensor, tiny: float) -> tuple[Tensor, Tensor]:
+    """Gains and what is left, of `gains`."""
+    from ._kalman_kernels import gain_steps
+
+    given = [_rows(x) for x in (P, F, Q)]
+    gain, left = (P.new_empty(shape) for shape in (F.mT.shape, P.shape))
+    arrays = _rows(gain), _rows(left)
+    _over_lanes(P.reshape(1, -1, *P.shape[-2:]), lambda first, last: gain_steps(*given, tiny, *arrays, first, last))
+    return gain, left
+
+
+def compiled_gain_gradients(
+    P: Tensor, F: Tensor, Q: Tensor, tiny: float, gain: Tensor, to_gain: Tensor, to_left: Tensor
+) -> tuple[Tensor, ...]:
+    """Derivatives with respect to the arguments of `gains`."""
+    from ._kalman_kernels import gain_gradients
+
+    given = [*(_rows(x) for x in (P, F, Q)), tiny, *(_rows(x) for x in (gain, to_gain, to_left))]
+    results = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (P, F, Q)]
+    arrays = [_rows(x) for x in results]
+    _over_lanes(P.reshape(1, -1, *P.shape[-2:]), lambda first, last: gain_gradients(*given, *arrays, first, last))
+    return tuple(results)
+
+
+def _rows(x: Tensor) -> np.ndarray:
+    """One matrix after the other."""
+    return _matrix(x).reshape(-1, *x.shape[-2:])
 
 
 def _given(tensors: tuple[Tensor, ...]) -> tuple[np.ndarray, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from ._elementary import allocating_kernel
 
 
-__all__ = ["filter_gradients", "filter_steps"]
+__all__ = ["filter_gradients", "filter_steps", "gain_gradients", "gain_steps"]
 
 
 @allocating_kernel
@@ -268,3 +268,94 @@ def filter_gradients(given, found, gradients, results, sums, l0, l1):
             _turned_times(f, b_bar[t, lane], r)
             _product(q, f, NF)
             _turned_spread(f, NF, N)
+
+
+@allocating_kernel
+def _seen(P, F, Q, tiny, FP, S):
+    """`F P`, and the factor of the covariance of what is seen."""
+    _product(F, P, FP)
+    _spread(FP, F, S)
+    for i in range(S.shape[0]):
+        for j in range(S.shape[0]):
+            S[i, j] += Q[i, j]
+        S[i, i] += tiny * (S[i, i] if S[i, i] > 0.0 else 1.0)
+    _cholesky(S)
+
+
+@allocating_kernel
+def gain_steps(P, F, Q, tiny, gain, left, l0, l1):
+    """Fill `gain` and `left`; the formulas are those of `_gains`."""
+    m, n = F.shape[1:]
+    FP, QK, S, J, JP = np.empty((m, n)), np.empty((m, n)), np.empty((m, m)), np.empty((n, n)), np.empty((n, n))
+    for lane in range(l0, l1):
+        _seen(P[lane], F[lane], Q[lane], tiny, FP, S)
+        _down(S, FP)
+        _up(S, FP)
+        for i in range(n):
+            for k in range(m):
+                gain[lane, i, k] = FP[k, i]
+        _keep(FP, F[lane], J)
+        _product(J, P[lane], JP)
+        out = left[lane]
+        _spread(JP, J, out)
+        _product(Q[lane], FP, QK)
+        for i in range(n):
+            for j in range(i + 1):
+                total = out[i, j]
+                for k in range(m):
+                    total += FP[k, i] * QK[k, j]
+                out[i, j] = total
+                out[j, i] = total
+
+
+@allocating_kernel
+def gain_gradients(P, F, Q, tiny, gain, to_gain, to_left, P_bar, F_bar, Q_bar, l0, l1):
+    """Fill the derivatives with respect to all arguments."""
+    m, n = F.shape[1:]
+    FP, S, V, K, KL = np.empty((m, n)), np.empty((m, m)), np.empty((m, n)), np.empty((m, n)), np.empty((m, n))
+    J, JP, L, T, M = np.empty((n, n)), np.empty((n, n)), np.empty((n, n)), np.empty((n, n)), np.empty((m, m))
+    for lane in range(l0, l1):
+        p, f = P[lane], F[lane]
+        _seen(p, f, Q[lane], tiny, FP, S)
+        for i in range(n):
+            for k in range(m):
+                K[k, i] = gain[lane, i, k]
+                V[k, i] = to_gain[lane, i, k]
+            for j in range(n):
+                L[i, j] = 0.5 * (to_left[lane, i, j] + to_left[lane, j, i])
+        _down(S, V)
+        _up(S, V)
+        _keep(K, f, J)
+        _product(J, p, JP)
+        _product(K, L, KL)
+        for k in range(m):
+            for h in range(m):
+                inner = 0.0
+                outer = 0.0
+                for j in range(n):
+                    inner += K[k, j] * V[h, j]
+                    outer += KL[k, j] * K[h, j]
+                M[k, h] = inner
+                Q_bar[lane, k, h] = outer - inner
+        _product(V, p, F_bar[lane])
+        for k in range(m):
+            for h in range(m):
+                both = M[k, h] + M[h, k]
+                for j in range(n):
+                    F_bar[lane, k, j] -= both * FP[h, j]
+            for i in range(n):
+                twice = 2.0 * KL[k, i]
+                for j in range(n):
+                    F_bar[lane, k, j] -= twice * JP[i, j]
+        _product(L, J, T)
+        for k in range(m):
+            for i in range(n):
+                for j in range(n):
+                    T[i, j] += V[k, i] * f[k, j]
+        out = P_bar[lane]
+        out[:] = 0.0
+        for k in range(n):
+            for i in range(n):
+                a = J[k, i]
+                for j in range(n):
+                    out[i, j] += a * T[k, j]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..nn import all_finite
-from ._conditioning import smoothed, smoothed_covariance, smoother_gains
+from ._conditioning import smoothed, smoothed_covariance
+from ._gains import gains
 from ._kalman import Steps, kalman_filter
 from ._matrix_scan import matrix_recurrence
 
@@ -187,7 +188,7 @@ class Solved:
     def _back(self) -> tuple[Tensor, Tensor]:
         """Smoother gains and what is left, `(*batch, time, n, n)`; at the end zero, and the filtered covariance."""
         F, Q, P = self.chain.F, self.chain.Q, self.covariance
-        gain, left = smoother_gains(P[..., :-1, :, :], F[..., 1:, :, :], Q[..., 1:, :, :])
+        gain, left = gains(P[..., :-1, :, :], F[..., 1:, :, :], Q[..., 1:, :, :])
         last = P[..., -1:, :, :]
         return torch.cat([gain, torch.zeros_like(last)], -3), torch.cat([left, last], -3)
 
@@ -197,12 +198,8 @@ class Solved:
         start = P0.expand(*P.shape[:-3], *P0.shape[-2:])[..., None, :, :]
         ahead = F @ torch.cat([start, P[..., :-1, :, :]], -3) @ F.mT + Q
         # From the prediction: precise observations leave a covariance that is small against its own rounding.
-        seen = H @ ahead
-        eye = torch.eye(seen.shape[-2], dtype=P.dtype, device=P.device)
-        S = seen @ H.mT + eye
-        scale = S.diagonal(dim1=-2, dim2=-1).sqrt()[..., None]
-        factor = torch.linalg.cholesky(S / (scale * scale.mT))
-        return (torch.cholesky_solve(seen / scale, factor) / scale).mT
+        noise = torch.eye(H.shape[-2], dtype=P.dtype, device=P.device)
+        return gains(ahead, H, noise)[0]
 
 
 def _lanes(x: Tensor, shape: torch.Size) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Generator, Tensor
 
 from ..nn import take_items
 from ..paths._counter import key_of, normals
-from ._conditioning import root, smoother_gains
+from ._conditioning import root
+from ._gains import gains
 from .dynamics import LinearDynamics
 
 
@@ -114,7 +115,7 @@ class StationaryPath:
         made = self.dynamics.discretize(torch.pow(2.0, halves - 1.0), noise=True)
         F, Q = _full(made.A_bar, made.diagonal), made.Q
         assert Q is not None
-        gain, spread = smoother_gains(Q.expand_as(F), F, Q.expand_as(F))
+        gain, spread = gains(Q.expand_as(F), F, Q.expand_as(F))
         from_left = F @ F
         from_left = F - gain @ from_left
         factor = root(spread)
@@ -140,7 +141,7 @@ class StationaryPath:
         P = dynamics.stationary().to(torch.float64)
         F, Q = _full(made.A_bar, made.diagonal), made.Q
         assert Q is not None
-        back, spread = smoother_gains(P[..., None, :, :].expand_as(F), F, Q.expand_as(F))
+        back, spread = gains(P[..., None, :, :].expand_as(F), F, Q.expand_as(F))
         start = root(P) @ _draw(key_of(self.keys, torch.full_like(self.keys, _START)), P.shape[-1])[..., None]
         sides = []
         for side, transition, factor in ((_FORWARD, F, root(Q)), (_BACKWARD, back, root(spread))):
