@@ -159,6 +159,10 @@ def shared_batch(shapes: Mapping[str, Sequence[int]]) -> torch.Size:
         >>> shared_batch({"ts": (), "us": (3, 1), "y0": (2,)})
         torch.Size([3, 2])
     """
+    different = {tuple(shape) for shape in shapes.values() if len(shape)}
+    if len(different) < 2:
+        # Nearly always, and finding out what shapes broadcast to takes as long as an operation on small tensors.
+        return torch.Size(next(iter(different), ()))
     try:
         return torch.broadcast_shapes(*shapes.values())
     except RuntimeError as error:

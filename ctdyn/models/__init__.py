@@ -6,7 +6,7 @@
 | `LatentSDE` | Li et al. 2020; Bartosh et al. 2025 | context encoder, SDE, affine decoder | fill, forecast, generate |
 | `LS4` | Zhou et al. 2023 | S5 encoder, autoregressive sequence, S5 decoder | fill, forecast, generate |
 | `MarkovianGPVAE` | Zhu et al. 2023 | per-point sites, Matern processes, perceptron decoder | fill, generate |
-| `KalmanVAE` | Fraccaro et al. 2017 | per-point sites, learned linear dynamics, perceptron decoder | fill, generate |
+| `KalmanVAE` | Fraccaro et al. 2017 | per-point sites, linear dynamics, perceptron decoder | fill, forecast, generate |
 | `KoopmanVAE` | Naiman et al. 2024 | per-point sites, oscillators, perceptron decoder | fill, forecast, generate |
 | `LatentVAE` | the composition behind it | any encoder, process, likelihood and objective | those of its parts |
 | `Refined` | Kim et al. 2018; Ahmadi, Tani 2019 | a `LatentVAE`, its posterior improved | those of its model |

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..._config import Configurable
 from ...nn import all_finite, take_items
-from .._tensors import check_resolution
+from .._tensors import check_resolution, shared_batch
 from ..holds import HeldAfter, HeldBefore, Hold, Impulse
 from ..tiling import over_tiles
 
@@ -208,13 +208,14 @@ class StateSpaceLayer(SequenceLayer, ABC):
                 inputs that have not arrived yet.
             TypeError: as in `SequenceLayer`.
         """
-        self._check(ts, us, reset)
+        rest = self.rest()
+        self._check(ts, us, reset, rest.dtype.to_real())
         latest = None if arrives is None else self._latest(arrives, us, reset)
         dt = _steps(ts, state, reset)
         _check_steps(dt)
-        carried = () if state is None else state.h.shape[:-1]
-        batch = _broadcast([dt.shape[:-1], us.shape[:-2], carried, () if reset is None else reset.shape[:-1]])
-        h0 = (self.rest() if state is None else state.h).expand(*batch, -1)
+        given = {"ts": dt.shape[:-1], "us": us.shape[:-2], "reset": () if reset is None else reset.shape[:-1]}
+        batch = shared_batch({**given, "the state": () if state is None else state.h.shape[:-1]})
+        h0 = (rest if state is None else state.h).expand(*batch, -1)
         acting, u = self._acting(us, state, latest)
         ys, h = self._through(dt, acting, us, h0, reset)
         last = ts[..., -1].to(torch.float64).expand(batch)
@@ -260,7 +261,7 @@ class StateSpaceLayer(SequenceLayer, ABC):
             return us, us[..., -1, :]
         # Before the first time there is no step for an input to act in.
         before = torch.zeros_like(us[..., 0, :]) if state is None else state.u
-        batch = _broadcast([us.shape[:-2], before.shape[:-1]])
+        batch = shared_batch({"us": us.shape[:-2], "the state": before.shape[:-1]})
         before, us = before[..., None, :].expand(*batch, -1, -1), us.expand(*batch, -1, -1)
         if latest is None:
             return torch.cat([before, us[..., :-1, :]], -2), us[..., -1, :]
@@ -288,12 +289,12 @@ class StateSpaceLayer(SequenceLayer, ABC):
                 "use HeldBefore() or Impulse()."
             )
 
-    def _check(self, ts: Tensor, us: Tensor, reset: Tensor | None) -> None:
+    def _check(self, ts: Tensor, us: Tensor, reset: Tensor | None, dtype: torch.dtype) -> None:
         if us.dim() < 2 or us.shape[-1] != self.input_size:
             raise ValueError(
                 f"us must be (*batch, time, input) with input_size={self.input_size}; got {tuple(us.shape)}."
             )
-        length, dtype = us.shape[-2], self.rest().dtype.to_real()
+        length = us.shape[-2]
         if not ts.is_floating_point() or ts.dim() < 1 or ts.shape[-1] != length or not length:
             raise ValueError(
                 f"ts must be floating, (*batch, time) or (time,), at least one time and as many as us has ({length}); "
@@ -307,14 +308,6 @@ class StateSpaceLayer(SequenceLayer, ABC):
             check_resolution(ts)
         elif reset.dtype != torch.bool or reset.shape[-1:] != ts.shape[-1:]:
             raise ValueError(f"reset must be bool, (*batch, {length}); got {tuple(reset.shape)} of {reset.dtype}.")
-
-
-def _broadcast(shapes: list[tuple[int, ...]]) -> torch.Size:
-    try:
-        return torch.broadcast_shapes(*shapes)
-    except RuntimeError as error:
-        listed = ", ".join(str(tuple(shape)) for shape in shapes)
-        raise ValueError(f"The batch axes of ts, us, the state and reset must broadcast; got {listed}.") from error
 
 
 def _steps(ts: Tensor, state: LayerState | None, reset: Tensor | None) -> Tensor:
