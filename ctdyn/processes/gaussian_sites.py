@@ -134,7 +134,7 @@ class LinearGaussianProcess(LatentProcess):
         at_sites = _site_log_density(sites, take_items(drawn, place[..., :count], -2))
         dtype = sites.mean.dtype
         return LatentSample(
-            zs=take_items(drawn, place[..., -ts.shape[-1] :], -2).to(dtype),
+            zs=take_items(drawn, _asked(place, ts), -2).to(dtype),
             log_terms={"sites": (evidence - at_sites).to(dtype)},
             kl={"sites": divergence.to(dtype)},
         )
@@ -174,7 +174,7 @@ class LinearGaussianProcess(LatentProcess):
         blocks = (H @ P @ H.mT).movedim(-4, -3)
         eye = torch.eye(self._groups, dtype=P.dtype, device=P.device)
         covariance = (blocks[..., :, None, :] * eye[:, None, :, None]).flatten(-4)
-        asked = place[..., -ts.shape[-1] :]
+        asked = _asked(place, ts)
         size = self.latent_size
         found = Gaussian(
             take_items(self._read(mean), asked, -2), take_items(covariance, asked, -2).unflatten(-1, (size, size))
@@ -275,6 +275,11 @@ def _merge(sites: Sites, ts: Times) -> tuple[Sites, Tensor]:
         return take_items(torch.cat([x, rows], -2), order, -2)
 
     return Sites(ordered, arrange(sites.mean, 0.0), arrange(sites.precision, 1.0), arrange(sites.mask, False)), place
+
+
+def _asked(place: Tensor, ts: Times) -> Tensor:
+    """Where the queries went: they come last, and there may be none."""
+    return place[..., place.shape[-1] - ts.shape[-1] :]
 
 
 def _divergence(solved: Solved) -> tuple[Tensor, Tensor]:

@@ -157,6 +157,17 @@ def test_a_missing_site_says_nothing():
     assert (latent.log_terms["sites"] == 0).all()
 
 
+@pytest.mark.parametrize("name", ["one", "independent"])
+def test_no_query_has_no_answer(name):
+    process = PARTS[name]().double()
+    site = sites(process)
+    nothing = site.times[:, :0]
+    found = process.marginals(site, nothing)
+    assert found.mean.shape == (*nothing.shape, process.latent_size)
+    assert found.covariance.shape == (*nothing.shape, process.latent_size, process.latent_size)
+    assert process.posterior(Encoding(sites=site), site.times[:, 0], nothing, 2).zs.shape == (2, *found.mean.shape)
+
+
 def test_results_have_the_dtype_of_the_sites():
     process = PARTS["independent"]()
     site = sites(process)
