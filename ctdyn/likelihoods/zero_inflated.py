@@ -27,7 +27,8 @@ class ZeroInflated(Likelihood):
 
     For counts a zero may come from either part. For a continuous family it comes from the first almost surely, and a
     density is one with respect to length and the atom at zero: beside a family without that atom judge it by samples.
-    It is what channels of kind "nonnegative" are given, with `LogNormal` for the rest.
+    It is what channels of kind "nonnegative" are given, with `LogNormal` for the rest. For real channels it is
+    of no use: scalers centre them, and a zero is then zero no more.
 
     Args:
         family: what makes the rest, such as `NegativeBinomial` or `LogNormal`.
@@ -57,8 +58,8 @@ class ZeroInflated(Likelihood):
             )
         super().__init__(family.num_channels, latent_size)
         self.family = family
-        # Without zeros there is nothing to inflate, and with them a channel is not positive.
-        self.kinds = family.kinds - {"positive"} | ({"nonnegative"} if "positive" in family.kinds else set())
+        # With zeros a channel is not positive, and a real one is centred by scalers, away from where its zeros were.
+        self.kinds = family.kinds - {"positive", "real"} | ({"nonnegative"} if "positive" in family.kinds else set())
         self.logits = MLP(latent_size, family.num_channels, hidden)
 
     def forward(self, z: Tensor, ts: Times, noise: Values | None = None) -> Distribution:

@@ -166,6 +166,7 @@ def test_parts_that_do_not_fit(parts, error, message):
     [
         ("real", lambda n: Poisson(2, n), 'kinds={"x": "count"}; .*Gaussian, GaussianMixture, Laplace, StudentT'),
         ("real", lambda n: ZeroInflated(LogNormal(2, n), 2), 'kinds={"x": "nonnegative"}; .*Gaussian'),
+        ("real", lambda n: ZeroInflated(Gaussian(2, n), 2), 'kinds={"x": "nonnegative"}; .*Gaussian'),
         ("real", lambda n: Categorical(2, n, num_classes=3), 'kinds={"x": "binary"} or kinds={"x": "categorical"}'),
         ("categorical", lambda n: Gaussian(2, n), "its likelihood is one of Categorical, beside others in a PerKind"),
         ("count", lambda n: StudentT(2, n), "one of NegativeBinomial, Poisson"),
