@@ -343,19 +343,21 @@ def _warn_of_gaps(seen: Times, knots: Knots) -> None:
     gaps = seen.detach().diff(dim=-1)
     gaps = gaps[gaps > 0]
     usual = float(gaps.median()) if gaps.numel() else dt
-    told = None
+    # Between bursts of observations a clock as fine as their usual gap has knots for nothing.
+    told, wider = None, usual if usual >= 2.0 * dt else _COARSE * usual
     if dt > _COARSE * usual:
+        wider = usual
         told = (
             f"dt={dt:.3g} is {dt / usual:.0f} times the usual gap between observations, on the clock of the model: new "
             "series and futures would have far fewer knots than those that are learned from"
         )
-    elif most > max(_MANY, _FINE * rows):
+    elif most > max(_MANY, _FINE * rows) and wider >= 2.0 * dt:
         told = (
             f"dt={dt:.3g} puts {most:,} knots on series of up to {rows} rows: memory and time are those of the knots. "
-            f"The usual gap between observations, on the clock of the model, is {usual / dt:.0f} times as wide"
+            f"The usual gap between observations, on the clock of the model, is {usual:.2g}"
         )
     if told is not None:
-        warnings.warn(f"{told}. Give dt={usual:.2g}.", DataWarning, stacklevel=4)
+        warnings.warn(f"{told}. Give dt={wider:.2g}.", DataWarning, stacklevel=4)
 
 
 def _holds(module: nn.Module) -> list[Hold]:

@@ -1,6 +1,7 @@
 """LS4: what it reads, what it learns, and what it says of a clock that does not fit."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -72,6 +73,17 @@ def test_it_says_how_many_knots_a_fine_clock_has():
     for ask in (lambda: model.loss(Window(batch, batch)), lambda: model.sample(torch.tensor([[0.0, 1.0]]))):
         with pytest.raises(ValueError, match=r"dt=1e-07 puts 1e\+07 knots on the 1 units .* Give a wider dt"):
             ask()
+
+
+def test_between_bursts_a_clock_as_fine_as_their_gaps_is_not_advised_again():
+    times = (torch.arange(10.0)[:, None] + torch.linspace(0, 0.02, 11)).flatten()[None]
+    values = torch.randn(1, 110, 1)
+    batch = IrregularBatch(times, values, torch.ones_like(values, dtype=torch.bool))
+    with pytest.warns(DataWarning, match=r"puts 4,\d{3} knots .* usual gap .* is 0.002. Give dt=0.008"):
+        LS4(CHANNELS[:1], 1, 2, 1, dt=0.002).loss(Window(batch, batch))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        LS4(CHANNELS[:1], 1, 2, 1, dt=0.0079).loss(Window(batch, batch))
 
 
 def test_an_encoder_of_the_start_alone_is_refused_with_those_that_will_do():
