@@ -16,9 +16,9 @@ from ._stamps import Stamps, localized, looks_like_epoch, parse_times, refuse_pa
 __all__ = ["Instant", "Length", "TimeAxis", "as_instant", "as_length"]
 
 #: A length of time: a number in the unit of a clock, or a timedelta, or its text as "3D".
-Length = float | int | str | datetime.timedelta | np.timedelta64
+Length = float | int | np.integer | np.floating | str | datetime.timedelta | np.timedelta64
 #: A time: a number on a float clock, or a datetime, or its text in ISO 8601.
-Instant = float | int | str | datetime.date | np.datetime64
+Instant = float | int | np.integer | np.floating | str | datetime.date | np.datetime64
 
 
 def as_length(name: str, length: Length) -> float | int | str:
@@ -42,7 +42,9 @@ def as_length(name: str, length: Length) -> float | int | str:
             f"{name} must be a positive length of time: a number on the clock of the series, a timedelta, or text as "
             f"'3D'; got {length!r}."
         )
-    if _is_number(length) or isinstance(length, str):
+    if _is_number(length):
+        return _plain(length)
+    if isinstance(length, str):
         return length
     import pandas as pd
 
@@ -64,7 +66,7 @@ def as_instant(name: str, instant: Instant) -> float | int | str:
         (7.0, '2024-05-01')
     """
     if _is_number(instant):
-        return instant
+        return _plain(instant)
     try:
         known = isinstance(parse_times([instant]), Stamps)
     except DataError:
@@ -77,9 +79,14 @@ def as_instant(name: str, instant: Instant) -> float | int | str:
     return instant.isoformat() if isinstance(instant, datetime.date) else str(instant)
 
 
-def _is_number(given: Any) -> TypeGuard[float | int]:
+def _is_number(given: Any) -> TypeGuard[float | int | np.integer | np.floating]:
     numbers = int | float | np.integer | np.floating
     return isinstance(given, numbers) and not isinstance(given, bool | np.timedelta64)
+
+
+def _plain(number: float | int | np.integer | np.floating) -> float | int:
+    """A number of python, which is written down, in place of one of numpy, which is not."""
+    return number.item() if isinstance(number, np.generic) else number
 
 
 def _seconds(length: Any, said: str) -> float:
