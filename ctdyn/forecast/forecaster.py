@@ -45,6 +45,7 @@ from .queries import (
     horizon_times,
     inputs_ahead,
     known_inputs,
+    on_axis,
     on_clock,
     own_seed,
     series_set,
@@ -109,13 +110,13 @@ class Forecaster:
     def __init__(
         self, model: Model, *, scaler: Scaler | None = None, windows: WindowMaker | None = None, seed: int = 0
     ) -> None:
+        self.seed, self.fitted = seed, False
         self.model = model
         self.scaler = Standardize() if scaler is None else scaler
         usual = Reconstruct() if isinstance(model, Labels) else AnyOf(Interpolate(), Extrapolate(include_context=True))
         self.windows = usual if windows is None else windows
         check_instance("scaler", self.scaler, Scaler, "Standardize()")
         check_instance("windows", self.windows, WindowMaker, "Extrapolate(cut=24.0)")
-        self.seed, self.fitted = seed, False
 
     @property
     def model(self) -> Model:
@@ -125,6 +126,8 @@ class Forecaster:
     @model.setter
     def model(self, model: Model) -> None:
         check_instance("model", model, Model, "ctdyn.models.LatentODE(series.channels)")
+        # Another model has learnt nothing, unless it is made of what has.
+        self.fitted = self.fitted and any(part is self._model for part in model.modules())
         self._model = model
         self._unfitted = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
@@ -166,7 +169,7 @@ class Forecaster:
         self.covariates_, self.labels_ = (train.input_names, train.static_names), train.label_names
         if validation is not None:
             validation = series_set(validation).with_channels(self.model.channels).with_covariates(*self.covariates_)
-            between_clocks(train.axis, validation.axis)
+            validation = on_axis(validation, train.axis)
         self.fitted = False
         self.model.load_state_dict(self._unfitted)
         self.scaler_ = self.scaler.fit(train, self.windows.plain)
@@ -224,11 +227,8 @@ class Forecaster:
         series = self._checked(series, at)
         if (horizon is None) == (at is None):
             raise ValueError("forecast needs either horizon= (how far) or at= (which times).")
-        times = (
-            at_times(series, at)
-            if horizon is None
-            else horizon_times(series, horizon, gap_on(series.axis, self.axis_, self.gap_))
-        )
+        gap = gap_on(series.axis, self.axis_, self.gap_)
+        times = at_times(series, at) if horizon is None else horizon_times(series, horizon, gap)
         return self._answer(series, (times, asked_starts(series, at)), known_inputs(inputs, at), num_samples)
 
     def interpolate(
@@ -361,12 +361,14 @@ class Forecaster:
 
         Args:
             series: the series to cut; those that are too short are left out.
-            task: how; default: the windows of the training.
+            task: how; default: the windows of the training, on the clock of the training.
 
         Raises:
             DataError: no series is long enough.
         """
-        return context_and_truth(series, self.windows if task is None else task, self.seed)
+        if task is None:
+            series, task = on_axis(series, self.axis_), self.windows
+        return context_and_truth(series, task, self.seed)
 
     def save(self, dir: str | Path) -> Path:
         """Write the Forecaster into a folder: config.json, weights.safetensors and metrics.csv; `ctdyn.load` reads it.
@@ -393,9 +395,8 @@ class Forecaster:
 
     def _each(self, series: SeriesSet) -> Iterator[IrregularBatch]:
         """Every series by itself, in model units."""
-        to_fitted = between_clocks(self.axis_, series.axis)
-        for one in series:
-            raw = pad([on_clock(one, to_fitted)])
+        for one in on_axis(series, self.axis_):
+            raw = pad([one])
             yield self._in_units(self.scaler_.units(raw), raw)
 
     def _answer(self, series: SeriesSet, asked: _Asked, inputs: SeriesSet | None, num_samples: int) -> Forecast:

@@ -27,6 +27,7 @@ __all__ = [
     "horizon_times",
     "inputs_ahead",
     "known_inputs",
+    "on_axis",
     "on_clock",
     "own_seed",
     "series_set",
@@ -287,6 +288,17 @@ def on_clock(one: Series, to_fitted: Callable[[np.ndarray], np.ndarray]) -> Seri
         to_fitted: the way there, from `between_clocks`.
     """
     return replace(one, times=to_fitted(one.times), start=None if one.start is None else to_fitted(one.start))
+
+
+def on_axis(series: SeriesSet, fitted: TimeAxis) -> SeriesSet:
+    """Series on the clock of the training, which numbers that were said of it are meant on.
+
+    Args:
+        series: on a clock of their own.
+        fitted: that of the training.
+    """
+    to_fitted = between_clocks(fitted, series.axis)
+    return replace(series, axis=fitted, series=tuple(on_clock(one, to_fitted) for one in series))
 
 
 def known_inputs(inputs: SeriesSet | None, at: Any) -> SeriesSet | None:

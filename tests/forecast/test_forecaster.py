@@ -86,6 +86,10 @@ def test_a_fitted_model_can_be_wrapped(series, model, tmp_path, monkeypatch):
     forecaster.fit(series, max_steps=1, **QUIET)
     with pytest.raises(TypeError, match=r"got the class Refined: call it"):
         forecaster.model = Refined
+    # Another model has learnt nothing.
+    forecaster.model = LatentODE(series.channels)
+    with pytest.raises(ValueError, match="not fitted"):
+        forecaster.forecast(series, horizon=1.0)
 
 
 def test_training_sees_the_scale_of_the_training_series_only(series, model):
@@ -233,6 +237,22 @@ def test_series_read_with_another_unit_and_origin_give_the_same_answer(dated, da
     a, b = (dated_fitted.forecast(one, horizon="4D", num_samples=3) for one in (day, minute))
     np.testing.assert_allclose(arrays(a), arrays(b), rtol=1e-3, atol=1e-3)
     assert list(a.mean()["time"].dt.round("s")) == list(b.mean()["time"].dt.round("s"))
+
+
+def test_numbers_said_of_the_training_are_meant_on_its_clock(dated, build):
+    columns = {"id": "id", "time": "time", "values": ["level"]}
+    hours = from_pandas(dated.to_wide(), **columns, time_unit="hour")
+    windows = Extrapolate(context=240.0, horizon=48.0)
+    found = []
+    for other in (hours, dated):
+        torch.manual_seed(0)
+        forecaster = Forecaster(build(dated.channels), windows=windows)
+        forecaster.fit(hours, validation=other, max_steps=2, **QUIET)
+        scores = forecaster.score(other, num_samples=3)
+        found.append((forecaster.history_["val_loss"].dropna().tolist(), scores["count"].tolist()))
+    assert dated.axis.unit == "day"
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-3)
+    assert found[1][1] == found[0][1]
 
 
 def test_clocks_that_do_not_match_are_refused(fitted, series, dated, dated_fitted, build):
