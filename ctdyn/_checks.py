@@ -5,7 +5,7 @@ Every message says what was given, what was expected and what to do about it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -155,7 +155,8 @@ def check_list(name: str, given: object, kind: type, such: str) -> None:
         Traceback (most recent call last):
         TypeError: dts must be a list of float, such as [0.5]; got 0.5.
     """
-    if not isinstance(given, Iterable):
+    # What can be gone through only once would be empty after a look at it.
+    if not isinstance(given, Iterable) or isinstance(given, Iterator):
         raise TypeError(f"{name} must be a list of {kind.__name__}, such as {such}; got {_shown(given)}.")
     for number, one in enumerate(given):
         check_instance(f"{name}[{number}]", one, kind, such.removeprefix("[").removesuffix("]"))

@@ -228,6 +228,10 @@ def test_misspelt_arguments(build, message):
         ),
         (lambda: Recalibrated(MaternGP), "model must be an instance of Model, .*the class MaternGP: call it"),
         (lambda: SideBySide(MaternGP(CHANNELS)), "models must be a list of Model, .*; got a MaternGP"),
+        (
+            lambda: SideBySide(MaternGP([one]) for one in CHANNELS),
+            "models must be a list of Model, .*; got a generator",
+        ),
         (lambda: JointProcess(StaticProcess(2, 3)), "parts must be a list of LatentProcess"),
         (lambda: JointEncoder(GRUEncoder(1, 2)), "parts must be a list of Encoder"),
         (lambda: FilteringModel(CHANNELS, GRUDCell), "cell must be an instance of Cell"),
