@@ -67,6 +67,8 @@ def fit_command(
         overwrite: replace the folder if there is one.
         baselines: fit the baselines too, for ctdyn evaluate; false saves their time.
     """
+    from ..forecast.queries import understood
+
     folder = Path(out)
     check_run_folder(folder, overwrite)
     series = read_table(data, table)
@@ -75,8 +77,9 @@ def fit_command(
     with replacing_folder(folder) as target:
         forecaster.save(target)
         (target / TABLE).write_text(json.dumps(asdict(table), indent=1), encoding="utf-8")
-        for name, baseline in make_baselines(series).items() if baselines else ():
-            train_model(baseline, training, train, None).save(target / BASELINES / name)
+        with understood():
+            for name, baseline in make_baselines(series).items() if baselines else ():
+                train_model(baseline, training, train, None).save(target / BASELINES / name)
     held_out = f", {len(validation)} held out to decide when to stop" if validation is not None else ""
     print(
         f"Fitted {model} to {len(train)} series{held_out}. Saved in {folder}; next: ctdyn forecast {folder} {data} ..."

@@ -14,6 +14,7 @@ import pandas as pd
 from .._checks import DataWarning, few
 from ..data import Series, SeriesSet, Standardize, TimeAxis, WindowMaker
 from ..forecast import Forecaster
+from ..forecast.queries import understood
 from ..metrics import summarize
 from ..models import Model
 from ..models.baselines import HoldLast, LinearInterpolation, MaternGP, OwnMean
@@ -100,8 +101,10 @@ def compare(
         raise ValueError(f"{few(taken)} is the name of a baseline, which every table has; choose another name.")
     windows = task if windows is None else windows
     forecasters = {name: _fitted(model, train, validation, windows, seed, fit) for name, model in models.items()}
-    for name, kind in BASELINES.items():
-        forecasters[name] = Forecaster(kind(train.channels), windows=windows, seed=seed).fit(train, batch_size=_WINDOWS)
+    with understood():
+        for name, kind in BASELINES.items():
+            baseline = Forecaster(kind(train.channels), windows=windows, seed=seed)
+            forecasters[name] = baseline.fit(train, batch_size=_WINDOWS)
     if scale is None and len(train.channels) > 1:
         scale = _scale(train)
     same = _SameCut(task, seed)

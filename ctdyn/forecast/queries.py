@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,7 @@ __all__ = [
     "own_seed",
     "series_set",
     "typical_gap",
+    "understood",
     "warn_of_held_inputs",
 ]
 
@@ -39,6 +41,8 @@ __all__ = [
 MAX_REGULAR = 1000
 #: A horizon this many times what is known at most is a slip of the unit.
 FAR = 100
+#: In the words of a warning.
+_UNREAD = " does not read the "
 
 
 def typical_gap(series: SeriesSet) -> float:
@@ -202,11 +206,19 @@ def check_covariates(model: Model, series: SeriesSet) -> None:
         what = " and the ".join(f"{words[name][0]} {few(names)}" for name, names in unread.items())
         built = ", ".join(f"{words[name][1]}={len(names)}" for name, names in unread.items())
         warnings.warn(
-            f"{type(model).__name__} does not read the {what} of the series, and goes on without. Take a model that "
+            f"{type(model).__name__}{_UNREAD}{what} of the series, and goes on without. Take a model that "
             f"does, such as LatentODE(channels, {built}), or leave them out when reading the series.",
             DataWarning,
             stacklevel=3,
         )
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """Within this nothing is said of covariates that are not read: baselines beside a model are not chosen for them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", f".*{_UNREAD}", DataWarning)
+        yield
 
 
 def context_and_truth(series: SeriesSet, task: WindowMaker, seed: int) -> tuple[SeriesSet, SeriesSet]:

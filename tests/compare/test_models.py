@@ -1,3 +1,4 @@
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
@@ -107,6 +108,14 @@ def test_few_series_give_residuals_from_many_windows():
     whole = SeriesSet((Series("only", times, values),), (Channel("x"),))
     result = compare({}, whole.before(80.0), whole, task=Extrapolate(cut=80.0), windows=Extrapolate(horizon=20.0))
     assert result["coverage 0.9"].between(0.0, 1.0).all()
+
+
+def test_that_baselines_read_no_inputs_is_understood(recwarn):
+    data = walks(4)
+    driven = tuple(replace(one, inputs=one.times[:, None]) for one in data)
+    data = replace(data, series=driven, input_names=("u",))
+    compare({}, data, data, task=Extrapolate(cut=6.0))
+    assert not [one for one in recwarn if "does not read" in str(one.message)]
 
 
 def test_what_cannot_be_compared_is_said():
