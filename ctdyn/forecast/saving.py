@@ -35,6 +35,7 @@ from .._checks import CheckpointWriteError, DataError, few
 from .._config import Configurable, from_config, to_config
 from .._storage import check_writable, read_folder, sync_folder, write_file, write_folder
 from ..models import Model
+from ..models._units import LabelUnits
 from .forecaster import Forecaster
 
 
@@ -209,6 +210,7 @@ def _build_model(config: Any, weights: Mapping[str, torch.Tensor], folder: Path)
         draft = _build(config, folder)
     if not isinstance(draft, Model):
         raise DataError(f"{folder / _CONFIG} describes a {type(draft).__name__}, not a model.")
+    weights = _with_units(weights, draft)
     if {name: value.shape for name, value in draft.state_dict().items()} != {k: v.shape for k, v in weights.items()}:
         raise DataError(f"{folder}: the weights are not those of the model in {_CONFIG}.")
     with torch.random.fork_rng(range(torch.cuda.device_count())):
@@ -219,9 +221,21 @@ def _build_model(config: Any, weights: Mapping[str, torch.Tensor], folder: Path)
 
 def _put_weights(model: Model, weights: Mapping[str, torch.Tensor], folder: Path) -> None:
     try:
-        model.load_state_dict(dict(weights))
+        model.load_state_dict(_with_units(weights, model))
     except RuntimeError as error:
         raise ValueError(f"the model does not fit the weights in {folder}: {error}") from error
+
+
+def _with_units(weights: Mapping[str, torch.Tensor], model: Model) -> dict[str, torch.Tensor]:
+    """The weights of a run that was saved before labels had units: those that were never measured change nothing."""
+    dtype = next((value.dtype for value in weights.values() if value.is_floating_point()), None)
+    plain = {
+        f"{name}.{key}": torch.zeros(value.shape, dtype=dtype)
+        for name, part in model.named_modules()
+        if isinstance(part, LabelUnits)
+        for key, value in part.state_dict().items()
+    }
+    return {**plain, **weights}
 
 
 def _is_run(folder: Path) -> bool:

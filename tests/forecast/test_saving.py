@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import torch
 import ctdyn._storage as storage
 from ctdyn._checks import CheckpointWriteError, DataError, VersionError
 from ctdyn.data import Extrapolate, Standardize
+from ctdyn.encoders import GRUEncoder
 from ctdyn.forecast import Forecaster, load
 from ctdyn.integrate import ConstantStep
 from ctdyn.linear import Matern, Oscillators, SumDynamics
@@ -25,6 +27,7 @@ from ctdyn.models import (
     MaternGP,
     MaximumLikelihood,
     OwnMean,
+    SequenceModel,
 )
 
 
@@ -225,6 +228,23 @@ def test_a_configuration_that_makes_no_sense_is_a_clear_error(run, change):
     edit(run, change)
     with pytest.raises(ValueError, match="run"):
         load(run)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_run_from_before_labels_had_units_has_none(series, tmp_path, dtype):
+    rng = np.random.default_rng(0)
+    labelled = tuple(replace(one, labels=rng.normal(size=1)) for one in series)
+    data = replace(series, series=labelled, label_names=("age",))
+    model = SequenceModel.regressor(data.channels, GRUEncoder(len(data.channels), 2)).to(dtype)
+    forecaster = Forecaster(model).fit(data, max_steps=1, **QUIET)
+    assert model.units is not None
+    for value in model.units.state_dict().values():
+        value.zero_()
+    known = {name: value for name, value in model.state_dict().items() if not name.startswith("units.")}
+    assert len(known) < len(model.state_dict())
+    model.state_dict = lambda: known
+    again = load(forecaster.save(tmp_path / "old"))
+    pd.testing.assert_frame_equal(again.predict_label(data), forecaster.predict_label(data), check_exact=True)
 
 
 def test_a_newer_format_says_so(run):
