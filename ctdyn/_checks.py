@@ -24,6 +24,7 @@ __all__ = [
     "check_instance",
     "check_list",
     "few",
+    "shown",
 ]
 
 
@@ -135,7 +136,7 @@ def check_instance(name: str, given: object, kind: type, such: str) -> None:
         TypeError: dt must be an instance of float, such as 0.1; got the class float: call it.
     """
     if not isinstance(given, kind):
-        raise TypeError(f"{name} must be an instance of {kind.__name__}, such as {such}; got {_shown(given)}.")
+        raise TypeError(f"{name} must be an instance of {kind.__name__}, such as {such}; got {shown(given)}.")
 
 
 def check_list(name: str, given: object, kind: type, such: str) -> None:
@@ -157,12 +158,21 @@ def check_list(name: str, given: object, kind: type, such: str) -> None:
     """
     # What can be gone through only once would be empty after a look at it.
     if not isinstance(given, Iterable) or isinstance(given, Iterator):
-        raise TypeError(f"{name} must be a list of {kind.__name__}, such as {such}; got {_shown(given)}.")
+        raise TypeError(f"{name} must be a list of {kind.__name__}, such as {such}; got {shown(given)}.")
     for number, one in enumerate(given):
         check_instance(f"{name}[{number}]", one, kind, such.removeprefix("[").removesuffix("]"))
 
 
-def _shown(given: object) -> str:
+def shown(given: object) -> str:
+    """What was passed, for a message: a class is told from its instances.
+
+    Args:
+        given: what was passed.
+
+    Example:
+        >>> shown(int), shown(3), shown([3])
+        ('the class int: call it', '3', 'a list')
+    """
     if isinstance(given, type):
         return f"the class {given.__name__}: call it"
     # A module prints all that it is made of.

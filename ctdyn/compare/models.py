@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 
-from .._checks import DataWarning, few
+from .._checks import DataWarning, few, shown
 from ..data import Series, SeriesSet, Standardize, TimeAxis, WindowMaker
 from ..forecast import Forecaster
 from ..forecast.queries import understood
@@ -145,7 +145,7 @@ def _fitted(
     if isinstance(model, Model):
         model = Forecaster(model, windows=windows, seed=seed)
     if not isinstance(model, Forecaster):
-        raise TypeError(f"a row of the table is a model or a Forecaster; got {type(model).__name__}.")
+        raise TypeError(f"a row of the table is a model or a Forecaster; got {shown(model)}.")
     return model if model.fitted else model.fit(train, validation, **options)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from .._checks import check_list
+from .._checks import check_list, shown
 from .._types import Times, Values
 from ..data import IrregularBatch, Window
 from ..data.channels import Channel
@@ -214,5 +214,5 @@ def latent_model(owner: str, model: object) -> LatentVAE:
         return model
     raise TypeError(
         f"{owner} takes a model of an encoder, a process and a likelihood by itself, such as LatentODE, KoopmanVAE or "
-        f"LatentVAE(...); got {type(model).__name__}."
+        f"LatentVAE(...); got {shown(model)}."
     )

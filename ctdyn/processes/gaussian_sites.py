@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
+from .._checks import shown
 from .._types import Time, Times
 from ..encoders import Encoding, Sites
 from ..linear import Chain, Gaussian, LinearDynamics, Solved, StationaryPath
@@ -80,7 +81,7 @@ class LinearGaussianProcess(LatentProcess):
     ) -> None:
         if not isinstance(dynamics, LinearDynamics):
             raise TypeError(
-                f"LinearGaussianProcess needs LinearDynamics, such as Matern; got {type(dynamics).__name__}. "
+                f"LinearGaussianProcess needs LinearDynamics, such as Matern; got {shown(dynamics)}. "
                 "ODEProcess and SDEProcess take fields."
             )
         batch = dynamics.batch_shape

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor, nn
 
+from .._checks import shown
 from .._types import Time, Times
 from ..encoders import Encoding
 from ..integrate import Adjoint, Engine, StepController, explain, solve
@@ -66,7 +67,7 @@ class ODEProcess(NormalStart, IntegratingProcess, Explained):
     ) -> None:
         if not isinstance(field, VectorField | CDEField):
             raise TypeError(
-                f"ODEProcess needs a VectorField, or a CDEField and inputs that drive it; got {type(field).__name__}. "
+                f"ODEProcess needs a VectorField, or a CDEField and inputs that drive it; got {shown(field)}. "
                 "SDEProcess takes an SDEField, LinearGaussianProcess linear dynamics."
             )
         check_state_size(field, latent_size)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor, nn
 
+from .._checks import shown
 from .._types import Inputs, State, Time, Times
 from ..encoders import Encoding
 from ..integrate import Adjoint
@@ -82,7 +83,7 @@ class SDEProcess(NormalStart, IntegratingProcess, Explained):
     ) -> None:
         if not isinstance(field, SDEField):
             raise TypeError(
-                f"SDEProcess needs an SDEField, with a drift and a diffusion; got {type(field).__name__}. "
+                f"SDEProcess needs an SDEField, with a drift and a diffusion; got {shown(field)}. "
                 "ODEProcess takes a VectorField."
             )
         check_state_size(field, latent_size)

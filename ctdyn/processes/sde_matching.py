@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
+from .._checks import shown
 from .._types import Time, Times
 from ..encoders import Encoding
 from ..nn import MLP, rsample
@@ -89,7 +90,7 @@ class MatchedSDEProcess(NormalStart, LatentProcess, Explained):
     ) -> None:
         if not isinstance(field, SDEField):
             raise TypeError(
-                f"MatchedSDEProcess needs an SDEField, with a drift and a diffusion; got {type(field).__name__}. "
+                f"MatchedSDEProcess needs an SDEField, with a drift and a diffusion; got {shown(field)}. "
                 "ODEProcess takes a VectorField."
             )
         check_state_size(field, latent_size)
