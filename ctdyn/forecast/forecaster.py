@@ -126,8 +126,8 @@ class Forecaster:
     @model.setter
     def model(self, model: Model) -> None:
         check_instance("model", model, Model, "ctdyn.models.LatentODE(series.channels)")
-        # Another model has learnt nothing, unless it is made of what has.
-        self.fitted = self.fitted and any(part is self._model for part in model.modules())
+        # Another model has learnt nothing, unless it is made of what has, or a part of it.
+        self.fitted = self.fitted and (self._model in model.modules() or model in self._model.modules())
         self._model = model
         self._unfitted = {name: value.detach().clone() for name, value in model.state_dict().items()}
 

@@ -86,6 +86,9 @@ def test_a_fitted_model_can_be_wrapped(series, model, tmp_path, monkeypatch):
     forecaster.fit(series, max_steps=1, **QUIET)
     with pytest.raises(TypeError, match=r"got the class Refined: call it"):
         forecaster.model = Refined
+    # What was wrapped can be unwrapped.
+    again.model = again.model.model
+    assert np.array_equal(arrays(again.forecast(series, horizon=1.0)), arrays(plain))
     # Another model has learnt nothing.
     forecaster.model = LatentODE(series.channels)
     with pytest.raises(ValueError, match="not fitted"):
