@@ -49,7 +49,6 @@ from torch.nn.functional import softplus
 
 from ctdyn.data import AnyOf, Extrapolate, Reconstruct, SeriesSet, TimeWarp, WindowMaker
 from ctdyn.encoders import ConvolutionEncoder, ReverseGRUEncoder
-from ctdyn.fields import MLPSDEField
 from ctdyn.likelihoods import Gaussian, LearnedScale
 from ctdyn.models import ELBO, Anneal, LatentVAE
 from ctdyn.nn import MLP
@@ -103,10 +102,8 @@ def solver_windows(stretch: float) -> WindowMaker:
 def by_solver(series: SeriesSet) -> LatentVAE:
     """Trained along trajectories."""
     size = len(series.channels)
-    field = MLPSDEField(LATENT, (100,), nn.Softplus, noise=Noise.ADDITIVE)
-    nn.init.constant_(field.strength.get_parameter("value"), float(inverse_softplus(0.05)))
     encoder = ReverseGRUEncoder(size, LATENT, context_size=3, hidden_size=40, reads_rates=True)
-    process = SDEProcess(field, LATENT, context_size=3, hidden=(32,), dt=STEP)
+    process = SDEProcess(Damped(LATENT, strength=0.05), LATENT, context_size=3, hidden=(32,), dt=STEP)
     return LatentVAE(series.channels, encoder, process, likelihood(size), ELBO(beta=Anneal(300)))
 
 
