@@ -20,10 +20,11 @@ Means over two choices of stretches, for seeds 0, 1, 2:
 | 0 %     | .110 / .076 / .069 | .085 | .042 / .038 / .091 | .498 / .500 / .470 |
 | 30 %    | .120 / .068 / .064 | .084 | .042 / .038 / .091 | .498 / .500 / .470 |
 
-Training starts from the moments of the channels and takes a minute on one thread; so do the discriminators. How the
-channels are made, the start and the length of a stretch were chosen while looking at scores on the same stretches that
-are reported here, with seed 0: read that one as the figure of a model that was tuned on them. With the parts of the
-stretches exchanged (--swap) it is .016 with all days and .094 with 30 % dropped, real against real .086, noise .500.
+Training starts from the moments of the channels and takes half a minute on one thread, the discriminators a minute. How
+the channels are made, the start and the length of a stretch were chosen while looking at scores on the same stretches
+that are reported here, with seed 0: read that one as the figure of a model that was tuned on them. With the parts of
+the stretches exchanged (--swap) it is .016 with all days and .094 with 30 % dropped, real against real .086, noise
+.500.
 """
 
 from __future__ import annotations

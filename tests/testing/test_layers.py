@@ -113,7 +113,7 @@ class Doubles(Given):
 
 
 class Tolerant(Given):
-    def _check(self, ts, us, reset):
+    def _check(self, ts, us, reset, dtype):
         pass
 
 
