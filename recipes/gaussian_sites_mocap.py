@@ -26,17 +26,13 @@ Settings were tried on the validation walks with seed 0: 600 steps on whole walk
 
 from __future__ import annotations
 
-import argparse
 import json
-import time
 from collections.abc import Callable
-from pathlib import Path
 
-import torch
-from latent_ode_mocap import UNIT
+from latent_ode_mocap import arguments, read_walks, scored, trained
 
-from ctdyn import Forecaster, compare
-from ctdyn.data import AnyOf, Interpolate, SeriesSet, Standardize, read
+from ctdyn import Forecaster
+from ctdyn.data import AnyOf, Interpolate, SeriesSet
 from ctdyn.likelihoods import Gaussian, LearnedScale
 from ctdyn.models import KalmanVAE, LatentVAE, MarkovianGPVAE
 
@@ -64,34 +60,19 @@ MODELS: dict[str, Callable[[SeriesSet], LatentVAE]] = {"Kalman VAE": kalman, "Ma
 
 def main() -> None:
     """Fit, compare, print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("data", type=Path, help="the file that datasets/mocap35.py wrote")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = arguments(__doc__)
     parser.add_argument("--steps", type=int, default=1000, help="training steps")
-    parser.add_argument("--validate", action="store_true", help="score the validation walks instead of the test walks")
     options = parser.parse_args()
 
-    series = read(options.data)
-    train, validation, test = (
-        series.select([id for id in series.ids if str(id).startswith(part)]) for part in ("train", "validation", "test")
-    )
+    train, validation, test = read_walks(options.data)
+    # As far apart as the frames of the task, and some nearer.
+    windows = AnyOf(Interpolate(keep=0.05, length=150.0), Interpolate(keep=0.1, length=150.0))
     fitted: dict[str, Forecaster] = {}
     seconds: dict[str, float] = {}
     for name, build in MODELS.items():
-        torch.manual_seed(options.seed)
-        # As far apart as the frames of the task, and some nearer.
-        windows = AnyOf(Interpolate(keep=0.05, length=150.0), Interpolate(keep=0.1, length=150.0))
-        scaler = Standardize(time_scale=UNIT, common=True)
-        fitted[name] = Forecaster(build(series), scaler=scaler, windows=windows, seed=options.seed)
-        began = time.perf_counter()
-        fitted[name].fit(train, max_steps=options.steps, batch_size=16, lr=1e-2)
-        seconds[name] = round(time.perf_counter() - began, 1)
-    asked = validation if options.validate else test
-    # The literature scores in the units of the file.
-    units = {channel.name: 1.0 for channel in series.channels}
-    table = compare(fitted, train, asked, task=TASK, scale=units, seed=options.seed)
-    print(table.to_string(float_format=lambda number: f"{number:.4g}"))
-    rows = {str(name): {str(k): round(float(v), 4) for k, v in row.items()} for name, row in table.iterrows()}
+        fitting = {"max_steps": options.steps, "batch_size": 16}
+        fitted[name], seconds[name] = trained(build, train, windows, options.seed, **fitting)
+    rows = scored(fitted, train, validation if options.validate else test, TASK, options.seed)
     print(json.dumps({"seed": options.seed, "seconds": seconds, "rows": rows}))
 
 

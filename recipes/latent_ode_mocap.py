@@ -36,7 +36,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -104,39 +104,62 @@ def selection_error(model: Forecaster, walks: SeriesSet) -> float:
     return statistics.geometric_mean(errors)
 
 
-def main(models: Mapping[str, Entry] = MODELS, description: str | None = __doc__) -> None:
-    """Fit, compare, print."""
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """What the recipes on these walks have in common on the command line."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("data", type=Path, help="the file that datasets/mocap35.py wrote")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, help="training steps of every model, in place of its own number")
-    parser.add_argument("--stretch", type=float, default=1.1, help="how much slower than seen a walk may be")
     parser.add_argument("--validate", action="store_true", help="score the validation walks instead of the test walks")
-    options = parser.parse_args()
+    return parser
 
-    series = read(options.data)
+
+def read_walks(path: Path) -> tuple[SeriesSet, SeriesSet, SeriesSet]:
+    """Those for training, validation and test."""
+    series = read(path)
     train, validation, test = (
         series.select([id for id in series.ids if str(id).startswith(part)]) for part in ("train", "validation", "test")
     )
+    return train, validation, test
+
+
+def trained(
+    build: Callable[[SeriesSet], LatentVAE], train: SeriesSet, windows: WindowMaker, seed: int, **options: Any
+) -> tuple[Forecaster, float]:
+    """A model fitted to walks, and the seconds that it took."""
+    torch.manual_seed(seed)
+    scaler = Standardize(time_scale=UNIT, common=True)
+    model = Forecaster(build(train), scaler=scaler, windows=windows, seed=seed)
+    began = time.perf_counter()
+    model.fit(train, lr=1e-2, **options)
+    return model, round(time.perf_counter() - began, 1)
+
+
+def scored(
+    fitted: Mapping[str, Forecaster], train: SeriesSet, asked: SeriesSet, task: WindowMaker, seed: int
+) -> dict[str, dict[str, float]]:
+    """The rows of the table, which is printed; the literature scores in the units of the file."""
+    units = {channel.name: 1.0 for channel in train.channels}
+    table = compare(fitted, train, asked, task=task, scale=units, seed=seed)
+    print(table.to_string(float_format=lambda number: f"{number:.4g}"))
+    return {str(name): {str(k): round(float(v), 4) for k, v in row.items()} for name, row in table.iterrows()}
+
+
+def main(models: Mapping[str, Entry] = MODELS, description: str | None = __doc__) -> None:
+    """Fit, compare, print."""
+    parser = arguments(description)
+    parser.add_argument("--steps", type=int, help="training steps of every model, in place of its own number")
+    parser.add_argument("--stretch", type=float, default=1.1, help="how much slower than seen a walk may be")
+    options = parser.parse_args()
+
+    train, validation, test = read_walks(options.data)
     fitted: dict[str, Forecaster] = {}
     seconds: dict[str, float] = {}
     for name, entry in models.items():
-        torch.manual_seed(options.seed)
-        fitted[name] = Forecaster(
-            entry.build(series),
-            scaler=Standardize(time_scale=UNIT, common=True),
-            windows=entry.windows(options.stretch),
-            seed=options.seed,
-        )
-        began = time.perf_counter()
-        fitted[name].fit(train, max_steps=options.steps or entry.steps, batch_size=32, lr=1e-2, weight_decay=0.03)
-        seconds[name] = round(time.perf_counter() - began, 1)
+        fitting = {"max_steps": options.steps or entry.steps, "batch_size": 32, "weight_decay": 0.03}
+        windows = entry.windows(options.stretch)
+        fitted[name], seconds[name] = trained(entry.build, train, windows, options.seed, **fitting)
     asked = validation if options.validate else test
-    # The literature scores in the units of the file.
-    units = {channel.name: 1.0 for channel in series.channels}
-    table = compare(fitted, train, asked, task=TASK, scale=units, seed=options.seed)
-    print(table.to_string(float_format=lambda number: f"{number:.4g}"))
-    rows = {str(name): {str(k): round(float(v), 4) for k, v in row.items()} for name, row in table.iterrows()}
+    rows = scored(fitted, train, asked, TASK, options.seed)
     result = {"seed": options.seed, "stretch": options.stretch, "seconds": seconds, "rows": rows}
     if options.validate:
         result["selection error"] = {name: round(selection_error(model, asked), 2) for name, model in fitted.items()}

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ._kalman_compiled import can_compile, compiled_gain_gradients, compiled_gains
+from ._tensors import shared_batch
 
 
 __all__ = ["gains"]
@@ -30,7 +31,7 @@ def gains(P: Tensor, F: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Gains `(*batch, n, m)` and covariances `(*batch, n, n)`.
     """
-    batch = torch.broadcast_shapes(P.shape[:-2], F.shape[:-2], Q.shape[:-2])
+    batch = shared_batch({"P": P.shape[:-2], "F": F.shape[:-2], "Q": Q.shape[:-2]})
     P, F, Q = (x.expand(*batch, *x.shape[-2:]) for x in (P, F, Q))
     gain, left = _Gains.apply(P, F, Q)  # type: ignore[misc]
     return gain, left
@@ -39,10 +40,10 @@ def gains(P: Tensor, F: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
 def _precise(S: Tensor) -> Tensor:
     """The Cholesky factor, of a matrix that is singular too."""
     variance = S.diagonal(dim1=-2, dim2=-1)
-    return torch.linalg.cholesky_ex(S + torch.diag_embed(tiny(S) * torch.where(variance > 0, variance, 1.0)))[0]
+    return torch.linalg.cholesky_ex(S + torch.diag_embed(_tiny(S) * torch.where(variance > 0, variance, 1.0)))[0]
 
 
-def tiny(S: Tensor) -> float:
+def _tiny(S: Tensor) -> float:
     """The share of a variance that rounding may take from it."""
     return 4 * S.shape[-1] * torch.finfo(S.dtype).eps
 
@@ -53,7 +54,7 @@ class _Gains(Function):
     @staticmethod
     def forward(P: Tensor, F: Tensor, Q: Tensor) -> tuple[Tensor, Tensor]:
         if can_compile(P):
-            return compiled_gains(P, F, Q, tiny(Q))
+            return compiled_gains(P, F, Q, _tiny(Q))
         moved = F @ P
         gain = torch.cholesky_solve(moved, _precise(moved @ F.mT + Q)).mT
         kept = _kept(gain, F)
@@ -69,7 +70,7 @@ class _Gains(Function):
         P, F, Q, gain = ctx.saved_tensors
         to_gain, to_left = gradients
         if can_compile(P) and not torch.is_grad_enabled():
-            return compiled_gain_gradients(P, F, Q, tiny(Q), gain, to_gain, to_left)
+            return compiled_gain_gradients(P, F, Q, _tiny(Q), gain, to_gain, to_left)
         moved, kept = F @ P, _kept(gain, F)
         to_left = 0.5 * (to_left + to_left.mT)
         weighed = torch.cholesky_solve(to_gain.mT, _precise(moved @ F.mT + Q))

@@ -35,7 +35,7 @@ def compiled_steps(tensors: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]
     length, lanes, n = F.shape[:3]
     mean, P, nats = (F.new_empty(shape) for shape in ((length, lanes, n), (length, lanes, n, n), (length, lanes)))
     arrays = mean.numpy(), P.numpy(), nats.numpy()
-    _over_lanes(F, lambda first, last: filter_steps(*given, *arrays, first, last))
+    _over_lanes(F.shape[1], F.numel(), lambda first, last: filter_steps(*given, *arrays, first, last))
     return mean[..., None], P, nats
 
 
@@ -54,7 +54,7 @@ def compiled_gradients(saved: tuple[Tensor, ...], gradients: tuple[Tensor | None
     results = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (F, b[..., 0], Q, H, y[..., 0])]
     sums = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (m0[..., 0], P0)]
     arrays = _given(saved[:7]), found, wanted, tuple(x.numpy() for x in results), tuple(x.numpy() for x in sums)
-    _over_lanes(F, lambda first, last: filter_gradients(*arrays, first, last))
+    _over_lanes(F.shape[1], F.numel(), lambda first, last: filter_gradients(*arrays, first, last))
     to_F, to_b, to_Q, to_H, to_y = results
     return to_F, to_b[..., None], to_Q, to_H, to_y[..., None], sums[0][..., None], sums[1]
 
@@ -66,7 +66,7 @@ def compiled_gains(P: Tensor, F: Tensor, Q: Tensor, tiny: float) -> tuple[Tensor
     given = [_rows(x) for x in (P, F, Q)]
     gain, left = (P.new_empty(shape) for shape in (F.mT.shape, P.shape))
     arrays = _rows(gain), _rows(left)
-    _over_lanes(P.reshape(1, -1, *P.shape[-2:]), lambda first, last: gain_steps(*given, tiny, *arrays, first, last))
+    _over_lanes(len(given[0]), P.numel(), lambda first, last: gain_steps(*given, tiny, *arrays, first, last))
     return gain, left
 
 
@@ -79,7 +79,7 @@ def compiled_gain_gradients(
     given = [*(_rows(x) for x in (P, F, Q)), tiny, *(_rows(x) for x in (gain, to_gain, to_left))]
     results = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (P, F, Q)]
     arrays = [_rows(x) for x in results]
-    _over_lanes(P.reshape(1, -1, *P.shape[-2:]), lambda first, last: gain_gradients(*given, *arrays, first, last))
+    _over_lanes(len(given[0]), P.numel(), lambda first, last: gain_gradients(*given, *arrays, first, last))
     return tuple(results)
 
 
@@ -101,10 +101,9 @@ def _vector(x: Tensor) -> np.ndarray:
     return _matrix(x[..., 0])
 
 
-def _over_lanes(F: Tensor, run: Callable[[int, int], None]) -> None:
-    """Run on shares of the lanes, one per thread."""
-    lanes = F.shape[1]
-    workers = max(1, min(torch.get_num_threads(), lanes, F.numel() // _SHARE))
+def _over_lanes(lanes: int, size: int, run: Callable[[int, int], None]) -> None:
+    """Run on shares of the lanes, one per thread, where their matrices have so many numbers that this pays."""
+    workers = max(1, min(torch.get_num_threads(), lanes, size // _SHARE))
     if workers == 1:
         run(0, lanes)
         return
