@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,9 @@ from ..nn import MLP, take_items
 
 __all__ = [
     "NormalHead",
+    "Reading",
     "backwards",
     "forwards",
-    "read_inputs",
-    "read_noise",
-    "read_rates",
     "read_values",
     "take_rows",
     "turned",
@@ -94,7 +93,36 @@ def read_values(batch: IrregularBatch, rows: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(mask, take_rows(batch.values, rows), 0), mask.to(batch.values.dtype)
 
 
-def read_rates(times: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+class Reading(NamedTuple):
+    """What an encoder reads of a row: values and mask, and what else it was built for."""
+
+    num_channels: int
+    input_size: int
+    noise: bool = False
+    rates: bool = False
+
+    @property
+    def size(self) -> int:
+        return (2 + self.noise + self.rates) * self.num_channels + self.input_size
+
+    def of(self, batch: IrregularBatch, rows: Tensor) -> Tensor:
+        """Of these rows, in the order in which they are read, `(*batch, row, size)`."""
+        values, mask = read_values(batch, rows)
+        read = [values, mask]
+        if self.noise:
+            noise = torch.zeros_like(values) if batch.noise is None else take_rows(batch.noise, rows)
+            read.append(torch.where(mask.bool(), noise, 0))
+        if self.rates:
+            read.append(_rates(batch.times.gather(-1, rows), values, mask))
+        if self.input_size:
+            given = 0 if batch.inputs is None else batch.inputs.shape[-1]
+            if batch.inputs is None or given != self.input_size:
+                raise ValueError(f"the encoder was built for {self.input_size} inputs; the batch has {given}.")
+            read.append(take_rows(batch.inputs, rows))
+        return torch.cat(read, -1)
+
+
+def _rates(times: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """How fast each channel moves towards its next observation, the one that was read before; 0 where there is none."""
     number = torch.arange(times.shape[-1], device=times.device).unsqueeze(-1)
     latest = torch.where(mask.bool(), number, -1).cummax(-2).values
@@ -105,16 +133,3 @@ def read_rates(times: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     known = known & (gaps > 0)
     rates = (values.gather(-2, at) - values) / torch.where(known, gaps, 1)
     return torch.where(known, rates, 0).asinh()
-
-
-def read_noise(batch: IrregularBatch, rows: Tensor) -> Tensor:
-    if batch.noise is None:
-        return torch.zeros_like(take_rows(batch.values, rows))
-    return torch.where(take_rows(batch.mask, rows), take_rows(batch.noise, rows), 0)
-
-
-def read_inputs(batch: IrregularBatch, rows: Tensor, size: int) -> Tensor:
-    if batch.inputs is None or batch.inputs.shape[-1] != size:
-        given = 0 if batch.inputs is None else batch.inputs.shape[-1]
-        raise ValueError(f"the encoder was built for {size} inputs; the batch has {given}.")
-    return take_rows(batch.inputs, rows)

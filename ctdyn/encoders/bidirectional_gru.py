@@ -8,7 +8,7 @@ from torch import nn
 from ..data import IrregularBatch
 from ..nn import as_rows, take_items
 from ..paths import LinearPath
-from ._reading import NormalHead, backwards, read_inputs, read_noise, read_rates, read_values, turned
+from ._reading import NormalHead, Reading, backwards, turned
 from .base import Encoder, Encoding, start_time
 
 
@@ -63,27 +63,18 @@ class BidirectionalGRUEncoder(Encoder):
     ) -> None:
         super().__init__(num_channels, input_size=input_size, static_size=static_size)
         self.sizes = {"q0": latent_size, "context": context_size}
-        self.reads_noise = reads_noise
-        self.reads_rates = reads_rates
-        feature_size = 1 + (2 + reads_noise + reads_rates) * num_channels + input_size
-        self.backward_gru = nn.GRU(feature_size, hidden_size, batch_first=True)
-        self.forward_gru = nn.GRU(feature_size, hidden_size, batch_first=True)
+        self.reading = Reading(num_channels, input_size, noise=reads_noise, rates=reads_rates)
+        self.backward_gru = nn.GRU(1 + self.reading.size, hidden_size, batch_first=True)
+        self.forward_gru = nn.GRU(1 + self.reading.size, hidden_size, batch_first=True)
         self.h0 = nn.Parameter(torch.zeros(2, hidden_size))
         self.head = NormalHead(hidden_size, latent_size, (hidden_size,), static_size)
-        self.context = nn.Linear(2 * hidden_size + feature_size - 1, context_size)
+        self.context = nn.Linear(2 * hidden_size + self.reading.size, context_size)
 
     def forward(self, batch: IrregularBatch) -> Encoding:
         """See `Encoder.forward`."""
         rows, valid = backwards(batch)
         times = torch.where(valid, batch.times.gather(-1, rows), start_time(batch).unsqueeze(-1))
-        features = list(read_values(batch, rows))
-        if self.reads_noise:
-            features.append(read_noise(batch, rows))
-        if self.reads_rates:
-            features.append(read_rates(times, *read_values(batch, rows)))
-        if self.input_size:
-            features.append(read_inputs(batch, rows, self.input_size))
-        read = torch.where(valid.unsqueeze(-1), torch.cat(features, -1), 0.0)
+        read = torch.where(valid.unsqueeze(-1), self.reading.of(batch, rows), 0.0)
         count = valid.sum(-1, keepdim=True)
         number = torch.arange(times.shape[-1], device=times.device)
         turn = turned(valid)

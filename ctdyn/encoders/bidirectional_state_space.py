@@ -11,7 +11,7 @@ from ..data import IrregularBatch
 from ..linear.layers import S5, SequenceLayer, SequenceStack
 from ..nn import take_items
 from ..paths import LinearPath
-from ._reading import NormalHead, backwards, read_inputs, read_values, turned
+from ._reading import NormalHead, Reading, backwards, turned
 from .base import Encoder, Encoding, start_time
 
 
@@ -70,10 +70,10 @@ class BidirectionalStateSpaceEncoder(Encoder):
     ) -> None:
         super().__init__(num_channels, input_size=input_size, static_size=static_size)
         self.sizes = {"q0": latent_size, "context": context_size}
-        features = 2 * num_channels + input_size
-        self.ahead = _stack(ahead, features, hidden_size)
-        self.back = _stack(back, features, hidden_size)
-        self.context = nn.Linear(self.ahead.output_size + self.back.output_size + features, context_size)
+        self.reading = Reading(num_channels, input_size)
+        self.ahead = _stack(ahead, self.reading.size, hidden_size)
+        self.back = _stack(back, self.reading.size, hidden_size)
+        self.context = nn.Linear(self.ahead.output_size + self.back.output_size + self.reading.size, context_size)
         self.head = NormalHead(context_size, latent_size, (context_size,), static_size)
 
     def forward(self, batch: IrregularBatch) -> Encoding:
@@ -85,8 +85,7 @@ class BidirectionalStateSpaceEncoder(Encoder):
         last = (count - 1).clamp(min=0)
         rows = rows.gather(-1, torch.minimum(number, last))
         times = torch.where(count > 0, batch.times.gather(-1, rows), start_time(batch).unsqueeze(-1))
-        read = torch.cat([*read_values(batch, rows), *self._inputs(batch, rows)], -1)
-        read = torch.where((count > 0).unsqueeze(-1), read, 0.0)
+        read = torch.where((count > 0).unsqueeze(-1), self.reading.of(batch, rows), 0.0)
         turn = turned(valid)
         knots, forth = times.gather(-1, turn), take_items(read, turn, -2)
         before = _scan(self.ahead, knots, forth)
@@ -94,9 +93,6 @@ class BidirectionalStateSpaceEncoder(Encoder):
         context = self.context(torch.cat([before, after, forth], -1))
         context = take_items(context, torch.minimum(number, last), -2)
         return Encoding(q0=self.head(context[..., 0, :], batch.static), context=LinearPath(knots, context))
-
-    def _inputs(self, batch: IrregularBatch, rows: Tensor) -> list[Tensor]:
-        return [read_inputs(batch, rows, self.input_size)] if self.input_size else []
 
 
 def _stack(layers: Sequence[SequenceLayer] | None, features: int, width: int) -> SequenceStack:

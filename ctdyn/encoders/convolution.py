@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 from ..data import IrregularBatch
 from ..nn import as_rows, take_items
 from ..paths import LinearPath
-from ._reading import NormalHead, backwards, read_inputs, read_values, turned
+from ._reading import NormalHead, Reading, backwards, turned
 from .base import Encoder, Encoding, start_time
 
 
@@ -75,7 +75,8 @@ class ConvolutionEncoder(Encoder):
                 f"kernel_size={kernel_size}, stride={stride}."
             )
         self.stride = stride
-        self.point = nn.Linear(1 + 2 * num_channels + input_size, hidden_size)
+        self.reading = Reading(num_channels, input_size)
+        self.point = nn.Linear(1 + self.reading.size, hidden_size)
         self.convolution = nn.Conv1d(hidden_size, hidden_size, kernel_size, stride)
         self.context = nn.Linear(hidden_size, context_size)
         self.head = NormalHead(context_size, latent_size, (hidden_size,), static_size)
@@ -86,13 +87,12 @@ class ConvolutionEncoder(Encoder):
         count = valid.sum(-1, keepdim=True)
         rows = rows.gather(-1, turned(valid))
         times = torch.where(count > 0, batch.times.gather(-1, rows), start_time(batch).unsqueeze(-1))
-        features = [times.diff(dim=-1, prepend=times[..., :1]).unsqueeze(-1), *read_values(batch, rows)]
-        if self.input_size:
-            features.append(read_inputs(batch, rows, self.input_size))
+        gaps = times.diff(dim=-1, prepend=times[..., :1]).unsqueeze(-1)
+        features = torch.cat([gaps, self.reading.of(batch, rows)], -1)
         # Every so many rows up to the last, which is also what pads a short series.
         steps = torch.arange(-(-(rows.shape[-1] - 1) // self.stride) + 1, device=rows.device) * self.stride
         chosen = torch.minimum(steps, (count - 1).clamp(min=0))
-        context = self.context(self._convolved(torch.cat(features, -1), valid.unsqueeze(-1), chosen))
+        context = self.context(self._convolved(features, valid.unsqueeze(-1), chosen))
         path = LinearPath(times.gather(-1, chosen), context)
         return Encoding(q0=self.head(context[..., 0, :], batch.static), context=path)
 

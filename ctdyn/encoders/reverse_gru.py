@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..data import IrregularBatch
 from ..nn import as_rows, take_items
 from ..paths.piecewise import PiecewisePath
-from ._reading import NormalHead, backwards, read_inputs, read_noise, read_rates, read_values, turned
+from ._reading import NormalHead, Reading, backwards, turned
 from .base import Encoder, Encoding, start_time
 
 
@@ -64,10 +64,8 @@ class ReverseGRUEncoder(Encoder):
     ) -> None:
         super().__init__(num_channels, input_size=input_size, static_size=static_size)
         self.sizes = {"q0": latent_size, "context": context_size}
-        self.reads_noise = reads_noise
-        self.reads_rates = reads_rates
-        feature_size = 1 + (2 + reads_noise + reads_rates) * num_channels + input_size
-        self.gru = nn.GRU(feature_size, hidden_size, batch_first=True)
+        self.reading = Reading(num_channels, input_size, noise=reads_noise, rates=reads_rates)
+        self.gru = nn.GRU(1 + self.reading.size, hidden_size, batch_first=True)
         self.h0 = nn.Parameter(torch.zeros(hidden_size))
         self.head = NormalHead(hidden_size, latent_size, (hidden_size,), static_size)
         self.context = nn.Linear(hidden_size, context_size)
@@ -78,14 +76,7 @@ class ReverseGRUEncoder(Encoder):
         times = batch.times.gather(-1, rows)
         gaps = torch.zeros_like(times)
         gaps[..., 1:] = times[..., :-1] - times[..., 1:]
-        features = [gaps.unsqueeze(-1), *read_values(batch, rows)]
-        if self.reads_noise:
-            features.append(read_noise(batch, rows))
-        if self.reads_rates:
-            features.append(read_rates(times, *read_values(batch, rows)))
-        if self.input_size:
-            features.append(read_inputs(batch, rows, self.input_size))
-        read = as_rows(torch.cat(features, -1))
+        read = as_rows(torch.cat([gaps.unsqueeze(-1), self.reading.of(batch, rows)], -1))
         start = self.h0.expand(1, read.shape[0], -1).contiguous()
         states = torch.cat([start.transpose(0, 1), self.gru(read, start)[0]], 1)
         states = states.unflatten(0, batch.batch_shape) if batch.batch_shape else states[0]

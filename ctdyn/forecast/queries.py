@@ -41,8 +41,10 @@ __all__ = [
 MAX_REGULAR = 1000
 #: A horizon this many times what is known at most is a slip of the unit.
 FAR = 100
-#: In the words of a warning.
-_UNREAD = " does not read the "
+
+
+class _Unread(DataWarning):
+    """Covariates do not reach a model."""
 
 
 def typical_gap(series: SeriesSet) -> float:
@@ -206,9 +208,9 @@ def check_covariates(model: Model, series: SeriesSet) -> None:
         what = " and the ".join(f"{words[name][0]} {few(names)}" for name, names in unread.items())
         built = ", ".join(f"{words[name][1]}={len(names)}" for name, names in unread.items())
         warnings.warn(
-            f"{type(model).__name__}{_UNREAD}{what} of the series, and goes on without. Take a model that "
+            f"{type(model).__name__} does not read the {what} of the series, and goes on without. Take a model that "
             f"does, such as LatentODE(channels, {built}), or leave them out when reading the series.",
-            DataWarning,
+            _Unread,
             stacklevel=3,
         )
 
@@ -217,7 +219,7 @@ def check_covariates(model: Model, series: SeriesSet) -> None:
 def understood() -> Iterator[None]:
     """Within this nothing is said of covariates that are not read: baselines beside a model are not chosen for them."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", f".*{_UNREAD}", DataWarning)
+        warnings.simplefilter("ignore", _Unread)
         yield
 
 
