@@ -14,7 +14,7 @@ from .ode import ODETerm
 from .sde import SDETerm
 
 
-__all__ = ["AugmentedTerm"]
+__all__ = ["AugmentedTerm", "integrated"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,19 +65,7 @@ class AugmentedTerm(Term):
         time = t.to(y.dtype.to_real())
         inputs = self.base.inputs if isinstance(self.base, ODETerm | SDETerm) else None
         arguments = (time, y) if inputs is None else (time, y, inputs.evaluate(t).to(y.dtype.to_real()))
-        columns = []
-        for number, integrand in enumerate(self.integrands):
-            value = integrand(*arguments)
-            if isinstance(value, Tensor) and value.shape == y.shape[:-1]:
-                value = value.unsqueeze(-1)
-            if not isinstance(value, Tensor) or value.shape[:-1] != y.shape[:-1]:
-                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise ValueError(
-                    f"aux[{number}] must return a number per series, {tuple(y.shape[:-1])}, or several, (*batch, k); "
-                    f"got {got}."
-                )
-            columns.append(value.to(y.dtype))
-        return torch.cat(columns, -1)
+        return integrated(self.integrands, *arguments)
 
     def restrict(self, t0: Time, t1: Time) -> AugmentedTerm:
         """The equation and its integrals on one step."""
@@ -105,3 +93,34 @@ class AugmentedTerm(Term):
     def replace(self, tensors: tuple[Tensor, ...]) -> AugmentedTerm:
         """The same equation driven by other tensors."""
         return replace(self, base=self.base.replace(tensors))
+
+
+def integrated(integrands: tuple[Callable[..., Tensor], ...], t: Time, y: State, *inputs: Tensor) -> Tensor:
+    """The integrands at one place, side by side, checked and in the dtype of the state, `(*batch, integral)`.
+
+    Args:
+        integrands: each `q(t, y) -> (*batch,)` or `(*batch, k)`; where inputs drive the equation, `q(t, y, u)`.
+        t: time of each series, in the dtype of the state, `(*batch,)`.
+        y: states, without the integrals, `(*batch, state)`.
+        *inputs: those at that time, `(*batch, input)`, where there are any.
+
+    Raises:
+        ValueError: an integrand returns something else.
+
+    Example:
+        >>> integrated((lambda t, y: y.square().sum(-1),), torch.zeros(1), torch.tensor([[2.0, 1.0]]))
+        tensor([[5.]])
+    """
+    columns = []
+    for number, integrand in enumerate(integrands):
+        value = integrand(t, y, *inputs)
+        if isinstance(value, Tensor) and value.shape == y.shape[:-1]:
+            value = value.unsqueeze(-1)
+        if not isinstance(value, Tensor) or value.shape[:-1] != y.shape[:-1]:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"aux[{number}] must return a number per series, {tuple(y.shape[:-1])}, or several, (*batch, k); "
+                f"got {got}."
+            )
+        columns.append(value.to(y.dtype))
+    return torch.cat(columns, -1)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from .._types import Inputs, State, Time
 from ..paths.brownian import Brownian
-from ..structure import SDEField
+from ..structure import Noise, SDEField
+from .augmented import integrated
 from .sde import SDETerm
 
 
@@ -36,7 +37,7 @@ def augmented_sde(term: SDETerm, integrands: tuple[Callable[..., Tensor], ...], 
         >>> larger.drift(torch.zeros(1, dtype=torch.float64), torch.tensor([[2.0, 0.0]]))
         tensor([[-2.,  4.]])
     """
-    g_like_state = term.brownian.size == size
+    g_like_state = term.brownian.size == size and term.noise is not Noise.SCALAR
     motion = _Padded(term.brownian, extra) if g_like_state else term.brownian
     return replace(term, field=_AugmentedField(term.field, integrands, size), brownian=motion)
 
@@ -53,9 +54,7 @@ class _AugmentedField(SDEField):
     def drift(self, t: Time, y: State, u: Inputs | None = None) -> State:
         inner = y[..., : self.size]
         arguments = (t, inner) if u is None else (t, inner, u)
-        values = [q(*arguments) for q in self.integrands]
-        columns = [value.unsqueeze(-1) if value.dim() < y.dim() else value for value in values]
-        return torch.cat([self.base.drift(*arguments), *columns], -1)
+        return torch.cat([self.base.drift(*arguments), integrated(self.integrands, *arguments)], -1)
 
     def diffusion(self, t: Time, y: State, u: Inputs | None = None) -> Tensor:
         inner = y[..., : self.size]

@@ -20,7 +20,7 @@ from ctdyn.integrate import (
     TorchDiffEq,
 )
 from ctdyn.paths import LinearPath
-from ctdyn.solvers import RK4
+from ctdyn.solvers import RK4, EulerMaruyama
 from ctdyn.structure import Calculus, Noise, SDEField
 
 
@@ -215,6 +215,20 @@ def test_the_path_divergence_of_two_drifts():
     torch.testing.assert_close(PathKL(*general)(t, y), (0.5 * cost @ cost).expand(3))
     with pytest.raises(ValueError, match="SCALAR"):
         PathKL(Walk(Noise.SCALAR, [1.0, 0.0], [1.0, 1.0]), rest)(t, y)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("noise", [Noise.SCALAR, Noise.DIAGONAL, Noise.ADDITIVE])
+def test_integrals_along_a_stochastic_solution_have_no_noise(noise, size):
+    field = Walk(noise, [1.0] * size, [0.5] * size)
+    options = {"solver": EulerMaruyama(), "controller": ConstantStep(0.25)}
+    y0, ts = torch.zeros(3, size, dtype=F64), torch.tensor([0.0, 1.0])
+    alone, solution = (
+        solve(field, y0, ts, aux=aux, generator=torch.Generator().manual_seed(0), **options)
+        for aux in ((), lambda t, y: t >= 0.5)
+    )
+    torch.testing.assert_close(solution.aux[:, -1, 0], torch.full((3,), 0.5, dtype=F64))
+    torch.testing.assert_close(solution.ys, alone.ys)
 
 
 @pytest.mark.usefixtures("_unchecked")
