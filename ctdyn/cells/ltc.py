@@ -113,7 +113,7 @@ class LTCCell(HeldCell):
         gap = gaps.reshape(-1, gaps.shape[-1]).t()
         first = y.reshape(-1, self.units)
         states = run_loop(loop, rate, drive, gap, first, *weights)
-        return states.transpose(0, 1).reshape(*batch, -1, self.units)
+        return states.transpose(0, 1).reshape(*batch, gaps.shape[-1], self.units)
 
     def _stepped(self, y: State, gaps: Times, us: Tensor) -> States:
         """One gap after the other, by the solver."""

@@ -50,7 +50,9 @@ class Synapses(nn.Module):
         weights = self.weights(capacity)
         if is_compiled(x, *weights):
             conductance, current = _Gathered.apply(x.reshape(-1, x.shape[-1]), *weights)
-            return conductance.view(*x.shape[:-1], -1), current.view(*x.shape[:-1], -1)
+            # An axis of -1 would be any where there are no series.
+            shape = (*x.shape[:-1], conductance.shape[-1])
+            return conductance.view(shape), current.view(shape)
         return gathered(x, *weights)
 
 

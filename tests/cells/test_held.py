@@ -109,6 +109,15 @@ def test_no_time_is_an_identity_and_nothing_is_nan(name):
         assert torch.equal(h[:, : cell.units], start[:, : cell.units])
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_no_series_at_all_give_no_states(name):
+    cell = built(name)
+    outputs, h = cell(series(1)[0][:0])
+    assert outputs.shape == (0, 9, cell.motor_size)
+    assert h.shape == (0, cell.hidden_size)
+    torch.testing.assert_close(cell.evolve(h, torch.zeros(0), torch.ones(0)), h)
+
+
 @pytest.mark.parametrize("name", sorted(set(CELLS) - {"ltc solved"}))
 def test_parameters_from_outside_are_used_one_set_or_many(name):
     cell, other = built(name), built(name, seed=1)
