@@ -292,8 +292,7 @@ class _Run:
 def _collect(happened: list[tuple[Time, State, Tensor]], stopped: Tensor, y0: State, size: int) -> Events:
     """The events of each series, in their order, without the integrals in the states."""
     if not happened:
-        empty = y0.new_zeros(*y0.shape[:-1], 0, dtype=torch.float64)
-        return Events(empty, y0.new_zeros(*y0.shape[:-1], 0, size), empty.to(torch.int64), stopped)
+        return Events.none(y0[..., :size])
     # A series has its events in the first stretches of the solve, one in each, and none after.
     times, states, which = (torch.stack(column) for column in zip(*happened, strict=True))
     states = torch.where((which >= 0)[..., None], states[..., :size], torch.nan)

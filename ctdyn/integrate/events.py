@@ -131,6 +131,13 @@ class Events:
     which: Tensor
     stopped: Tensor
 
+    @classmethod
+    def none(cls, y0: State) -> Events:
+        """No event in any series that starts from these states, `(*batch, state)`."""
+        times = y0.new_zeros(*y0.shape[:-1], 0, dtype=torch.float64)
+        stopped = torch.zeros(y0.shape[:-1], dtype=torch.bool, device=y0.device)
+        return cls(times, y0.new_zeros(*y0.shape[:-1], 0, y0.shape[-1]), times.to(torch.int64), stopped)
+
 
 class Crossing(NamedTuple):
     """Where a condition first crosses zero in each step.

@@ -82,7 +82,8 @@ class Solution(Path):
     """The solution of a differential equation; it is a path, so that it can be asked at any time, or drive another one.
 
     Between the asked times it is the dense output of the method, as accurate as the answers. Where the solve kept none
-    (`StepTo`, `Checkpoint`, an engine) it is computed at the first question, and kept.
+    (`StepTo`, `Checkpoint`) it is computed at the first question, and kept. Of an engine only the answers are known: it
+    is a cubic through the start and these, good where they are close to each other.
 
     Args:
         ts: the asked times, `(*batch, time)`.

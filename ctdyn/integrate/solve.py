@@ -12,21 +12,23 @@ from torch import Generator, Tensor
 from .._checks import NonFiniteError
 from .._options import suggesting
 from .._types import State, States, Time
+from ..nn import take_items
 from ..paths.base import Path
-from ..paths.hermite import HermitePath
+from ..paths.missing import fill_forward
 from ..solvers.base import Solver
 from ..structure import CDEField, SDEField, Transition, VectorField
-from ..terms import AugmentedTerm, CDETerm, SDETerm, Term, as_term, augmented_sde
+from ..terms import AugmentedTerm, CDETerm, ODETerm, SDETerm, Term, as_term, augmented_sde
 from .adjoint import Adjoint, Direct
 from .choice import check_transition, choose, why_transition
-from .clock import Clock
+from .clock import Clock, landing_times
 from .controllers import AdaptiveController, PIDController, StepController
+from .dense import Trajectory
 from .engines.base import Engine
 from .episodes import run_episodes
-from .events import Event
+from .events import Event, Events
 from .exact import follow_exactly
 from .problem import Problem, last_finite
-from .solution import Solution
+from .solution import DensePath, Solution
 from .status import Status, raise_failure
 from .stochastic import check_steps, equation_of, method_for
 
@@ -109,6 +111,7 @@ def solve(
     clock = Clock.create(ts, t0, shape, y0.dtype)
     y0 = y0.expand(*shape, y0.shape[-1])
     _check_max_steps(max_steps)
+    _check_driver(term, inputs, shape)
     if isinstance(term, Transition) and not isinstance(term, VectorField):
         check_transition(
             term,
@@ -136,13 +139,13 @@ def solve(
     check_steps(term, solver, controller, clock)
     adjoint = Direct() if adjoint is None else adjoint
     _check_adjoint(adjoint)
-    ts = ts.expand(*shape, ts.shape[-1])
-    if not shape.numel():
-        return _empty(term, y0, ts)
 
+    ts = ts.expand(*shape, ts.shape[-1])
     size = y0.shape[-1]
     if integrands:
         term, y0 = _augment(term, y0, clock, integrands)
+    if not shape.numel():
+        return _empty(ts, y0, clock, size, events)
     problem = Problem(term, y0, clock, solver, controller, adjoint, max_steps, throw, size if integrands else None)
     answer, happened = run_episodes(problem, events) if events else (problem.run(), None)
     return Solution(
@@ -220,6 +223,23 @@ def _check_state(y0: Tensor) -> None:
         raise NonFiniteError(
             f"y0 is {float(y0[index].abs()) if not y0.is_complex() else 'not finite'} at index {index}; "
             "every initial state must be finite."
+        )
+
+
+def _check_driver(term: object, inputs: Path | None, shape: torch.Size) -> None:
+    """Refuse what drives other series than those that are solved."""
+    path = inputs
+    if isinstance(term, ODETerm | SDETerm):
+        path = term.inputs
+    elif isinstance(term, CDETerm):
+        path = term.control
+    if not isinstance(path, Path):
+        return
+    batch = path.batch_shape
+    if batch.numel() != 1 and batch != shape[max(len(shape) - len(batch), 0) :]:
+        raise ValueError(
+            f"the inputs, a {type(path).__name__}, drive a batch of {tuple(batch)}, and that of y0, ts and t0 is "
+            f"{tuple(shape)}. Give a path for each series, its values (*batch, time, channel), or one for all."
         )
 
 
@@ -312,7 +332,7 @@ def _whole(engine: Engine | None, term: Term, y0: Tensor, ts: Tensor, clock: Clo
     """A whole trajectory at once: by another library, or exactly where there is none to choose."""
     ts = ts.expand(*clock.t0.shape, ts.shape[-1])
     if not clock.t0.numel():
-        return _empty(term, y0, ts)
+        return _empty(ts, y0, clock, y0.shape[-1])
     if engine is None:
         ys, pieces, path = follow_exactly(term, y0, clock)
         stats = {"steps": pieces, "rejected": 0 * pieces, "evaluations": 0 * pieces}
@@ -320,7 +340,7 @@ def _whole(engine: Engine | None, term: Term, y0: Tensor, ts: Tensor, clock: Clo
         return _judged(ts, ys, stats, plan, lambda: path, y0, clock, throw)
     ys, stats = engine.run(term, y0, clock.ts, clock.t0)
     plan = f"{engine!r}: a whole trajectory by another library"
-    return _judged(ts, ys, stats, plan, lambda: _hermite(ts, ys), y0, clock, throw)
+    return _judged(ts, ys, stats, plan, lambda: _between(y0, ys, clock), y0, clock, throw)
 
 
 def _carried(field: Transition, y0: Tensor, ts: Tensor, clock: Clock, inputs: Path | None, throw: bool) -> Solution:
@@ -361,13 +381,34 @@ def _judged(
     return Solution(ts, ys, status, stats, plan, dense)
 
 
-def _hermite(ts: Tensor, ys: States) -> Path:
-    forward = bool((ts[..., -1] >= ts[..., 0]).all())
-    return HermitePath(ts, ys) if forward else HermitePath(ts.flip(-1), ys.flip(-2))
+def _between(y0: State, ys: States, clock: Clock) -> Path:
+    """A cubic from the start through the answers, its slope at each of them the one from the answer before."""
+    path, times = torch.cat([y0.unsqueeze(-2), ys], -2), torch.cat([clock.t0[..., None], clock.ts], -1)
+    # A series that failed holds the last state that it reached.
+    path = fill_forward(torch.where(torch.isfinite(path), path, torch.nan))
+    nodes = landing_times(times, clock, None)
+    direction = clock.direction[..., None]
+    place = torch.searchsorted((times.detach() * direction).contiguous(), (nodes.detach() * direction).contiguous())
+    # A step at least, if one of no length.
+    place, nodes = (torch.cat([x, x[..., -1:]], -1) for x in (place, nodes))
+    states, gaps = take_items(path, place, -2), nodes.diff(dim=-1)
+    rises = states.diff(dim=-2)
+    share = torch.where(gaps[..., :-1] == 0, 0.0, gaps[..., 1:] / torch.where(gaps == 0, 1.0, gaps)[..., :-1])
+    start = torch.cat([rises[..., :1, :], share.to(ys.dtype).unsqueeze(-1) * rises[..., :-1, :]], -2)
+    bend = rises - start
+    coefficients = torch.stack([states[..., :-1, :], start, 2 * bend, -bend], -2)
+    grid, rows = torch.movedim(nodes, -1, 0), torch.movedim(coefficients, -3, 0)
+    return DensePath.create(Trajectory(grid, rows), clock.direction)
 
 
-def _empty(term: Term, y0: Tensor, ts: Tensor) -> Solution:
+def _empty(ts: Tensor, y0: Tensor, clock: Clock, size: int, events: tuple[Event, ...] = ()) -> Solution:
+    """The solution for no series; its entries from `size` on are integrals."""
     ys = y0.unsqueeze(-2).expand(*ts.shape, y0.shape[-1])
+    states, aux = ys[..., :size], ys[..., size:] if y0.shape[-1] > size else None
     status = torch.zeros(ts.shape[:-1], dtype=torch.int64, device=y0.device)
     stats: dict[str, Tensor] = {"steps": status, "rejected": status, "evaluations": status}
-    return Solution(ts, ys, status, stats, "an empty batch: nothing was solved", lambda: _hermite(ts, ys))
+    happened = Events.none(y0[..., :size]) if events else None
+    plan = "an empty batch: nothing was solved"
+    return Solution(
+        ts, states, status, stats, plan, lambda: _between(y0[..., :size], states, clock), aux=aux, events=happened
+    )

@@ -125,13 +125,16 @@ class PiecewisePath(Path):
 
     def _as_columns(self, t: Tensor) -> Tensor:
         """`(*extra, *batch)` as `(*batch, extra)`: one search then serves every sample of a series."""
-        try:
-            return torch.movedim(t.reshape(-1, *self.batch_shape), 0, -1)
-        except RuntimeError as error:
+        batch = self.batch_shape
+        lead = t.dim() - len(batch)
+        # The path of one series serves any number of them.
+        if batch.numel() != 1 and (lead < 0 or t.shape[lead:] != batch):
             raise ValueError(
-                f"times must be (*batch,) with batch {tuple(self.batch_shape)}, extra leading axes allowed; got shape "
+                f"times must be (*batch,) with batch {tuple(batch)}, extra leading axes allowed; got shape "
                 f"{tuple(t.shape)}."
-            ) from error
+            )
+        extra = t.numel() if batch.numel() == 1 else t.shape[:lead].numel()
+        return torch.movedim(t.reshape(extra, *batch), 0, -1)
 
     def _at(self, t: Tensor, piece: Tensor, moving: Tensor | None = None) -> PolynomialPath:
         """The polynomials of the pieces numbered `piece`, of the shape of `t`."""

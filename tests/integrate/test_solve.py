@@ -1,3 +1,4 @@
+import math
 import warnings
 
 import pytest
@@ -5,8 +6,19 @@ import torch
 from torch import nn
 
 from ctdyn._checks import MaxStepsError, NonFiniteError, SolveError, StepSizeError
-from ctdyn.integrate import ConstantStep, Direct, Engine, PIDController, Status, StepTo, evolve, solve
-from ctdyn.paths import LinearPath
+from ctdyn.integrate import (
+    ConstantStep,
+    Direct,
+    Engine,
+    Event,
+    PIDController,
+    Status,
+    StepTo,
+    TorchDiffEq,
+    evolve,
+    solve,
+)
+from ctdyn.paths import ConstantPath, HermitePath, LinearPath
 from ctdyn.solvers import RK4, Dopri5, Euler, Heun, Midpoint, Tsit5
 from ctdyn.terms import ODETerm
 
@@ -149,6 +161,14 @@ def test_an_empty_batch_gives_an_empty_solution(options):
     assert solve(decay, torch.ones(0, 3), torch.arange(5), **options).ys.shape == (0, 5, 3)
 
 
+def test_an_empty_batch_has_integrals_events_and_a_path_too():
+    options = {"aux": lambda t, y: y, "event": Event(lambda t, y: y[..., 0] - 0.5)}
+    solution = solve(decay, torch.ones(0, 3), torch.arange(5), **options)
+    assert solution.ys.shape == solution.aux.shape == (0, 5, 3)
+    assert solution.events.times.shape == (0, 0)
+    assert solution.evaluate(torch.zeros(0)).shape == (0, 3)
+
+
 def test_an_empty_state_is_solved():
     assert solve(decay, torch.ones(4, 0), torch.arange(3)).ys.shape == (4, 3, 0)
 
@@ -201,6 +221,31 @@ def test_an_engine_that_fails_says_which_series():
     ts, y0 = torch.tensor([0.0, 1.0, 2.0], dtype=F64), torch.ones(3, 1, dtype=F64)
     check(lambda: solve(decay, y0, ts, solver=Broken()), NonFiniteError, "series 1", "t=0")
     assert solve(decay, y0, ts, solver=Broken(), throw=False).status.tolist() == [0, Status.NON_FINITE, 0]
+
+
+def test_the_path_of_an_engine_goes_both_ways_from_the_start_to_the_last_state_that_was_reached():
+    ts = torch.linspace(0.0, 1.0, 21, dtype=F64)
+    clocks = torch.stack([ts, 1 - ts, ts.clamp(max=0.5)])[:, 1:]
+    t0, y0 = torch.tensor([0.0, 1.0, 0.0], dtype=F64), torch.tensor([[1.0], [math.exp(-1)], [1.0]], dtype=F64)
+    solution = solve(decay, y0, clocks, t0=t0, solver=TorchDiffEq("dopri5", rtol=1e-6, atol=1e-8))
+    for t in (torch.tensor([0.01, 0.99, 0.49], dtype=F64), torch.tensor([0.33, 0.42, 0.07], dtype=F64)):
+        torch.testing.assert_close(solution.evaluate(t)[:, 0], torch.exp(-t), atol=2e-3, rtol=0)
+        torch.testing.assert_close(solution.derivative(t)[:, 0], -torch.exp(-t), atol=0.05, rtol=0)
+    broken = solve(decay, torch.ones(2, 1, dtype=F64), ts, solver=Broken(), throw=False)
+    assert broken.evaluate(torch.ones(2, dtype=F64)).tolist() == [[1.0], [1.0]]
+
+
+@pytest.mark.parametrize("batch", [(2,), (2, 1)])
+@pytest.mark.parametrize("kind", [LinearPath, HermitePath, ConstantPath])
+def test_inputs_of_another_batch_are_refused(kind, batch):
+    ts = torch.linspace(0.0, 1.0, 3, dtype=F64).expand(*batch, 3)
+    xs = torch.rand(*batch, 3, 1, dtype=F64)
+    path = ConstantPath(xs[..., 0, :]) if kind is ConstantPath else kind(ts, xs)
+    y0 = torch.zeros(2, 4, 1, dtype=F64)
+    given = [(lambda t, y, u: u, path), (ODETerm(lambda t, y, u: u, path), None)]
+    for equation, inputs in given:
+        with pytest.raises(ValueError, match=r"inputs.* \(2, 4\)"):
+            solve(equation, y0, ts[(0,) * len(batch)], inputs=inputs)
 
 
 @pytest.mark.parametrize("solver", [Euler(), Midpoint(), Heun(), RK4(), Dopri5(), Tsit5()], ids=repr)

@@ -198,6 +198,13 @@ def test_times_of_another_batch_are_refused():
         path.evaluate(torch.zeros(2, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("kind", PIECEWISE)
+def test_times_that_would_fill_a_batch_by_chance_are_refused(kind):
+    path = kind(*knots(batch=2))
+    with pytest.raises(ValueError, match="batch"):
+        path.evaluate(torch.zeros(4))
+
+
 def test_a_constant_must_be_finite():
     with pytest.raises(ValueError, match="NaN"):
         ConstantPath(torch.tensor([[torch.nan]]))
