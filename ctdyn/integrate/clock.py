@@ -140,7 +140,7 @@ def landing_times(nodes: Times, clock: Clock, knots: Tensor | None) -> Tensor:
     Args:
         nodes: monotone times in the direction of the clock, `(*batch, node)`; the first is t0, the last the end.
         clock: the clock of the batch.
-        knots: times that no step may straddle, `(*batch, knot)`.
+        knots: times that no step may straddle, in any order, `(*batch, knot)`.
 
     Example:
         >>> clock = Clock.create(torch.tensor([0.0, 2.0]), None, torch.Size([]), torch.float64)
@@ -149,9 +149,12 @@ def landing_times(nodes: Times, clock: Clock, knots: Tensor | None) -> Tensor:
     """
     direction = clock.direction[..., None]
     if knots is not None:
+        nodes = nodes * direction
         inner = knots.to(torch.float64).expand(*nodes.shape[:-1], knots.shape[-1]) * direction
-        inner = torch.minimum(torch.maximum(inner, nodes[..., :1] * direction), nodes[..., -1:] * direction)
-        nodes = torch.cat([nodes * direction, inner], -1).sort(-1).values * direction
+        inner = torch.where(inner < nodes[..., :1], nodes[..., :1], inner)
+        inner = torch.where(inner > nodes[..., -1:], nodes[..., -1:], inner)
+        # Where a knot meets a node it is the node that stays, with its gradient.
+        nodes = torch.cat([nodes, inner], -1).sort(dim=-1, stable=True).values * direction
     new = torch.ones_like(nodes, dtype=torch.bool)
     new[..., 1:] = nodes.detach().diff(dim=-1) != 0
     count = new.sum(-1, keepdim=True)

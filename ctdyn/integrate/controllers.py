@@ -163,7 +163,12 @@ class ConstantStep(GridController):
         ticks = torch.arange(longest + 1, dtype=torch.float64, device=clock.t0.device)
         nodes = clock.t0[..., None] + ticks * (self.dt * clock.direction)[..., None]
         nodes = torch.where(ticks >= steps[..., None], clock.end[..., None], nodes)
-        return torch.movedim(nodes if knots is None else landing_times(nodes, clock, knots), -1, 0)
+        if knots is not None:
+            # A tick that meets a knot goes with it: a gradient to the knot then moves the step that ends there.
+            knots = knots.to(torch.float64).expand(*nodes.shape[:-1], knots.shape[-1])
+            ends = torch.stack([clock.t0, clock.end], -1)
+            nodes = landing_times(ends, clock, torch.cat([knots, nodes], -1))
+        return torch.movedim(nodes, -1, 0)
 
     def _steps(self, clock: Clock) -> Tensor:
         # A span that is a multiple of dt but for rounding takes no extra step.

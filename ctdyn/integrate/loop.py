@@ -141,12 +141,14 @@ class Replay:
     @classmethod
     def create(cls, term: Term, solver: Solver, planned: StepPlan, clock: Clock, lands: bool) -> Replay:
         """The replay of a plan for the outputs of a clock."""
-        grid = planned.grid
-        if not lands and not grid.requires_grad and (clock.ts.requires_grad or clock.t0.requires_grad):
-            # The steps between the ends are data; the first starts at t0 and the last ends at the last time.
+        grid, knots = planned.grid, term.knots()
+        moves = clock.ts.requires_grad or clock.t0.requires_grad or (knots is not None and knots.requires_grad)
+        if not lands and not grid.requires_grad and moves:
+            # The steps between are data, but for what moves of itself: the first start, the last end, and the knots.
             shape = (-1, *[1] * planned.steps.dim())
             number = torch.arange(len(grid), device=grid.device).reshape(shape)
             whole = planned.reached == clock.end.detach()
+            grid = grid if knots is None else _on_knots(grid, knots)
             grid = torch.where((number >= planned.steps.clamp(min=1)) & whole, clock.end, grid)
             grid = torch.where(number == 0, clock.t0, grid)
         node = locate(grid, clock.ts, clock.direction)
@@ -272,6 +274,15 @@ class Replay:
         inside = self.solver.step(self.term.restrict(t0, t1), t0, t1, y0, None, dense=False).y1
         inside = torch.movedim(inside, 0, -2)
         return inside if ts.requires_grad else torch.where(on_node.unsqueeze(-1), ys, inside)
+
+
+def _on_knots(grid: Tensor, knots: Times) -> Tensor:
+    """The ends of steps, `(step + 1, *batch)`; those that lie on a knot are the knot, with its gradient."""
+    nodes = torch.movedim(grid.detach(), 0, -1).contiguous()
+    knots = knots.to(nodes.dtype).expand(*nodes.shape[:-1], knots.shape[-1])
+    place = torch.searchsorted(knots.detach().contiguous(), nodes).clamp(max=knots.shape[-1] - 1)
+    found = torch.movedim(knots.gather(-1, place), -1, 0)
+    return torch.where(found.detach() == grid, found, grid)
 
 
 def _walk(

@@ -3,9 +3,18 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from ctdyn.integrate import Checkpoint, ConstantStep, Direct, PIDController, StepTo, solve
+from ctdyn.integrate import (
+    Backsolve,
+    Checkpoint,
+    ConstantStep,
+    Direct,
+    PIDController,
+    Reversible,
+    StepTo,
+    solve,
+)
 from ctdyn.paths import LinearPath
-from ctdyn.solvers import RK4, Bosh3, Dopri5, Heun, Tsit5
+from ctdyn.solvers import RK4, Bosh3, Dopri5, Heun, ReversibleMethod, Rodas5P, Tsit5
 
 
 F64 = torch.float64
@@ -78,6 +87,40 @@ def test_gradients_reach_the_inputs_with_nothing_declared(setting, adjoint):
 
     values = torch.randn(2, 3, 1, dtype=F64, generator=torch.Generator().manual_seed(3)).requires_grad_()
     assert gradcheck(run, (values,), atol=1e-5)
+
+
+FIXED = {"solver": RK4(), "controller": ConstantStep(0.25)}
+JUMPS = [
+    *({"adjoint": adjoint} for adjoint in (Direct(), Checkpoint(), Backsolve())),
+    *({"adjoint": adjoint, **FIXED} for adjoint in (Direct(), Checkpoint(), Backsolve())),
+    {"solver": RK4(), "controller": StepTo(2)},
+    {"solver": Rodas5P()},
+    {"solver": ReversibleMethod(Tsit5()), "adjoint": Reversible()},
+]
+
+
+@pytest.mark.parametrize("options", JUMPS, ids=str)
+@pytest.mark.parametrize("backward", [False, True])
+def test_gradients_reach_the_times_at_which_the_inputs_jump(options, backward):
+    """Of two levels, one after the other, the integral is linear in the time between them."""
+    when = torch.tensor([0.5, 1.25], dtype=F64, requires_grad=True)
+    zero = torch.zeros_like(when)
+    levels = torch.tensor([[3.0, 3.0, 1.0, 1.0], [-1.0, -1.0, 4.0, 4.0]], dtype=F64).unsqueeze(-1)
+    inputs = LinearPath(torch.stack([zero, when, when, zero + 2], -1), levels)
+    ts = torch.tensor([0.0, 1.9], dtype=F64)
+    ts = ts.flip(0) if backward else ts
+    ys = solve(lambda t, y, u: u + 0 * y, torch.zeros(2, 1, dtype=F64), ts, inputs=inputs, **options).ys
+    (gradient,) = torch.autograd.grad(ys[:, -1].sum(), when)
+    torch.testing.assert_close(gradient, torch.tensor([2.0, -5.0], dtype=F64) * (-1.0 if backward else 1.0))
+
+
+@pytest.mark.parametrize("options", [{}, FIXED, {"solver": RK4(), "controller": StepTo(2)}], ids=str)
+def test_a_first_time_on_a_knot_has_all_of_its_gradient(options):
+    ts = torch.tensor([0.0, 1.0, 2.0], dtype=F64, requires_grad=True)
+    inputs = LinearPath(ts.detach(), torch.tensor([[3.0], [4.0], [7.0]], dtype=F64))
+    ys = solve(lambda t, y, u: u + 0 * y, torch.zeros(1, dtype=F64), ts, inputs=inputs, **options).ys
+    (gradient,) = torch.autograd.grad(ys[-1].sum(), ts)
+    torch.testing.assert_close(gradient, torch.tensor([-3.0, 0.0, 7.0], dtype=F64))
 
 
 @pytest.mark.parametrize("solver", [RK4(), Tsit5()], ids=repr)

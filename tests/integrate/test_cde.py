@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ctdyn.fields import LinearCDEField, MLPCDEField
-from ctdyn.integrate import Checkpoint, PIDController, StepTo, solve
+from ctdyn.integrate import Backsolve, Checkpoint, PIDController, StepTo, solve
 from ctdyn.paths import (
     HermitePath,
     LinearPath,
@@ -216,6 +216,19 @@ def test_gradients_reach_the_tensors_of_the_control(kind):
 
     leaves = tuple(x.detach().clone().requires_grad_() for x in (xs, field.A))
     assert torch.autograd.gradcheck(run, leaves)
+
+
+@pytest.mark.parametrize("adjoint", [None, Checkpoint(), Backsolve()], ids=repr)
+def test_the_times_of_corners_in_the_control_have_the_gradients_of_the_exact_solution(adjoint):
+    torch.manual_seed(0)
+    field = LinearCDEField(3, 2, scale=0.5).double()
+    ts = torch.rand(2, 5, dtype=F64).cumsum(-1).requires_grad_()
+    at = torch.stack([ts[:, 0] + 0.01, ts[:, 2:4].mean(-1), ts[:, -1] - 0.01], -1).detach()
+    xs, gradients = torch.randn(2, 5, 2, dtype=F64), []
+    for options in ({}, {"solver": Tsit5(), "controller": PIDController(1e-8, 1e-10), "adjoint": adjoint}):
+        ys = solve(field, torch.ones(2, 3, dtype=F64), at, inputs=LinearPath(ts, xs), **options).ys
+        gradients.append(torch.autograd.grad(ys[:, 1:].square().sum(), ts)[0][:, 1:-1])
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_of_the_control_do_not_depend_on_the_adjoint():

@@ -112,6 +112,9 @@ class Sweep:
         self.worst = torch.zeros_like(self.t0)
         self.worst_at = self.end.clone()
         self.rows: list[_Row] = []
+        knots = self.term.knots()
+        self.bends = replay.grid.requires_grad and knots is not None and knots.requires_grad
+        self.of_grid = torch.zeros_like(replay.grid)
 
     def run(self, of_ys: Tensor, of_y1: Tensor, max_steps: int) -> Tensor:
         """Solve from the end to the start: the gradient of the initial state; those of what is held are in `found`."""
@@ -145,6 +148,8 @@ class Sweep:
             stop = stop + arrived
             active = t != self.t0
             if bool(arrived.any()):
+                if self.bends:
+                    self._cross(t, z, arrived)
                 place = stop[None, ..., None]
                 there = arrived & known.gather(0, stop[None])[0]
                 truth, jump = (x.gather(0, place.expand(1, *x.shape[1:]))[0] for x in (truths, jumps))
@@ -159,10 +164,10 @@ class Sweep:
         return z.chunk(2, -1)[1] * self.size
 
     def times(self, sensitivity: Tensor, of_ys: Tensor, of_y1: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of the grid, which are those of its two ends, and of the output times."""
+        """The gradients of the grid, which are those of its two ends and of the knots, and of the output times."""
         grid = ts = None
         if self.replay.grid.requires_grad:
-            grid = torch.zeros_like(self.replay.grid)
+            grid = self.of_grid
             grid[0] -= self._along(self.t0, self.y0, sensitivity)
             grid[-1] += self._along(self.end, self.y1, of_y1)
         if self.replay.ts.requires_grad:
@@ -175,6 +180,15 @@ class Sweep:
         other = torch.where(t == self.t0, self.end, self.t0)
         piece = self.term.restrict(t, other) if self.knotted else self.term
         return (cotangent.conj() * piece.derivative(t, y)).sum(-1).real.to(t.dtype)
+
+    def _cross(self, t: Time, z: Tensor, arrived: Tensor) -> None:
+        """What the time of a knot changes: how long the velocity before it lasts, and that behind it."""
+        y, a = z.chunk(2, -1)
+        before, behind = (self.term.restrict(t, end).derivative(t, y) for end in (self.t0, self.end))
+        share = (self.size * a.conj() * (before - behind)).sum(-1).real.to(t.dtype)
+        node = torch.movedim(locate(self.replay.grid, t[..., None], -self.direction), -1, 0)
+        inner = arrived & (t != self.t0) & (t != self.end) & (self.replay.grid.detach().gather(0, node)[0] == t)
+        self.of_grid.scatter_add_(0, node, torch.where(inner, share, 0.0)[None])
 
     def _piece(self, t0: Time, t1: Time) -> _Augmented:
         return self.augmented.restrict(t0, t1) if self.knotted else self.augmented
