@@ -1,4 +1,7 @@
-"""Exact Gaussian processes for many short series at once: batched Cholesky factors with padding, in float64."""
+"""Exact Gaussian processes for many short series at once: batched Cholesky factors with padding, in float64.
+
+A series that is too long for a matrix is filtered and smoothed: a Matern process is the solution of a linear equation.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -10,12 +13,17 @@ from torch import Tensor
 
 from .._types import Times
 from ..data import IrregularBatch, Window
+from ..linear import LinearGaussian, Matern, SumDynamics
 
 
 __all__ = ["Hyperparameters", "fit_hyperparameters", "posterior", "union", "with_row"]
 
 #: Numbers in one batch of covariance matrices (32 MB), and the work (observations cubed) of one step of the fit.
 _CHUNK = 4_000_000
+#: Numbers in the matrices of one series (128 MB) beyond which it is filtered, and for how many times its length the
+#: constant of a filtered series keeps its value.
+_DENSE = 16_000_000
+_FOREVER = 1e9
 _WORK = 200_000_000
 _MAX_JOBS = 256
 _MAX_OBSERVATIONS = 512
@@ -89,8 +97,13 @@ def posterior(context: IrregularBatch, ts: Times, hyper: Hyperparameters) -> tup
     shape = (len(jobs.channel), queries.shape[-1])
     mean, variance = (torch.empty(shape, dtype=torch.float64, device=ts.device) for _ in range(2))
     hyper = Hyperparameters(*(value.double() for value in hyper))
-    for rows in _chunks(jobs.present.sum(-1), queries.shape[-1]):
+    counts = jobs.present.sum(-1)
+    dense = counts * (counts + queries.shape[-1]) <= _DENSE
+    short = dense.nonzero().flatten()
+    for rows in map(short.__getitem__, _chunks(counts[short], queries.shape[-1])):
         mean[rows], variance[rows] = _condition(jobs.take(rows), queries[jobs.series[rows]], hyper)
+    for row in (~dense).nonzero():
+        mean[row], variance[row] = _filtered(jobs.take(row), queries[jobs.series[row]], hyper)
     num_channels = context.values.shape[-1]
     shape = (*ts.shape[:-1], num_channels, ts.shape[-1])
     return mean.view(shape).transpose(-1, -2), variance.view(shape).transpose(-1, -2)
@@ -367,3 +380,16 @@ def _condition(jobs: Jobs, queries: Tensor, hyper: Hyperparameters) -> tuple[Ten
     weights = torch.linalg.solve_triangular(factor, torch.where(jobs.present.unsqueeze(-1), cross, 0.0), upper=False)
     mean, variance = _moments(weights, white, own)
     return mean.expand(queries.shape), variance.expand(queries.shape)
+
+
+def _filtered(job: Jobs, queries: Tensor, hyper: Hyperparameters) -> tuple[Tensor, Tensor]:
+    """As `_condition`, for one job: in time and memory linear in its length."""
+    own = hyper.take(job.channel)
+    every = torch.cat([job.times, queries], -1)
+    span = torch.maximum(every.amax(-1) - every.amin(-1), own.lengthscale[:, 0])
+    process = Matern(1.5, lengthscale=own.lengthscale[:, 0], variance=own.amplitude[:, 0].square())
+    level = Matern(0.5, lengthscale=_FOREVER * span, variance=own.offset[:, 0].square())
+    model = LinearGaussian(SumDynamics([process, level]), R=own.noise.square(), offset=own.mean).requires_grad_(False)
+    values, present, noise = (x.unsqueeze(-1) for x in (job.values, job.present, job.noise))
+    found = model.emit(model.predict(IrregularBatch(job.times, values, present, noise=noise), queries))
+    return found.mean.squeeze(-1), found.variance.squeeze(-1)

@@ -11,7 +11,15 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from ctdyn.data import Channel, IrregularBatch, Window, co2, collate
-from ctdyn.models._gaussian_process import _negative_log_likelihood, fit_hyperparameters, pack, posterior, union
+from ctdyn.models import _gaussian_process
+from ctdyn.models._gaussian_process import (
+    Hyperparameters,
+    _negative_log_likelihood,
+    fit_hyperparameters,
+    pack,
+    posterior,
+    union,
+)
 from ctdyn.models._residuals import Residuals, residual_quantiles
 from ctdyn.models.baselines import HoldLast, LinearInterpolation, MaternGP, OwnMean
 from ctdyn.testing.latent import example_window
@@ -357,6 +365,32 @@ def draw_process(rng, num_series, num_times, mean, offset, amplitude, lengthscal
         kernel = offset**2 + amplitude**2 * Matern(lengthscale, nu=1.5)(times[row][:, None])
         values[row] = mean + rng.multivariate_normal(np.zeros(num_times), kernel + noise**2 * np.eye(num_times))
     return times, values
+
+
+def test_posterior_of_a_long_series_is_that_of_the_matrices(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    times = 10 * torch.rand(2, 80, generator=generator, dtype=torch.float64).sort(-1).values
+    times[1, 60:] = times[1, 60]  # padding, and a time that occurs twice
+    values = torch.randn(2, 80, 2, generator=generator, dtype=torch.float64) + torch.tensor([0.0, 5.0])
+    mask = torch.rand(2, 80, 2, generator=generator) < 0.7
+    mask[1, 62:] = False
+    noise = 0.3 * torch.rand(2, 80, 2, generator=generator, dtype=torch.float64)
+    context = IrregularBatch(times, values, mask, noise=noise)
+    ts = torch.tensor([[5.0, -3.0, 2.5, 2.5, 40.0]] * 2, dtype=torch.float64)
+    numbers = ((0.1, -0.2), (0.6, 4.0), (0.9, 0.7), (0.8, 3.0), (0.2, 0.001))
+    hyper = Hyperparameters(*(torch.tensor(pair, dtype=torch.float64) for pair in numbers))
+    dense = posterior(context, ts, hyper)
+    monkeypatch.setattr(_gaussian_process, "_DENSE", 0)
+    filtered = posterior(context, ts, hyper)
+    torch.testing.assert_close(filtered, dense, rtol=1e-6, atol=1e-7)
+
+
+def test_a_series_too_long_for_matrices_is_answered():
+    times = torch.linspace(0.0, 100.0, 200_000, dtype=torch.float64).unsqueeze(0)
+    context = IrregularBatch(times, times.sin().unsqueeze(-1), torch.ones(1, 200_000, 1, dtype=torch.bool))
+    ts = torch.tensor([[3.3, 70.7]], dtype=torch.float64)
+    predictive = MaternGP([Channel("x")]).predict(context, ts)
+    torch.testing.assert_close(predictive.mean[..., 0], ts.sin(), rtol=0, atol=0.02)
 
 
 def test_fit_finds_the_hyperparameters_of_each_channel():
