@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import exp, log
+from math import exp, gcd, log
 
 import torch
 from torch import Generator, Tensor
@@ -36,6 +36,9 @@ __all__ = ["ExpectationMaximisation", "Fitting", "LinearGaussianSSM", "MaximumLi
 
 #: The share of a channel's variance that is noise at the start.
 _NOISE = 0.01
+
+#: Times that differ by less, as a share of the length of their series, are the same.
+_SAME = 1e-9
 
 
 class Fitting(ABC):
@@ -167,13 +170,16 @@ class LinearGaussianSSM(Model, Aggregates, ExactlyFitted, Generative, Scorable):
     def fit_exact(self, windows: Iterable[Window]) -> None:
         """Fit all parameters to all observations of the windows, contexts and targets alike.
 
+        Windows that hold the same series, cut in another way, say the same: where each of them comes as often, once is
+        enough.
+
         Args:
             windows: batches of windows in model units.
 
         Raises:
             ValueError: there are no windows, or nothing was observed in them.
         """
-        batch = _together([_packed(union(window)[0]) for window in windows])
+        batch = _distinct(_together([_packed(union(window)[0]) for window in windows]))
         mean, covariance = _moments(batch)
         H, R = _start(self.core.dynamics, covariance)
         assert self.core.offset is not None
@@ -355,3 +361,28 @@ def _together(parts: list[IrregularBatch]) -> IrregularBatch:
         noise=noise,
         start=start,
     )
+
+
+def _distinct(batch: IrregularBatch) -> IrregularBatch:
+    """The series without what all of them are repeated; their clocks may begin at different times."""
+    clock = batch.times[:, :1]
+    begins = batch.times if batch.start is None else batch.start
+    clocks = torch.cat([batch.times - clock, begins - clock], -1)
+    near = _SAME * (batch.times[:, -1:] - clock)
+    parts = [batch.values] if batch.noise is None else [batch.values, batch.noise]
+    content = torch.stack([batch.mask.double(), *(torch.where(batch.mask, part, 0.0) for part in parts)]).transpose(
+        0, 1
+    )
+    # Of each kind of series the rows where it stands, by what was observed and then by when.
+    kinds: dict[bytes, list[list[int]]] = {}
+    for row, key in enumerate(one.cpu().numpy().tobytes() for one in content):
+        alike = kinds.setdefault(key, [])
+        for rows in alike:
+            if bool(((clocks[row] - clocks[rows[0]]).abs() <= near[rows[0]]).all()):
+                rows.append(row)
+                break
+        else:
+            alike.append([row])
+    groups = [rows for alike in kinds.values() for rows in alike]
+    repeats = gcd(*map(len, groups))
+    return batch if repeats <= 1 else batch[sorted(row for rows in groups for row in rows[: len(rows) // repeats])]

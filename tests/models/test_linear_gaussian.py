@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from ctdyn.data import IrregularBatch, Window
+from ctdyn import Forecaster
+from ctdyn.data import IrregularBatch, Window, co2
 from ctdyn.data.channels import Channel
 from ctdyn.linear import OU, Matern, Oscillators, ProductDynamics
-from ctdyn.models import ExpectationMaximisation, LinearGaussianSSM, MaximumLikelihood
+from ctdyn.models import ExpectationMaximisation, Fitting, LinearGaussianSSM, MaximumLikelihood
 from ctdyn.testing import example_window
 
 
@@ -127,6 +128,38 @@ def test_samples_are_those_of_the_prior_at_times_in_any_order():
     drawn = model.sample(ts, num_samples=20000, generator=torch.Generator().manual_seed(0)).distribution
     mean = drawn.mean[:, 0].flatten(1) - model.core.offset.repeat(3)
     torch.testing.assert_close(mean.mT @ mean / len(mean), kernel(model, ts[0]), rtol=0, atol=0.05)
+
+
+class Seen(Fitting):
+    """Keeps what it is given to fit to."""
+
+    def fit(self, model, batch):
+        self.batch = batch
+        return 0.0
+
+
+def test_windows_of_the_same_series_are_fitted_to_once():
+    data = co2().before(1962.0)
+    seen = Seen()
+    # A batch of few series holds many windows of each, of which either half may begin.
+    Forecaster(LinearGaussianSSM(data.channels, fitting=seen)).fit(data, batch_size=16)
+    assert seen.batch.batch_shape == (1,)
+    assert int(seen.batch.mask.sum()) == sum(int(one.observed.sum()) for one in data)
+
+
+def test_series_that_are_alike_keep_their_share():
+    times, mask = torch.arange(3.0, dtype=F64).expand(3, 3), torch.ones(3, 3, 2, dtype=torch.bool)
+    values = torch.tensor([0.0, 0.0, 1.0], dtype=F64).view(3, 1, 1).expand(3, 3, 2)
+    batch = IrregularBatch(times, values, mask)
+    seen = Seen()
+    LinearGaussianSSM(CHANNELS, fitting=seen).fit_exact([Window(batch, batch)] * 2)
+    assert sorted(seen.batch.values[:, 0, 0].tolist()) == [0.0, 0.0, 1.0]
+    apart = IrregularBatch(times + torch.tensor([[0.0], [7.0], [0.0]], dtype=F64), values, mask)
+    LinearGaussianSSM(CHANNELS, fitting=seen).fit_exact([Window(apart, apart)] * 2)
+    assert sorted(seen.batch.values[:, 0, 0].tolist()) == [0.0, 0.0, 1.0]
+    slower = IrregularBatch(times * torch.tensor([[1.0], [1.1], [1.0]], dtype=F64), values, mask)
+    LinearGaussianSSM(CHANNELS, fitting=seen).fit_exact([Window(slower, slower)] * 2)
+    assert sorted(seen.batch.times[:, -1].tolist()) == [2.0, 2.0, 2.2]
 
 
 def test_bad_input():
