@@ -24,6 +24,10 @@ __all__ = ["CompiledScan", "numba_is_installed"]
 
 # Entries below which a second thread costs more than it brings.
 _SHARE = 1 << 15
+# States of one step for which a thread is worth it.
+_WIDE = 64
+#: Rows and columns, from where to where.
+_Share = tuple[int, int, int, int]
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
@@ -42,7 +46,7 @@ def numba_is_installed() -> bool:
 class CompiledScan(ScanBackend):
     """Scans on a CPU at the speed of its memory; needs numba (`pip install ctdyn[fast]`).
 
-    The kernels are compiled on their first use, about a second each, and kept on disk. They run without the interpreter
+    The kernels are compiled on their first use, within seconds, and kept on disk. They run without the interpreter
     lock on `torch.get_num_threads()` threads. Every array is streamed through once; the coefficients of a fused scan
     exist for one step at a time.
 
@@ -94,30 +98,30 @@ class CompiledScan(ScanBackend):
     def zoh(self, steps: Steps, v: Tensor, h0: Tensor | None) -> Tensor:
         out = empty_like(v)
         kernel = _kernels().zoh
-        given, arrays = _given(steps), tuple(map(_pairs, (v, _initial(h0, v), out)))
+        given, arrays = _given(steps), (_lines(v), _start(h0, v), _lines(out))
         options = (v.is_complex(), steps.impulse, steps.reverse)
-        _share(v, _is_shared(steps), lambda share: kernel(given, arrays, options, _room(share, v), share))
+        _share_fused(v, lambda share: kernel(given, arrays, options, _room(v), share))
         return out
 
     def zoh_gradients(
         self, steps: Steps, v: Tensor, h: Tensor, h0: Tensor | None, g: Tensor, *, needs: tuple[bool, bool, bool]
     ) -> ZohGradients:
         to_v, carry = empty_like(v), torch.zeros_like(v[:, 0], memory_format=torch.contiguous_format)
-        lam, shared = steps.lam, _is_shared(steps)
+        lam = steps.lam
         kernel = _kernels().zoh_gradients
-        given, arrays = _given(steps), tuple(map(_pairs, (v, h, _initial(h0, v), g)))
-        results = (_pairs(to_v), _pairs(carry))
+        given, arrays = _given(steps), (_lines(v), _lines(h), _start(h0, v), _lines(g), _array(lam))
+        results = (_lines(to_v), _array(carry))
         options = (v.is_complex(), steps.impulse, steps.reverse, needs[1])
 
-        def run(share: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
+        def run(share: _Share) -> tuple[Tensor, Tensor]:
             # Sums over rows or columns that several threads have a share in: each has its own.
             to_lam = torch.zeros(len(lam), 2, lam.shape[1], dtype=torch.float64)
             to_dt = torch.zeros_like(steps.dt, dtype=torch.float64, memory_format=torch.contiguous_format)
             own = (to_lam.numpy(), to_dt.numpy(), *results)
-            kernel(given, arrays, own, options, _room(share, v), share)
+            kernel(given, arrays, own, options, _room(v), share)
             return to_lam, to_dt
 
-        parts = _share(v, shared, run)
+        parts = _share_fused(v, run)
         sums = torch.stack([part[0] for part in parts]).sum(0)
         to_lam = torch.complex(sums[:, 0], sums[:, 1]) if lam.is_complex() else sums[:, 0]
         to_dt = torch.stack([part[1] for part in parts]).sum(0)
@@ -135,9 +139,9 @@ def _array(x: Tensor) -> np.ndarray:
     return x.detach().contiguous().resolve_conj().resolve_neg().numpy()
 
 
-def _pairs(x: Tensor) -> np.ndarray:
-    x = x.detach().contiguous().resolve_conj()
-    return (torch.view_as_real(x).flatten(-2) if x.is_complex() else x.resolve_neg()).numpy()
+def _lines(x: Tensor) -> np.ndarray:
+    """`(row, time * state)`."""
+    return _array(x).reshape(x.shape[0], -1)
 
 
 def _factors(a: Tensor, b: Tensor) -> np.ndarray:
@@ -164,27 +168,48 @@ def _rates(lam: Tensor) -> np.ndarray:
     return torch.stack([wide.real, wide.imag, inverse.real, inverse.imag], 1).to(real).numpy()
 
 
-def _room(share: tuple[int, int, int, int], v: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to compute in, and a row of zeros."""
-    width, real = share[3] - share[2], v.dtype.to_real()
-    return torch.zeros(16, width, dtype=real).numpy(), torch.zeros(2 * width, dtype=real).numpy()
+def _room(v: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a chunk of steps is computed in (see `_kernels.zoh`)."""
+    kernels = _kernels()
+    parts = torch.zeros(kernels.PARTS * kernels.LANES, dtype=v.dtype.to_real())
+    states = torch.zeros(kernels.STATES, kernels.LANES, dtype=v.dtype)
+    pairs = torch.view_as_real(states).flatten(-2) if v.is_complex() else states
+    return parts.numpy(), states.numpy(), pairs.numpy()
 
 
-def _is_shared(steps: Steps) -> bool:
-    return steps.lam.shape[0] == 1 and steps.dt.shape[0] == 1 and (steps.reset is None or steps.reset.shape[0] == 1)
-
-
-def _share(x: Tensor, by_state: bool, run: Callable[[tuple[int, int, int, int]], Any]) -> list[Any]:
+def _share(x: Tensor, by_state: bool, run: Callable[[_Share], Any]) -> list[Any]:
     """Run on shares of the rows, or of the states where rows have something in common or are few."""
-    rows, length, states = x.shape
-    workers = max(min(torch.get_num_threads(), rows * length * states // _SHARE), 1)
-    if workers == 1:
-        return [run((0, rows, 0, states))]
-    by_state = by_state or rows < workers
-    count = states if by_state else rows
-    ends = [count * i // workers for i in range(workers + 1)]
-    shares = [(0, rows, i, j) if by_state else (i, j, 0, states) for i, j in pairwise(ends) if i < j]
-    return list(_pool(workers).map(run, shares))
+    rows, _, states = x.shape
+    threads = _threads(x)
+    by_state = by_state or rows < threads
+    return _in_shares(_cut(rows, 1 if by_state else threads), _cut(states, threads if by_state else 1), threads, run)
+
+
+def _share_fused(v: Tensor, run: Callable[[_Share], Any]) -> list[Any]:
+    """Run on shares of the rows; of the states where rows are few, and states many enough; and of no more of them than
+    the kernels take.
+    """
+    rows, _, states = v.shape
+    threads = _threads(v)
+    pieces = 1 if rows >= threads else min(threads, states // _WIDE)
+    columns = _cut(states, max(pieces, -(-states // _kernels().LANES)))
+    return _in_shares(_cut(rows, threads if pieces == 1 and rows >= threads else 1), columns, threads, run)
+
+
+def _threads(x: Tensor) -> int:
+    return max(min(torch.get_num_threads(), x.numel() // _SHARE), 1)
+
+
+def _cut(count: int, pieces: int) -> list[tuple[int, int]]:
+    """From where to where each of about equal pieces goes."""
+    return [cut for cut in pairwise(count * i // pieces for i in range(pieces + 1)) if cut[0] < cut[1]]
+
+
+def _in_shares(
+    rows: list[tuple[int, int]], columns: list[tuple[int, int]], threads: int, run: Callable[[_Share], Any]
+) -> list[Any]:
+    shares = [(*row, *column) for row in rows for column in columns]
+    return [run(share) for share in shares] if threads == 1 else list(_pool(threads).map(run, shares))
 
 
 @cache

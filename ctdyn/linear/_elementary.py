@@ -17,7 +17,28 @@ from numba import njit, types  # pyright: ignore[reportMissingImports]
 from numba.extending import intrinsic, overload  # pyright: ignore[reportMissingImports]
 
 
-__all__ = ["allocating_kernel", "coefficients", "kernel", "prefetch", "sigmoid", "slopes", "sum_kernel", "tanh"]
+__all__ = [
+    "GAIN",
+    "INVERSE",
+    "KEPT",
+    "LANES",
+    "RATE",
+    "SLOPE",
+    "STEP",
+    "allocating_kernel",
+    "coefficients",
+    "kernel",
+    "prefetch",
+    "sigmoid",
+    "slopes",
+    "sum_kernel",
+    "tanh",
+]
+
+#: States that coefficients are made for at once, of one step or of several.
+LANES = 256
+#: Where, among rows of so many, what is theirs begins.
+RATE, INVERSE, STEP, KEPT, GAIN, SLOPE = (LANES * row for row in (0, 2, 4, 5, 7, 9))
 
 # No allocation inside: else every slice of an array counts its references, and for short rows that is most of the time.
 _OPTIONS: Any = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}, "_nrt": False}
@@ -185,61 +206,57 @@ def sigmoid(x):
 
 
 @kernel
-def coefficients(rates, dt, paired, kept, gain):
-    """Fill `kept` with exp(lam dt) and `gain` with (exp(lam dt) - 1) / lam.
+def coefficients(parts, count, paired):
+    """Fill the first `count` lanes of KEPT with exp(lam dt) and of GAIN with (exp(lam dt) - 1) / lam.
 
     Args:
-        rates: real and imaginary parts of the eigenvalues and of their inverses (0 for 0), four rows.
-        dt: the step.
-        paired: the eigenvalues are complex.
-        kept: real and imaginary parts, two rows; the second is left alone where nothing is paired.
-        gain: likewise.
+        parts: rows of `LANES` numbers one after another, so that it is plain to a compiler that they do not overlap:
+            from RATE on the eigenvalues, from INVERSE on their inverses (0 for 0), from STEP on dt.
+        count: how many lanes.
+        paired: the eigenvalues are complex; a row of real parts is followed by one of imaginary ones, else left alone.
     """
     if paired:
-        _fill_complex(rates, dt, kept, gain)
+        _fill_complex(parts, count)
     else:
-        _fill_real(rates, dt, kept[0], gain[0])
+        _fill_real(parts, count)
 
 
 @kernel
-def _fill_complex(rates, dt, kept, gain):
-    x, y, u, w = rates
-    kept_re, kept_im = kept
-    gain_re, gain_im = gain
-    half = dt * type(dt)(0.5)
-    for j in range(x.shape[0]):
-        whole, less = _exp(x[j] * dt)
-        s, c = _sincos(y[j] * half)
+def _fill_complex(parts, count):
+    half = type(parts[0])(0.5)
+    for j in range(count):
+        dt, u, w = parts[STEP + j], parts[INVERSE + j], parts[INVERSE + LANES + j]
+        whole, less = _exp(parts[RATE + j] * dt)
+        s, c = _sincos(parts[RATE + LANES + j] * (half * dt))
         # Half angles: 1 - cos = 2 sin^2 keeps the digits that the difference would lose.
         turn = whole * (s + s)
-        kept_re[j], kept_im[j] = whole - s * turn, turn * c
+        parts[KEPT + j], parts[KEPT + LANES + j] = whole - s * turn, turn * c
         re, im = less - s * turn, turn * c
-        still = (u[j] == 0) & (w[j] == 0)
-        gain_re[j] = dt if still else re * u[j] - im * w[j]
-        gain_im[j] = re * w[j] + im * u[j]
+        still = (u == 0) & (w == 0)
+        parts[GAIN + j] = dt if still else re * u - im * w
+        parts[GAIN + LANES + j] = re * w + im * u
 
 
 @kernel
-def _fill_real(rates, dt, kept, gain):
-    x, _, u, _ = rates
-    for j in range(x.shape[0]):
-        whole, less = _exp(x[j] * dt)
-        kept[j] = whole
-        gain[j] = dt if u[j] == 0 else less * u[j]
+def _fill_real(parts, count):
+    for j in range(count):
+        dt, u = parts[STEP + j], parts[INVERSE + j]
+        whole, less = _exp(parts[RATE + j] * dt)
+        parts[KEPT + j] = whole
+        parts[GAIN + j] = dt if u == 0 else less * u
 
 
 @kernel
-def slopes(rates, dt, kept, gain, slope):
-    """Fill `slope` with the derivatives of the gains in lam; rows as in `coefficients`, the second of zeros if real."""
-    x, y, u, w = rates
-    kept_re, kept_im = kept
-    gain_re, gain_im = gain
-    slope_re, slope_im = slope
-    for j in range(x.shape[0]):
-        zr, zi = x[j] * dt, y[j] * dt
-        a, b = _slope_series(zr, zi)
-        c, d = dt * kept_re[j] - gain_re[j], dt * kept_im[j] - gain_im[j]
+def slopes(parts, count):
+    """Fill SLOPE with the derivatives of the gains in lam, as `coefficients` does; imaginary parts are 0 if real."""
+    small = type(parts[0])(0.01)
+    for j in range(count):
+        dt, u, w = parts[STEP + j], parts[INVERSE + j], parts[INVERSE + LANES + j]
+        x, y = parts[RATE + j] * dt, parts[RATE + LANES + j] * dt
+        a, b = _slope_series(x, y)
+        c = dt * parts[KEPT + j] - parts[GAIN + j]
+        d = dt * parts[KEPT + LANES + j] - parts[GAIN + LANES + j]
         # The closed form loses digits at small |z|, where a few terms of the series have them all.
-        small = zr * zr + zi * zi < type(dt)(0.01)
-        slope_re[j] = dt * dt * a if small else c * u[j] - d * w[j]
-        slope_im[j] = dt * dt * b if small else c * w[j] + d * u[j]
+        near = x * x + y * y < small
+        parts[SLOPE + j] = dt * dt * a if near else c * u - d * w
+        parts[SLOPE + LANES + j] = dt * dt * b if near else c * w + d * u

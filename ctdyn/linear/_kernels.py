@@ -1,20 +1,37 @@
-"""Row-wise scan kernels, compiled by numba; this module is imported only where numba is installed.
+"""Scan kernels, compiled by numba; this module is imported only where numba is installed.
 
-Arrays are C-contiguous and `(row, time, state)`. A kernel walks over time and does one row of states at a time: every
-array is streamed once, the row before is still in the cache, and the inner loops vectorise for real and complex alike.
-Rows `r0` to `r1` and columns `j0` to `j1` are one thread's share.
+Arrays are C-contiguous and `(row, time, state)`. A kernel walks over time: every array is streamed once, what was
+before is still in the cache, and the inner loops vectorise for real and complex alike. `recurrence` does one row of
+states at a time. `zoh` takes its time in chunks of several steps, whose states lie side by side as lanes: few states
+would leave most of a processor idle, and only the recurrence itself must go from step to step. Rows `r0` to `r1` and
+columns `j0` to `j1` are one thread's share.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ._elementary import coefficients, kernel, prefetch, slopes, sum_kernel
+from ._elementary import (
+    GAIN,
+    KEPT,
+    LANES,
+    RATE,
+    SLOPE,
+    STEP,
+    coefficients,
+    kernel,
+    prefetch,
+    slopes,
+    sum_kernel,
+)
 
 
-__all__ = ["recurrence", "recurrence_gradients", "zoh", "zoh_gradients"]
+__all__ = ["LANES", "PARTS", "STATES", "recurrence", "recurrence_gradients", "zoh", "zoh_gradients"]
 
-# Steps between two flushes of a sum in the dtype of the states into a double one.
+#: How many rows a chunk of steps is computed in: of parts, and of states.
+PARTS, STATES = 11, 7
+
+# Terms of a sum in the dtype of the states before it is added to one in double precision.
 _FLUSH = 64
 # Bytes of one array that are asked for before they are wanted, where the walk goes down in memory.
 _TILE = 1 << 15
@@ -117,216 +134,247 @@ def recurrence_gradients(a, arrays, results, options, zeros, share):
                 _step_back_add_a(factor, after, g[r, k, j0:j1], before, result, gradient)
 
 
-@kernel
-def _pair(scratch, number):
-    """Room for real and imaginary parts."""
-    return scratch[2 * number], scratch[2 * number + 1]
+# Which row of the states of a chunk is theirs.
+_FACTOR, _HELD, _MOVED, _TILT, _BEFORE, _COTANGENT, _TOTAL = range(STATES)
 
 
 @kernel
-def _flush(total, into):
+def _filled(x, value):
+    for j in range(x.shape[0]):
+        x[j] = value
+
+
+@kernel
+def _copied(x, out):
+    for j in range(x.shape[0]):
+        out[j] = x[j]
+
+
+@kernel
+def _sum(x, y, out):
+    for j in range(out.shape[0]):
+        out[j] = x[j] + y[j]
+
+
+@kernel
+def _product(x, y, out):
+    for j in range(out.shape[0]):
+        out[j] = x[j] * y[j]
+
+
+@kernel
+def _conjugate_product(x, y, out):
+    for j in range(out.shape[0]):
+        out[j] = np.conj(x[j]) * y[j]
+
+
+@kernel
+def _add_product(x, y, out):
+    for j in range(out.shape[0]):
+        out[j] += x[j] * y[j]
+
+
+@kernel
+def _add_to_lam(cotangent, moved, before, tilt, v, total):
     for j in range(total.shape[0]):
-        into[j] += total[j]
+        total[j] += cotangent[j] * np.conj(moved[j] * before[j] + tilt[j] * v[j])
+
+
+@sum_kernel
+def _to_dt(cotangent, factor, lam, before, held, v):
+    """The real part of the product of a cotangent with the derivative of the state in dt."""
+    total = held * 0
+    for j in range(lam.shape[0]):
+        total += (cotangent[j] * np.conj(factor[j] * (lam[j] * before[j] + held * v[j]))).real
+    return total
+
+
+@kernel
+def _flush(total, to_lam):
+    count = to_lam.shape[1]
+    for j in range(total.shape[0]):
+        to_lam[0, j % count] += total[j].real
+        to_lam[1, j % count] += total[j].imag
         total[j] = 0
 
 
 @kernel
-def _fused(kept, gain, before, v, out):
-    for j in range(out.shape[0]):
-        out[j] = kept[j] * before[j] + gain[j] * v[j]
+def _joined(parts, origin, lanes, paired, pairs):
+    """Real and imaginary parts side by side."""
+    re, im = parts[origin : origin + lanes], parts[origin + LANES : origin + LANES + lanes]
+    if paired:
+        for j in range(re.shape[0]):
+            pairs[2 * j] = re[j]
+            pairs[2 * j + 1] = im[j]
+    else:
+        for j in range(re.shape[0]):
+            pairs[j] = re[j]
 
 
 @kernel
-def _fused_paired(kept_re, kept_im, gain_re, gain_im, before, v, out):
-    for j in range(kept_re.shape[0]):
-        a, b, c, d = kept_re[j], kept_im[j], gain_re[j], gain_im[j]
-        x, y, p, q = before[2 * j], before[2 * j + 1], v[2 * j], v[2 * j + 1]
-        out[2 * j] = a * x - b * y + c * p - d * q
-        out[2 * j + 1] = a * y + b * x + c * q + d * p
+def _repeated(rates, parts, lanes):
+    """The eigenvalues and their inverses, for each step of a chunk."""
+    count = rates.shape[1]
+    for q in range(4):
+        for s in range(lanes // count):
+            for j in range(count):
+                parts[RATE + q * LANES + s * count + j] = rates[q, j]
+
+
+@kernel
+def _prepared(dt, options, room, lanes):
+    """Fill a chunk of steps with what its states are multiplied by."""
+    impulse, paired, differentiated = options
+    parts, states, pairs = room
+    count = lanes // dt.shape[0]
+    for s in range(dt.shape[0]):
+        for j in range(count):
+            parts[STEP + s * count + j] = dt[s]
+    coefficients(parts, lanes, paired)
+    _joined(parts, KEPT, lanes, paired, pairs[_FACTOR])
+    if impulse:
+        _filled(states[_HELD, :lanes], 1)
+    else:
+        _joined(parts, GAIN, lanes, paired, pairs[_HELD])
+    if differentiated:
+        _product(parts[STEP : STEP + lanes], states[_FACTOR, :lanes], states[_MOVED, :lanes])
+        if not impulse:
+            slopes(parts, lanes)
+            _joined(parts, SLOPE, lanes, paired, pairs[_TILT])
 
 
 @kernel
 def zoh(steps, arrays, options, room, share):
     """Fill `out` with the states; rows that share their coefficients are done together.
 
-    Complex arrays come as pairs of real ones, `(row, time, 2 state)`.
-
     Args:
         steps: rates `(1 | row, 4, state)`, see `coefficients`; dt `(1 | row, 1 | time)`; resets `(1 | row, 0 | time)`.
-        arrays: inputs, first state, result.
+        arrays: inputs `(row, time * state)`, first state `(row, state)`, result as the inputs.
         options: complex, impulses, reverse.
-        room: 16 rows to compute in, and one of zeros.
-        share: rows and columns.
+        room: of a chunk the parts (see `coefficients`), and the states, as such and as pairs of real numbers.
+        share: rows and columns, at most `LANES` of these; some of all columns are done in chunks of one step.
     """
     r0, r1, j0, j1 = share
     rates, dt, reset = steps
     v, h0, out = arrays
     paired, impulse, reverse = options
-    scratch, blank = room
-    length, width = v.shape[1], 2 if paired else 1
-    c0, c1 = width * j0, width * j1
+    parts, states, _ = room
+    width, count = h0.shape[1], j1 - j0
+    length, span = v.shape[1] // width, LANES // count if count == width else 1
     shared = rates.shape[0] == 1 and dt.shape[0] == 1 and reset.shape[0] == 1
-    tile = _tile(h0[r0, c0:c1], r1 - r0 if shared else 1, length)
-    kept, gain, ones, zeros = _pair(scratch, 0), _pair(scratch, 1), _pair(scratch, 2), blank[: c1 - c0]
-    for j in range(ones[0].shape[0]):
-        ones[0][j] = 1
-    add = ones if impulse else gain
+    tile = _tile(h0[r0, j0:j1], r1 - r0 if shared else 1, length)
     for r in range(r0, r0 + 1 if shared else r1):
-        rd, rr = (r if dt.shape[0] > 1 else 0), (r if reset.shape[0] > 1 else 0)
-        rl = r if rates.shape[0] > 1 else 0
-        own = rates[rl, 0, j0:j1], rates[rl, 1, j0:j1], rates[rl, 2, j0:j1], rates[rl, 3, j0:j1]
-        for s in range(length):
-            k = length - 1 - s if reverse else s
-            if s == 0 or dt.shape[1] > 1:
-                coefficients(own, dt[rd, k if dt.shape[1] > 1 else 0], paired, kept, gain)
-            cleared = reset.shape[1] > 0 and reset[rr, k]
+        rd, rr, rl = (r if dt.shape[0] > 1 else 0), (r if reset.shape[0] > 1 else 0), (r if rates.shape[0] > 1 else 0)
+        _repeated(rates[rl, :, j0:j1], parts, span * count)
+        for done in range(0, length, span):
+            number = min(span, length - done)
+            first, lanes = (length - done - number if reverse else done), number * count
+            if dt.shape[1] > 1:
+                _prepared(dt[rd, first : first + number], (impulse, paired, False), room, lanes)
+            elif done == 0:
+                _prepared(dt[rd], (impulse, paired, False), room, span * count)
             for i in range(r, r1 if shared else r + 1):
-                if reverse and k >= tile:
-                    ahead = _ahead(k, tile)
-                    prefetch(v[i, ahead, c0:c1])
-                    prefetch(out[i, ahead, c0:c1])
-                before = h0[i, c0:c1] if s == 0 else out[i, k + 1 if reverse else k - 1, c0:c1]
-                before = zeros if cleared else before
-                if paired:
-                    _fused_paired(kept[0], kept[1], add[0], add[1], before, v[i, k, c0:c1], out[i, k, c0:c1])
-                else:
-                    _fused(kept[0], add[0], before, v[i, k, c0:c1], out[i, k, c0:c1])
-
-
-# What follows is one loop in essence; in parts, each writes to few arrays, and only so do the compiler's checks for
-# overlap stay few enough for it to vectorise them. The parts run in the first-level cache.
-
-
-@kernel
-def _add(g, carry, paired, cotangent):
-    s, t = cotangent
-    if paired:
-        for j in range(s.shape[0]):
-            s[j] = g[2 * j] + carry[2 * j]
-            t[j] = g[2 * j + 1] + carry[2 * j + 1]
-    else:
-        for j in range(s.shape[0]):
-            s[j] = g[j] + carry[j]
+                at, xs, hs = first * width + j0, v[i], out[i]
+                _product(states[_HELD, :lanes], xs[at : at + lanes], hs[at : at + lanes])
+                for s in range(number):
+                    k = first + (number - 1 - s if reverse else s)
+                    if reverse and k >= tile:
+                        ahead = _ahead(k, tile) * width + j0
+                        prefetch(xs[ahead : ahead + count])
+                        prefetch(hs[ahead : ahead + count])
+                    if reset.shape[1] > 0 and reset[rr, k]:
+                        continue
+                    here, lane = k * width + j0, (k - first) * count
+                    there = here + width if reverse else here - width
+                    before = h0[i, j0:j1] if done + s == 0 else hs[there : there + count]
+                    _add_product(states[_FACTOR, lane : lane + count], before, hs[here : here + count])
 
 
 @kernel
-def _times(factor, x, paired, out):
-    """The product of a row in parts and one in pairs, in parts."""
-    a, b, re, im = factor[0], factor[1], out[0], out[1]
-    if paired:
-        for j in range(a.shape[0]):
-            p, q = x[2 * j], x[2 * j + 1]
-            re[j] = a[j] * p - b[j] * q
-            im[j] = a[j] * q + b[j] * p
-    else:
-        for j in range(a.shape[0]):
-            re[j] = a[j] * x[j]
-
-
-@kernel
-def _conjugate_times(factor, scale, cotangent, paired, out):
-    """The conjugate of a row in parts times another, in pairs."""
-    a, b, s, t = factor[0], factor[1], cotangent[0], cotangent[1]
-    if paired:
-        for j in range(a.shape[0]):
-            out[2 * j] = scale * (a[j] * s[j] + b[j] * t[j])
-            out[2 * j + 1] = scale * (a[j] * t[j] - b[j] * s[j])
-    else:
-        for j in range(a.shape[0]):
-            out[j] = scale * a[j] * s[j]
-
-
-@kernel
-def _add_products(cotangent, dt, flow, direct, paired, total):
-    """Add cotangent times the conjugate of (dt flow + direct)."""
-    s, t, f, h, p, q, re, im = cotangent[0], cotangent[1], flow[0], flow[1], direct[0], direct[1], total[0], total[1]
-    if paired:
-        for j in range(s.shape[0]):
-            re[j] += s[j] * (dt * f[j] + p[j]) + t[j] * (dt * h[j] + q[j])
-        for j in range(s.shape[0]):
-            im[j] += t[j] * (dt * f[j] + p[j]) - s[j] * (dt * h[j] + q[j])
-    else:
-        for j in range(s.shape[0]):
-            re[j] += s[j] * (dt * f[j] + p[j])
-
-
-@sum_kernel
-def _inner(cotangent, rates, flow, kept, v, held, paired):
-    """The real part of the product of a cotangent with the derivative of the state in dt."""
-    total, s, t, f, h = held * 0, cotangent[0], cotangent[1], flow[0], flow[1]
-    x, y, a, b = rates[0], rates[1], kept[0], kept[1]
-    if paired:
-        for j in range(s.shape[0]):
-            p, q = held * v[2 * j], held * v[2 * j + 1]
-            total += s[j] * (x[j] * f[j] - y[j] * h[j] + a[j] * p - b[j] * q)
-            total += t[j] * (x[j] * h[j] + y[j] * f[j] + a[j] * q + b[j] * p)
-    else:
-        for j in range(s.shape[0]):
-            total += s[j] * (x[j] * f[j] + held * a[j] * v[j])
-    return total
-
-
-@kernel
-def zoh_gradients(steps, arrays, results, options, room, share):
+def zoh_gradients(steps, arrays, gradients, options, room, share):
     """Fill the gradients to v, add to those to lam and (if needed) dt, leave that to the first state; else as `zoh`.
 
     Args:
         steps: see `zoh`.
-        arrays: inputs, states, first state, cotangents.
-        results: to lam, `(1 | row, 2, state)` in double precision; to dt; to v; to the first state, zero at first.
+        arrays: inputs, states, first state, cotangents, and the eigenvalues `(1 | row, state)`.
+        gradients: to lam, `(1 | row, 2, state)` in double precision; to dt; to v; to the first state, zero at first.
         options: see `zoh`; and whether the gradient to dt is needed.
-        room: see `zoh`.
-        share: rows and columns.
+        room: see `zoh`; the states are zero at first.
+        share: see `zoh`.
     """
     r0, r1, j0, j1 = share
     rates, dt, reset = steps
-    v, h, h0, g = arrays
-    to_lam, to_dt, to_v, carry = results
+    v, h, h0, g, lam = arrays
+    to_lam, to_dt, to_v, carry = gradients
     paired, impulse, reverse, needs_dt = options
-    scratch, blank = room
-    length, width = v.shape[1], 2 if paired else 1
-    c0, c1 = width * j0, width * j1
+    parts, states, _ = room
+    width, count = h0.shape[1], j1 - j0
+    length, span = v.shape[1] // width, LANES // count if count == width else 1
     shared = rates.shape[0] == 1 and dt.shape[0] == 1 and reset.shape[0] == 1
-    tile = _tile(h0[r0, c0:c1], r1 - r0 if shared else 1, length)
-    kept, gain, slope, ones = _pair(scratch, 0), _pair(scratch, 1), _pair(scratch, 3), _pair(scratch, 2)
-    total, cotangent, flow, direct = _pair(scratch, 4), _pair(scratch, 5), _pair(scratch, 6), _pair(scratch, 7)
-    zeros, one = blank[: c1 - c0], dt[0, 0] * 0 + 1
-    for j in range(ones[0].shape[0]):
-        ones[0][j] = 1
-    add = ones if impulse else gain
+    tile = _tile(h0[r0, j0:j1], r1 - r0 if shared else 1, length)
+    resets, held, pending = reset.shape[1] > 0, dt[0, 0] * 0 + (not impulse), 0
     for r in range(r0, r0 + 1 if shared else r1):
         rd, rr, rl = (r if dt.shape[0] > 1 else 0), (r if reset.shape[0] > 1 else 0), (r if rates.shape[0] > 1 else 0)
-        own = rates[rl, 0, j0:j1], rates[rl, 1, j0:j1], rates[rl, 2, j0:j1], rates[rl, 3, j0:j1]
-        for s in range(length):
-            k = s if reverse else length - 1 - s
-            kd = k if dt.shape[1] > 1 else 0
-            step = dt[rd, kd]
-            held = step * 0 + (not impulse)
-            if s == 0 or dt.shape[1] > 1:
-                coefficients(own, step, paired, kept, gain)
-                if not impulse:
-                    slopes(own, step, kept, gain, slope)
-            cleared = reset.shape[1] > 0 and reset[rr, k]
-            keeps = step * 0 + (not cleared)
+        _repeated(rates[rl, :, j0:j1], parts, span * count)
+        for done in range(0, length, span):
+            number = min(span, length - done)
+            first, lanes = (done if reverse else length - done - number), number * count
+            if dt.shape[1] > 1:
+                _prepared(dt[rd, first : first + number], (impulse, paired, True), room, lanes)
+            elif done == 0:
+                _prepared(dt[rd], (impulse, paired, True), room, span * count)
             for i in range(r, r1 if shared else r + 1):
-                if not reverse and k >= tile:
-                    ahead = _ahead(k, tile)
-                    prefetch(v[i, ahead, c0:c1])
-                    prefetch(g[i, ahead, c0:c1])
-                    prefetch(h[i, ahead, c0:c1])
-                    prefetch(to_v[i, ahead, c0:c1])
-                before = h0[i, c0:c1] if s == length - 1 else h[i, k + 1 if reverse else k - 1, c0:c1]
-                before = zeros if cleared else before
-                x, cotangents, behind, result = v[i, k, c0:c1], g[i, k, c0:c1], carry[i, c0:c1], to_v[i, k, c0:c1]
-                _add(cotangents, behind, paired, cotangent)
-                _times(kept, before, paired, flow)
-                if not impulse:
-                    _times(slope, x, paired, direct)
-                _add_products(cotangent, step, flow, direct, paired, total)
-                if needs_dt:
-                    to_dt[rd, kd] += _inner(cotangent, own, flow, kept, x, held, paired)
-                _conjugate_times(add, one, cotangent, paired, result)
-                _conjugate_times(kept, keeps, cotangent, paired, behind)
-            if s % _FLUSH == _FLUSH - 1 or s == length - 1:
-                _flush(total[0], to_lam[rl, 0, j0:j1])
-                _flush(total[1], to_lam[rl, 1, j0:j1])
+                at, xs, hs, gs, results = first * width + j0, v[i], h[i], g[i], to_v[i]
+                start, behind = h0[i, j0:j1], carry[i, j0:j1]
+                for s in range(number):
+                    k = first + (s if reverse else number - 1 - s)
+                    here, lane = k * width + j0, (k - first) * count
+                    later = lane - count if reverse else lane + count
+                    if not reverse and k >= tile:
+                        ahead = _ahead(k, tile) * width + j0
+                        prefetch(xs[ahead : ahead + count])
+                        prefetch(gs[ahead : ahead + count])
+                        prefetch(hs[ahead : ahead + count])
+                        prefetch(results[ahead : ahead + count])
+                    own, given = states[_COTANGENT, lane : lane + count], gs[here : here + count]
+                    if s == 0:
+                        _sum(given, behind, own)
+                    elif resets and reset[rr, k - 1 if reverse else k + 1]:
+                        _copied(given, own)
+                    else:
+                        after = states[_COTANGENT, later : later + count]
+                        _step_back(states[_FACTOR, later : later + count], after, given, own)
+                last = number - 1 if reverse else 0
+                if resets and reset[rr, first + last]:
+                    _filled(behind, 0)
+                else:
+                    own = states[_COTANGENT, last * count : last * count + count]
+                    _conjugate_product(states[_FACTOR, last * count : last * count + count], own, behind)
+                # The states before these, where there are any.
+                shift = 1 if reverse else -1
+                low, high = max(first + shift, 0), min(first + number + shift, length)
+                size, lane = (high - low) * count, (low - shift - first) * count
+                _copied(hs[low * width + j0 : low * width + j0 + size], states[_BEFORE, lane : lane + size])
+                if done + number == length:
+                    _copied(start, states[_BEFORE, last * count : last * count + count])
+                for s in range(number if resets else 0):
+                    if reset[rr, first + s]:
+                        _filled(states[_BEFORE, s * count : s * count + count], 0)
+                own, seen = states[_COTANGENT, :lanes], xs[at : at + lanes]
+                moved, before, tilt = states[_MOVED, :lanes], states[_BEFORE, :lanes], states[_TILT, :lanes]
+                _add_to_lam(own, moved, before, tilt, seen, states[_TOTAL, :lanes])
+                _conjugate_product(states[_HELD, :lanes], own, results[at : at + lanes])
+                for s in range(number if needs_dt else 0):
+                    k, lane = first + s, s * count
+                    to_dt[rd, k if dt.shape[1] > 1 else 0] += _to_dt(
+                        states[_COTANGENT, lane : lane + count],
+                        states[_FACTOR, lane : lane + count],
+                        lam[rl, j0:j1],
+                        states[_BEFORE, lane : lane + count],
+                        held,
+                        xs[k * width + j0 : k * width + j0 + count],
+                    )
+                pending += 1
+            if pending >= _FLUSH or done + number == length:
+                _flush(states[_TOTAL, : span * count], to_lam[rl, :, j0:j1])
+                pending = 0

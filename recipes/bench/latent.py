@@ -15,13 +15,14 @@ recurrent encoder), with a step per gap between observations, which is what the 
 All take their steps in turns, and a ratio is the median over rounds of a ratio within a round. Times are CPU times of
 the process (`--wall` for wall times), on one thread.
 
-On a two-core machine (Zen 4) at rest, one thread, CPU time: for one series a step of LS4 takes 66 ms, of LatentODE with
-a step per gap 7.9 times as long, at its defaults 7.1 times, and with a field of one's own, whose steps are not
-compiled, 57 times. For 16 series it is 1,020 ms, and 1.0, 0.7 and 4.3 times. For one series LS4 spends 18 ms on what
-does not depend on the length; with 16 it is bound by its arithmetic, which grows with the batch: a third goes into
-products of matrices, which run at 50 to 60 GFlop/s and could hardly run faster on one core, a fifth into the scans, and
-the rest into pointwise parts and gathers, none of which takes more than a twentieth. A step of matching takes 41 ms; by
-the solver it is 7.0 times as long with a step per gap, 3.0 times with one for four.
+On a two-core machine (Zen 4) at rest, one thread, CPU time: for one series a step of LS4 takes 67 ms (61 ms with
+nothing between its steps), of LatentODE with a step per gap 8.2 times as long, at its defaults 7.1 times, and with a
+field of one's own, whose steps are not compiled, 57 times. For 16 series it is 868 ms, and 1.1, 0.9 and 5.3 times. For
+one series LS4 spends 18 ms on what does not depend on the length; with 16 it is bound by its arithmetic, which grows
+with the batch: a third goes into products of matrices, which run at 50 to 60 GFlop/s and could hardly run faster on one
+core, an eighth into the scans, and the rest into pointwise parts and gathers, none of which takes more than a
+twentieth. A step of matching takes 46 ms; by the solver it is 6.8 times as long with a step per gap, 2.9 times with one
+for four.
 
 The last line is one JSON object.
 """

@@ -18,11 +18,12 @@ processes take.
 
     python recipes/bench/ssm_layer.py --quick --seed 0
 
-On one thread of a busy two-core machine (Zen 4), CPU time, forward and backward: S5 takes 1.7 times its two products
-with the compiled kernels and 3.1 times in pure torch, which is what an installation without numba gives; s5-pytorch
-takes 46 times as long as the compiled layer and 25 times as pure torch, its formula 44 and 26 times. The selective
-reference formula takes 58 times as long as the layer, cut once 1.1 times. A convolution is 16 times faster than the
-scan at 256 regular times. 10^6 observations take 3.0 seconds and 0.5 GiB, without numba 7.9 seconds.
+On one thread of a two-core machine at rest (Zen 4), CPU time, forward and backward: S5 takes 1.6 to 1.8 times its two
+products with the compiled kernels and 3.1 times in pure torch, which is what an installation without numba gives;
+s5-pytorch takes 46 times as long as the compiled layer and 25 times as pure torch (measured before the kernels did
+several steps at once), its formula 49 and 26 times. The selective reference formula takes 74 times as long as the
+layer, cut once 1.8 times. A convolution is 16 times faster than the scan at 256 regular times. 10^6 observations take
+2.5 seconds and 0.5 GiB, without numba 7.9 seconds.
 
 A peer that is not installed gives a row that says absent. The last line is one JSON object.
 """

@@ -104,6 +104,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if "two" in request.param:
         torch.set_num_threads(2)
         monkeypatch.setattr(_compiled, "_SHARE", 1)
+        monkeypatch.setattr(_compiled, "_WIDE", 1)
     yield CompiledScan()
     torch.set_num_threads(threads)
 
@@ -269,6 +270,20 @@ def test_shared_rates_and_steps(
     inputs = [x.clone().requires_grad_() for x in given]
     h = zoh_scan(*inputs, reset=cleared, backend=backend)
     assert_near(gradients(h, inputs), gradients(zoh_loop(*inputs, False, False, cleared), inputs), 1e-11)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 300), (2, 5, 257), (3, 300, 2), (1, 600, 1)], ids=str)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_few_and_many_states(backend: ScanBackend, shape: tuple[int, ...], reverse: bool) -> None:
+    rows, length, states = shape
+    lam = torch.complex(-uniform(states), random(states, dtype=torch.float64))
+    v, h0 = random(*shape, dtype=torch.complex128), random(rows, states, dtype=torch.complex128)
+    reset = uniform(rows, length, seed=2) < 0.2
+    for steps, cleared in (((length,), None), ((1,), reset), ((rows, length), reset)):
+        inputs = [x.requires_grad_() for x in (lam.clone(), 0.1 * uniform(*steps, seed=1), v.clone(), h0.clone())]
+        h = zoh_scan(*inputs, reverse=reverse, reset=cleared, backend=backend)
+        expected = gradients(zoh_loop(*inputs, False, reverse, cleared), inputs)
+        assert_near(gradients(h, inputs), expected, 1e-11)
 
 
 def test_steps_of_length_zero_change_nothing(backend: ScanBackend) -> None:
