@@ -28,6 +28,9 @@ _LOOSER = 30.0
 _LEAST = 1e-4
 """The smallest share of the tolerances that the time of an event may ask for."""
 
+_MOMENT = 1e-6
+"""The share of a solve within which two events are one moment."""
+
 
 def run_episodes(problem: Problem, events: Sequence[Event]) -> tuple[Answer, Events]:
     """Solve to the next event of each series, let it jump, and go on from there on a clock of its own.
@@ -155,12 +158,7 @@ class _Run:
         self.running = fired
         if not self.go_on():
             return
-        which = torch.where(fired, watch.which, -1)
-        time, before, after = self._jump(arrived, answer.final, which)
-        jumps = torch.tensor([event.jump is not None for event in self.events], device=which.device)
-        goes_on = fired & jumps[which.clamp(min=0)]
-        self.happened.append((torch.where(fired, time, torch.nan), before, which))
-        self.stopped = self.stopped | (fired & ~goes_on)
+        time, after, goes_on = self._happen(arrived, answer.final, torch.where(fired, watch.which, -1), watch.each)
         self._refuse_accumulation(arrived, clock)
         self.reached = torch.where(fired, time.detach(), self.reached)
         self.y = torch.where(goes_on[..., None], after, self.y)
@@ -200,6 +198,46 @@ class _Run:
             if self.problem.throw:
                 self.problem.fail(self.status, self.stats["steps"], self.reached, answer.final)
 
+    def _happen(self, time: Time, y: State, which: Tensor, due: Tensor) -> tuple[Time, State, Tensor]:
+        """An event of each series, and all that come in the same moment: the time, the state behind, and who goes on.
+
+        Args:
+            time: when, `(*batch,)`.
+            y: the state before, `(*batch, state)`.
+            which: the event, `(*batch,)`; -1 where there is none.
+            due: when each event of the sequence was to come, NaN where it was not, `(event, *batch)`.
+        """
+        jumps = torch.tensor([event.jump is not None for event in self.events], device=which.device)
+        number = torch.arange(len(self.events), device=which.device).reshape(-1, *[1] * which.dim())
+        goes_on = which >= 0
+        while bool((which >= 0).any()):
+            time, before, y = self._jump(time, y, which)
+            now = which >= 0
+            self.happened.append((torch.where(now, time, torch.nan), before, which))
+            goes_on = goes_on & (~now | jumps[which.clamp(min=0)])
+            self.stopped = self.stopped | (now & ~goes_on)
+            due = torch.where(number == which, torch.nan, due)
+            which = self._next(time.detach(), y.detach(), due, now & goes_on)
+        return time, y, goes_on
+
+    @torch.no_grad()
+    def _next(self, time: Time, y: State, due: Tensor, among: Tensor) -> Tensor:
+        """The event that comes in the very moment of another and is still due behind its jump, -1 for none."""
+        clock = self.problem.clock
+        *_, near = self._roots(time, y)
+        close = (due - time).abs() <= 2.0 * _MOMENT * (clock.end - clock.t0).detach().abs()
+        order = torch.where(close & near & among, due * clock.direction, torch.inf)
+        first = (order == order.amin(0)).to(torch.uint8).argmax(0)
+        return torch.where(torch.isfinite(order).any(0), first, -1)
+
+    def _roots(self, t: Time, y: State) -> tuple[Tensor, Tensor, Tensor]:
+        """Each condition, its slope along the solution, and whether a root is a moment away, `(event, *batch)` each."""
+        clock, seen = self.problem.clock, slice(None, self.judged)
+        velocity = self.problem.term.restrict(t, clock.end.detach()).derivative(t, y)
+        values = torch.stack([event.evaluate(t, y[..., seen]) for event in self.events])
+        slopes = torch.stack([event.slope(t, y[..., seen], velocity[..., seen]) for event in self.events])
+        return values, slopes, values.abs() <= _MOMENT * slopes.abs() * (clock.end - clock.t0).detach().abs()
+
     def _jump(self, arrived: Time, y: State, which: Tensor) -> tuple[Time, State, State]:
         """The time of each series' event, the state before and the state after, as functions of all that they hang on.
 
@@ -238,17 +276,10 @@ class _Run:
     @torch.no_grad()
     def _leaving(self, restarted: Tensor) -> Tensor:
         """With what sign each condition leaves zero: where the series starts on a root, or comes from one."""
-        clock, seen = self.problem.clock, slice(None, self.judged)
-        start, y = self.start.detach(), self.y.detach()
-        velocity = self.problem.term.restrict(start, clock.end.detach()).derivative(start, y)
-        signs = []
-        for event in self.events:
-            value, slope = event.evaluate(start, y[..., seen]), event.slope(start, y[..., seen], velocity[..., seen])
-            # Behind a jump the root was met up to the error of the solve.
-            near = value.abs() <= 1e-6 * slope.abs() * (clock.end - clock.t0).detach().abs()
-            zero = (value == 0) | (restarted & near)
-            signs.append(torch.where(zero, slope.sign() * clock.direction, 0.0))
-        return torch.stack(signs)
+        values, slopes, near = self._roots(self.start.detach(), self.y.detach())
+        # Behind a jump the root was met up to the error of the solve.
+        zero = (values == 0) | (restarted & near)
+        return torch.where(zero, slopes.sign() * self.problem.clock.direction, 0.0)
 
     def _refuse_accumulation(self, arrived: Time, clock: Clock) -> None:
         """Events that follow each other faster than times can tell apart never end."""
@@ -278,23 +309,28 @@ class _Run:
         steps, rejected, evaluations = (self.stats[name] for name in ("steps", "rejected", "evaluations"))
         planned = StepPlan(grid, steps, rejected, evaluations, self.status, self.y)
         starts, makers, direction = torch.stack(self.starts), tuple(self.paths), clock.direction
+        events = _collect(self.happened, self.stopped, self.problem.y0, self.judged)
         answer = Answer(
             ys,
             self.y,
             planned,
             self.stats,
-            f"{self.description}; {len(self.happened)} events in the series that had most",
+            f"{self.description}; {events.times.shape[-1]} events in the series that had most",
             lambda: EpisodePath(tuple(make() for make in makers), starts, direction),
         )
-        return answer, _collect(self.happened, self.stopped, self.problem.y0, self.judged)
+        return answer, events
 
 
 def _collect(happened: list[tuple[Time, State, Tensor]], stopped: Tensor, y0: State, size: int) -> Events:
     """The events of each series, in their order, without the integrals in the states."""
     if not happened:
         return Events.none(y0[..., :size])
-    # A series has its events in the first stretches of the solve, one in each, and none after.
     times, states, which = (torch.stack(column) for column in zip(*happened, strict=True))
+    # In some rows only those series have an event that have several in one moment.
+    count = int((which >= 0).sum(0).amax())
+    order = (which < 0).to(torch.uint8).argsort(dim=0, stable=True)[:count]
+    times, which = times.gather(0, order), which.gather(0, order)
+    states = states.gather(0, order[..., None].expand(*order.shape, states.shape[-1]))
     states = torch.where((which >= 0)[..., None], states[..., :size], torch.nan)
     return Events(times.movedim(0, -1), states.movedim(0, -2), which.movedim(0, -1), stopped)
 

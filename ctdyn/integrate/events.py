@@ -38,6 +38,9 @@ class Event:
     looser solve, half as dear, and series whose times hang on the states more than that, because the condition is flat
     or the solution sensitive, are solved again within a smaller share of the tolerances.
 
+    Several events in one moment all happen, as given where their times are equal: each sees the state that the one
+    before it left, and happens only if that is still on its root; behind one that stops the series there is no other.
+
     A condition that only touches zero is no event, and one that passes it by less than the tolerance may be missed. A
     root at the start of the solve is skipped: the event is armed once the condition has left zero. Two crossings closer
     than an eighth of a step apart are found where the condition is smooth between them; for a rougher one, bound the
@@ -282,6 +285,8 @@ class EventWatch(Watch):
         """No event has been seen."""
         self.which = torch.full(self.start.shape, -1, dtype=torch.int64, device=self.start.device)
         self.when = torch.full_like(self.start, torch.nan)
+        # When each of the events crosses in the step that the first of them ends, `(event, *batch)`.
+        self.each = self.when.repeat(len(self.events), *[1] * self.when.dim())
 
     def inspect(
         self, solver: Solver, term: Term, t0: Time, t1: Time, y0: State, step: Step, accept: Tensor
@@ -302,13 +307,15 @@ class EventWatch(Watch):
         polynomials = polynomials[..., : self.judged]
         found = torch.zeros_like(accept)
         when = torch.full_like(self.when, torch.nan)
-        which = self.which
+        which, each = self.which, []
         for number, event in enumerate(self.events):
             leaving = torch.where(t0 == self.start, self.leaving[number], 0.0)
             crossing = first_crossing(event, t0, t1, polynomials, leaving, self.tolerance)
             row = crossing.hit.to(torch.uint8).argmax(0, keepdim=True)
             time, hit = crossing.time.gather(0, row)[0], crossing.hit.any(0) & accept
+            each.append(torch.where(hit, time, torch.nan))
             sooner = hit & (~found | ((time - self.start).abs() < (when - self.start).abs()))
             found, when, which = found | hit, torch.where(sooner, time, when), torch.where(sooner, number, which)
         self.which, self.when = which, torch.where(found, when, self.when)
+        self.each = torch.where(found, torch.stack(each), self.each)
         return found, when

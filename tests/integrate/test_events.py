@@ -112,6 +112,35 @@ def test_two_events_in_one_step_come_in_the_order_of_time(controller):
     assert events.which.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("controller", [PIDController(), ConstantStep(0.3), StepTo(1)], ids=repr)
+@pytest.mark.parametrize("ends", [(0.0, 2.0, 4.0), (4.0, 2.0, 0.0)])
+def test_events_of_one_moment_all_happen_each_on_the_state_behind_the_other(controller, ends):
+    when = torch.tensor([2.0, 2.3, 2.3], dtype=F64, requires_grad=True)
+    gap = torch.tensor([0.0, 0.0, 0.4], dtype=F64) * (1.0 if ends[0] < ends[-1] else -1.0)
+    twice = Event(lambda t, y: t - when - gap, jump=lambda t, y: 2.0 * y)
+    more = Event(lambda t, y: t - when, jump=lambda t, y: y + t[..., None])
+    solution = solve(rise, torch.ones(3, 1, dtype=F64), span(*ends), controller=controller, event=[more, twice])
+    at = when.detach()
+    torch.testing.assert_close(
+        solution.ys[:, -1, 0], 2 * (1 + at - ends[0] + at + gap) + ends[-1] - at - gap, atol=1e-9, rtol=0
+    )
+    torch.testing.assert_close(solution.events.times, torch.stack([at, at + gap], -1))
+    assert solution.events.which.tolist() == [[0, 1]] * 3
+    (gradient,) = torch.autograd.grad(solution.events.times.sum(), when)
+    torch.testing.assert_close(gradient, torch.full((3,), 2.0, dtype=F64))
+
+
+def test_a_stop_in_the_moment_of_another_event_stops():
+    record, stop = Event(lambda t, y: y[..., 0] - 0.5, jump=keep), Event(lambda t, y: 2 * y[..., 0] - 1.0)
+    y0 = torch.tensor([[0.0], [0.6]], dtype=F64)
+    solution = solve(rise, y0, span(0.0, 1.0), event=[record, stop])
+    assert solution.events.stopped.tolist() == [True, False]
+    assert solution.events.which.tolist() == [[0, 1], [-1, -1]]
+    away = Event(record.condition, jump=lambda t, y: y - 1.0)
+    solution = solve(rise, y0, span(0.0, 1.0), event=[away, stop])
+    assert not solution.events.stopped.any()
+
+
 @pytest.mark.parametrize("controller", [PIDController(), ConstantStep(10.0)], ids=repr)
 def test_a_condition_that_crosses_twice_within_a_step_is_found(controller):
     event = Event(lambda t, y: (y[..., 0] - 2.5) * (y[..., 0] - 2.6), jump=keep)
