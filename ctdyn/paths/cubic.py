@@ -114,7 +114,7 @@ def _slopes(ts: Tensor, xs: Tensor, held: Tensor) -> Tensor:
     valid = held[..., 1:, :] & (ts.diff(dim=-2) > 0)
     rate = torch.where(valid, 1.0 / torch.where(valid, ts.diff(dim=-2), 1.0), 0.0)
     pull = 3 * rate**2 * xs.diff(dim=-2)
-    none = torch.zeros_like(rate[..., :1, :])
+    none = torch.zeros_like(ts[..., :1, :])
     lower, upper = torch.cat([none, rate], -2), torch.cat([rate, none], -2)
     right = torch.cat([none, pull], -2) + torch.cat([pull, none], -2)
     diagonal = 2 * (lower + upper)

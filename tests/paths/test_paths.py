@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ctdyn.paths import ConstantPath, HermitePath, LinearPath
+from ctdyn.paths import ConstantPath, HermitePath, LinearPath, NaturalCubicPath
 
 
 PIECEWISE = [LinearPath, HermitePath]
@@ -145,7 +145,7 @@ def test_one_path_may_serve_a_whole_batch():
     assert torch.equal(path.evaluate(torch.tensor([0.25, 0.5])), torch.tensor([[0.5], [1.0]]))
 
 
-@pytest.mark.parametrize("kind", PIECEWISE)
+@pytest.mark.parametrize("kind", [*PIECEWISE, NaturalCubicPath])
 def test_one_knot_is_a_constant(kind):
     path = kind(torch.tensor([[2.0]]), torch.tensor([[[3.0]]]))
     for t in (1.0, 2.0, 3.0):
