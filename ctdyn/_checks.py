@@ -6,6 +6,7 @@ Every message says what was given, what was expected and what to do about it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from numbers import Integral
 
 import numpy as np
 
@@ -21,6 +22,7 @@ __all__ = [
     "StepSizeError",
     "UnknownIdError",
     "VersionError",
+    "check_count",
     "check_instance",
     "check_list",
     "few",
@@ -161,6 +163,28 @@ def check_list(name: str, given: object, kind: type, such: str) -> None:
         raise TypeError(f"{name} must be a list of {kind.__name__}, such as {such}; got {shown(given)}.")
     for number, one in enumerate(given):
         check_instance(f"{name}[{number}]", one, kind, such.removeprefix("[").removesuffix("]"))
+
+
+def check_count(name: str, given: object) -> None:
+    """Refuse what is no number of things, at least one.
+
+    Args:
+        name: what it is called.
+        given: what was passed.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it is less than 1.
+
+    Example:
+        >>> check_count("num_steps", 2.5)
+        Traceback (most recent call last):
+        TypeError: num_steps must be a whole number; got 2.5.
+    """
+    if isinstance(given, bool) or not isinstance(given, Integral):
+        raise TypeError(f"{name} must be a whole number; got {shown(given)}.")
+    if given < 1:
+        raise ValueError(f"{name} must be at least 1; got {given}.")
 
 
 def shown(given: object) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from .._checks import check_count
 from ..integrate import Adjoint, Engine, PIDController, Solution, StepController, solve
 from ..paths import Path
 from ..solvers import Dopri5, Solver
@@ -45,7 +46,9 @@ class Setting:
     def label(self) -> str:
         """What tells it from others with the same solver."""
         if isinstance(self.controller, PIDController):
-            return f"PIDController(rtol={self.controller.rtol:g}, atol={self.controller.atol:g})"
+            rtol, atol = self.controller.rtol, self.controller.atol
+            if not isinstance(rtol, Tensor) and not isinstance(atol, Tensor):
+                return f"PIDController(rtol={rtol:g}, atol={atol:g})"
         return repr(self.solver if isinstance(self.solver, Engine) else self.controller)
 
 
@@ -138,7 +141,8 @@ def compare_solvers(
         `gradient_error`; `failed` counts series that were not solved, which the errors leave out.
 
     Raises:
-        ValueError: a stochastic equation without its noise or without a reference, or nothing to compare.
+        ValueError: a stochastic equation without its noise or without a reference, a reference of another shape, or
+            nothing to compare.
 
     Example:
         >>> from ctdyn.integrate import ConstantStep
@@ -156,10 +160,10 @@ def compare_solvers(
     """
     if not settings:
         raise ValueError("there is nothing to compare: give settings, for example {'Tsit5': Setting(Tsit5())}.")
-    if repeats < 1:
-        raise ValueError(f"repeats must be at least 1; got {repeats}.")
+    check_count("repeats", repeats)
     _check_stochastic(equation, reference)
     task = _Task(equation, y0, ts, t0, inputs, max_steps)
+    _check_shape(task, reference)
     truth, slope = _reference(task, reference, gradients)
     rows = []
     for name, ladder in settings.items():
@@ -179,6 +183,17 @@ def _check_stochastic(equation: Term | Callable[..., Tensor], reference: Setting
         raise ValueError(
             "a stochastic equation needs a reference=: the same noise with much smaller steps, for example "
             "Setting(SRA1(), ConstantStep(dt=1e-4)), or the exact states."
+        )
+
+
+def _check_shape(task: _Task, reference: Setting | Tensor | None) -> None:
+    """Refuse states that would only broadcast against the answers by mistake."""
+    start = task.t0.shape if isinstance(task.t0, Tensor) else ()
+    batch = torch.broadcast_shapes(task.y0.shape[:-1], task.ts.shape[:-1], start)
+    shape = (*batch, task.ts.shape[-1], task.y0.shape[-1])
+    if isinstance(reference, Tensor) and reference.shape != shape:
+        raise ValueError(
+            f"reference must be the true states (*batch, time, state), here {shape}; got {tuple(reference.shape)}."
         )
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._checks import check_count
 from .._options import with_suggestions
 from .._types import State, Time, Times
 from ..solvers.base import Solver, shared
@@ -189,6 +190,7 @@ class StepTo(GridController):
 
     Raises:
         ValueError: `num_steps` is less than 1.
+        TypeError: it is no whole number.
 
     Example:
         >>> StepTo(num_steps=2)
@@ -198,8 +200,7 @@ class StepTo(GridController):
     num_steps: int = 1
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1; got {self.num_steps}.")
+        check_count("num_steps", self.num_steps)
 
     @property
     def lands(self) -> bool:
@@ -250,8 +251,8 @@ class PIDController(AdaptiveController):
             that the best length changes more from one to the next.
 
     Raises:
-        ValueError: a tolerance is negative or NaN, both are 0, or `dt0` is not positive; in a solve, a tensor does not
-            fit the batch.
+        ValueError: a tolerance is negative or NaN, both are 0, `dt0` is not positive, or `safety` is not in (0, 1];
+            in a solve, a tensor does not fit the batch.
         TypeError: a tolerance is neither a number nor a tensor of real numbers.
 
     Reference:
@@ -279,6 +280,8 @@ class PIDController(AdaptiveController):
             raise ValueError("rtol and atol are both 0; give one of them a positive value, for example rtol=1e-6.")
         if self.dt0 is not None and not 0.0 < self.dt0 < float("inf"):
             raise ValueError(f"dt0 must be a positive number; got {self.dt0}.")
+        if self.safety is not None and not 0.0 < self.safety <= 1.0:
+            raise ValueError(f"safety must be above 0 and at most 1, a share of the predicted step; got {self.safety}.")
 
     @property
     def lands(self) -> bool:

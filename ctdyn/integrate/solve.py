@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from .._checks import NonFiniteError
+from .._checks import NonFiniteError, check_count, check_instance
 from .._options import suggesting
 from .._types import State, States, Time
 from ..nn import take_items
@@ -110,7 +109,7 @@ def solve(
     shape = _batch_shape(y0, ts, t0)
     clock = Clock.create(ts, t0, shape, y0.dtype)
     y0 = y0.expand(*shape, y0.shape[-1])
-    _check_max_steps(max_steps)
+    check_count("max_steps", max_steps)
     _check_driver(term, inputs, shape)
     if isinstance(term, Transition) and not isinstance(term, VectorField):
         check_transition(
@@ -186,6 +185,7 @@ def evolve(
 
     Raises:
         ValueError: `num_steps` is less than 1.
+        TypeError: `num_steps` is no whole number, or `solver` no method.
 
     Example:
         >>> import torch
@@ -194,8 +194,8 @@ def evolve(
         tensor([[1.0000],
                 [0.3750]])
     """
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1; got {num_steps}.")
+    check_count("num_steps", num_steps)
+    check_instance("solver", solver, Solver, "RK4()")
     term = as_term(term)
     solver = method_for(term, solver)
     start, end = t0.to(torch.float64), t1.to(torch.float64)
@@ -233,21 +233,15 @@ def _check_driver(term: object, inputs: Path | None, shape: torch.Size) -> None:
         path = term.inputs
     elif isinstance(term, CDETerm):
         path = term.control
-    if not isinstance(path, Path):
+    if path is None:
         return
+    check_instance("inputs", path, Path, "ctdyn.paths.LinearPath(ts, values)")
     batch = path.batch_shape
     if batch.numel() != 1 and batch != shape[max(len(shape) - len(batch), 0) :]:
         raise ValueError(
             f"the inputs, a {type(path).__name__}, drive a batch of {tuple(batch)}, and that of y0, ts and t0 is "
             f"{tuple(shape)}. Give a path for each series, its values (*batch, time, channel), or one for all."
         )
-
-
-def _check_max_steps(max_steps: int) -> None:
-    if isinstance(max_steps, bool) or not isinstance(max_steps, Integral):
-        raise TypeError(f"max_steps must be a whole number; got {max_steps!r}.")
-    if max_steps < 1:
-        raise ValueError(f"max_steps must be at least 1; got {max_steps}.")
 
 
 def _check_times(ts: Tensor, y0: Tensor) -> Tensor:

@@ -74,6 +74,17 @@ def test_the_exact_states_can_be_given():
     assert "gradient_error" not in table
 
 
+def test_a_reference_of_another_shape_is_refused():
+    ts = torch.linspace(0.0, 1.0, 4, dtype=F64)
+    with pytest.raises(ValueError, match=r"\(2, 4, 1\)"):
+        compare_solvers(decay, torch.ones(2, 1, dtype=F64), ts, {"Tsit5": Setting()}, reference=torch.exp(-ts))
+
+
+def test_tolerances_of_each_series_have_a_label():
+    control = PIDController(torch.tensor([1e-3, 1e-4]), 1e-6)
+    assert Setting(Tsit5(), control).label == repr(control)
+
+
 def test_series_that_fail_are_counted_and_left_out():
     y0 = torch.tensor([[1.0], [0.1]], dtype=F64)
     table = compare_solvers(

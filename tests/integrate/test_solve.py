@@ -7,11 +7,14 @@ from torch import nn
 
 from ctdyn._checks import MaxStepsError, NonFiniteError, SolveError, StepSizeError
 from ctdyn.integrate import (
+    Backsolve,
+    Checkpoint,
     ConstantStep,
     Direct,
     Engine,
     Event,
     PIDController,
+    Reversible,
     Status,
     StepTo,
     TorchDiffEq,
@@ -20,6 +23,7 @@ from ctdyn.integrate import (
 )
 from ctdyn.paths import ConstantPath, HermitePath, LinearPath
 from ctdyn.solvers import RK4, Dopri5, Euler, Heun, Midpoint, Tsit5
+from ctdyn.systems import OrnsteinUhlenbeck
 from ctdyn.terms import ODETerm
 
 
@@ -119,6 +123,31 @@ def test_wrong_parts_are_refused():
     check(lambda: solve(decay, [1.0], TS), TypeError, "as_tensor")
     check(lambda: solve(decay, torch.ones(1), [0.0, 1.0]), TypeError, "as_tensor")
     check(lambda: solve(decay, torch.ones(1), torch.tensor(1.0)), ValueError, "reshape")
+
+
+@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: StepTo(2.5), "num_steps"),
+        (lambda: Checkpoint(segments=2.5), "segments"),
+        (lambda: Checkpoint(levels=1.5), "levels"),
+        (lambda: Reversible(steps_at_once=1.5), "steps_at_once"),
+        (lambda: Backsolve(max_steps=1.5), "max_steps"),
+        (lambda: evolve(decay, torch.ones(1, 1), torch.zeros(1), torch.ones(1), solver=RK4(), num_steps=2.5), "num_st"),
+    ],
+)
+def test_a_number_of_steps_is_a_whole_one(call, name):
+    check(call, TypeError, name, "whole number")
+
+
+@pytest.mark.usefixtures("_unchecked")
+def test_what_is_no_method_no_path_and_no_share_is_named():
+    start, end = torch.zeros(1, dtype=F64), torch.ones(1, dtype=F64)
+    check(lambda: evolve(decay, end[:, None], start, end, solver=RK4), TypeError, "solver", "the class RK4: call it")
+    check(lambda: solve(OrnsteinUhlenbeck(), end, TS, inputs=end), TypeError, "inputs", "Path")
+    for safety in (0.0, 1.5, math.nan):
+        check(lambda safety=safety: PIDController(safety=safety), ValueError, "safety")
 
 
 def test_failures_are_per_series():

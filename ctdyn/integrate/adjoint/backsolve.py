@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._checks import AdjointInstabilityWarning, SolveError
+from ..._checks import AdjointInstabilityWarning, SolveError, check_count
 from ..._options import with_suggestions
 from ..._types import State, States
 from ...solvers.base import Solver, StepState
@@ -80,8 +80,7 @@ class Backsolve(Adjoint):
     planned: PIDController | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1; got {self.max_steps}.")
+        check_count("max_steps", self.max_steps)
         if not isinstance(self.controller, PIDController | None):
             raise TypeError(
                 f"controller must be a PIDController, for example PIDController(rtol=1e-6, atol=1e-8); got "

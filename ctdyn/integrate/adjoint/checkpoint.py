@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..._checks import check_count
 from ..._options import with_suggestions
 from ..._types import State, States
 from ...solvers.base import StepState
@@ -56,10 +57,9 @@ class Checkpoint(Adjoint):
     levels: int = 1
 
     def __post_init__(self) -> None:
-        if self.segments is not None and self.segments < 1:
-            raise ValueError(f"segments must be at least 1; got {self.segments}.")
-        if self.levels < 1:
-            raise ValueError(f"levels must be at least 1; got {self.levels}.")
+        if self.segments is not None:
+            check_count("segments", self.segments)
+        check_count("levels", self.levels)
 
     def run(self, replay: Replay, y0: State) -> tuple[States, list[Tensor], Record | None]:
         """The replay in segments; each reads the output times that fall into it."""

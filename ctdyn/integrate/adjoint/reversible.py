@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..._checks import AdjointInstabilityWarning
+from ..._checks import AdjointInstabilityWarning, check_count
 from ..._options import with_suggestions
 from ..._types import State, States
 from ...solvers.base import StepState
@@ -63,8 +63,7 @@ class Reversible(Adjoint):
     steps_at_once: int = 16
 
     def __post_init__(self) -> None:
-        if self.steps_at_once < 1:
-            raise ValueError(f"steps_at_once must be at least 1; got {self.steps_at_once}.")
+        check_count("steps_at_once", self.steps_at_once)
 
     def run(self, replay: Replay, y0: State) -> tuple[States, list[Tensor], Record | None]:
         """The replay in pieces, of which nothing is kept but the outputs and the end."""
