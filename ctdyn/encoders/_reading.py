@@ -41,7 +41,8 @@ class NormalHead(nn.Module):
             given = 0 if static is None else static.shape[-1]
             if static is None or given != self.static_size:
                 raise ValueError(
-                    f"the encoder was built for {self.static_size} static covariates; the batch has {given}."
+                    f"the encoder was built for {self.static_size} static covariates; the batch has {given}. Name "
+                    "their columns: from_pandas(..., static=[...])."
                 )
             h = torch.cat([h, static], -1)
         mean, raw = self.net(h).chunk(2, -1)
@@ -117,7 +118,10 @@ class Reading(NamedTuple):
         if self.input_size:
             given = 0 if batch.inputs is None else batch.inputs.shape[-1]
             if batch.inputs is None or given != self.input_size:
-                raise ValueError(f"the encoder was built for {self.input_size} inputs; the batch has {given}.")
+                raise ValueError(
+                    f"the encoder was built for {self.input_size} inputs; the batch has {given}. Name their columns: "
+                    "from_pandas(..., inputs=[...])."
+                )
             read.append(take_rows(batch.inputs, rows))
         return torch.cat(read, -1)
 

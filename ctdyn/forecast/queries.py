@@ -13,7 +13,7 @@ import numpy as np
 
 from .._checks import DataError, DataWarning, UnknownIdError, few
 from ..data import Series, SeriesSet, TimeAxis, WindowMaker
-from ..models import Aggregates, Baseline, Model, PointBaseline
+from ..models import Aggregates, Baseline, Labels, Model, PointBaseline
 
 
 __all__ = [
@@ -207,9 +207,11 @@ def check_covariates(model: Model, series: SeriesSet) -> None:
         words = {"inputs": ("inputs", "input_size"), "static": ("static covariates", "static_size")}
         what = " and the ".join(f"{words[name][0]} {few(names)}" for name, names in unread.items())
         built = ", ".join(f"{words[name][1]}={len(names)}" for name, names in unread.items())
+        labelled = f"SequenceModel with GRUEncoder(num_channels, latent_size, {built})"
+        such = labelled if isinstance(model, Labels) else f"LatentODE(channels, {built})"
         warnings.warn(
             f"{type(model).__name__} does not read the {what} of the series, and goes on without. Take a model that "
-            f"does, such as LatentODE(channels, {built}), or leave them out when reading the series.",
+            f"does, such as {such}, or leave them out when reading the series.",
             _Unread,
             stacklevel=3,
         )
@@ -232,19 +234,25 @@ def context_and_truth(series: SeriesSet, task: WindowMaker, seed: int) -> tuple[
         seed: of what is drawn.
 
     Raises:
-        DataError: no series is long enough.
+        DataError: no series is long enough, or nothing of them is hidden.
     """
-    contexts, targets, maker = [], [], task.on(series.axis)
+    contexts, targets, maker, short = [], [], task.on(series.axis), 0
     for one in series:
         pair = maker(one, np.random.default_rng(own_seed(seed, "cut", one.id)))
         if pair is None:
+            short += 1
             continue
         hidden = pair[1].take(~_shown(pair[1], pair[0]))
         if hidden.observed.any():
             contexts.append(pair[0])
             targets.append(hidden)
     if not targets:
-        raise DataError(f"none of the {len(series)} series is long enough for {task}, or it hides nothing of them.")
+        if short < len(series):
+            raise DataError(
+                f"{task} hides nothing of the series that a forecast could be scored on; give a task that does, as "
+                "Extrapolate(cut=24.0). What a model says of labels is told by predict_label."
+            )
+        raise DataError(f"none of the {len(series)} series is long enough for {task}.")
     return replace(series, series=tuple(contexts)), replace(series, series=tuple(targets))
 
 

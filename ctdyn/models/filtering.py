@@ -149,7 +149,10 @@ class FilteringModel(Model, Encodes):
             return h
         given = 0 if context.static is None else context.static.shape[-1]
         if context.static is None or given != self.static_size:
-            raise ValueError(f"the model was built for {self.static_size} static covariates; the batch has {given}.")
+            raise ValueError(
+                f"the model was built for {self.static_size} static covariates; the batch has {given}. Name their "
+                "columns: from_pandas(..., static=[...])."
+            )
         return h + self.from_static(context.static)
 
 

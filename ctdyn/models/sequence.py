@@ -191,11 +191,12 @@ def _size(encoder: Encoder, channels: Sequence[Channel]) -> int:
     parameter = next(encoder.parameters(), torch.zeros(()))
     times = torch.zeros(1, 1, dtype=parameter.dtype, device=parameter.device)
     values = times.new_zeros(1, 1, len(channels))
+    mask = torch.ones_like(values, dtype=torch.bool)
+    inputs = times.new_zeros(1, 1, encoder.input_size) if encoder.input_size else None
+    static = times.new_zeros(1, encoder.static_size) if encoder.static_size else None
     try:
         with torch.no_grad():
-            return _description(
-                encoder(IrregularBatch(times, values, torch.ones_like(values, dtype=torch.bool)))
-            ).shape[-1]
+            return _description(encoder(IrregularBatch(times, values, mask, inputs=inputs, static=static))).shape[-1]
     except ValueError as error:
         raise ValueError(
             f"the size of what {type(encoder).__name__} gives could not be found by itself ({error}); build the "

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import ctdyn
+from ctdyn._checks import DataError, DataWarning
 from ctdyn.cells import CfCCell, GRUDCell, ODERNNCell
 from ctdyn.data import Channel, Extrapolate, Series, SeriesSet, Window
 from ctdyn.encoders import CDEEncoder, CellEncoder, GRUEncoder, SiteEncoder
@@ -39,6 +40,11 @@ ENCODERS = {
         2, 4, LogODEField(MLPCDEField(4, 3), 3), Control(LinearPath, counts=0.0, window=2), start_hidden=(5,)
     ),
 }
+
+
+class Narrow(GRUEncoder):
+    def forward(self, batch):
+        raise ValueError("too narrow")
 
 
 def labelled(labels=CLASSES):
@@ -154,6 +160,29 @@ def test_numbers_come_in_their_own_units(shift, unit):
     torch.testing.assert_close(model.predict_label(again).mean, found.mean)
 
 
+def test_static_covariates_and_inputs_tell_of_labels():
+    data = series(40)
+    known = [
+        dataclasses.replace(one, values=np.ones_like(one.values), static=np.array([one.labels[0], np.nan]))
+        for one in data
+    ]
+    told = dataclasses.replace(data, series=tuple(known), static_names=("sign", "unknown"))
+    model = SequenceModel.classifier(CHANNELS, GRUEncoder(2, 3, static_size=2), 2)
+    found = ctdyn.Forecaster(model).fit(told, max_steps=60, lr=0.02, enable_progress_bar=False).predict_label(told)
+    assert (found["value"] == [one.labels[0] for one in told]).all()
+    assert SequenceModel.regressor(CHANNELS, GRUEncoder(2, 3, input_size=1)).likelihood.latent_size == 6
+    with pytest.warns(DataWarning, match=r"such as SequenceModel with GRUEncoder\(num_channels, .* static_size=2\)"):
+        ctdyn.Forecaster(SequenceModel.classifier(CHANNELS, GRUEncoder(2, 3), 2)).fit(told, max_steps=1)
+
+
+def test_labels_are_not_scored_as_forecasts():
+    data = series(6)
+    model = SequenceModel.classifier(CHANNELS, GRUEncoder(2, 3), 2)
+    forecaster = ctdyn.Forecaster(model).fit(data, max_steps=1, enable_progress_bar=False)
+    with pytest.raises(DataError, match=r"hides nothing .* predict_label"):
+        forecaster.score(data)
+
+
 def test_whole_series_are_read_unless_told_otherwise():
     model = SequenceModel.classifier(CHANNELS, linear(), 2)
     assert not ctdyn.Forecaster(model).windows.varies
@@ -210,8 +239,8 @@ def test_misuse_is_refused_with_the_cure():
         SequenceModel(CHANNELS, linear(), Gaussian(4, 2)).loss(Window(batch, batch))
     with pytest.raises(ValueError, match="static description or q0"):
         SequenceModel.classifier(CHANNELS, SiteEncoder(2, 3), 2)
-    with pytest.raises(ValueError, match="build the likelihood"):
-        SequenceModel.classifier(CHANNELS, GRUEncoder(2, 3, static_size=2), 2)
+    with pytest.raises(ValueError, match=r"too narrow.*build the likelihood"):
+        SequenceModel.classifier(CHANNELS, Narrow(2, 3), 2)
     with pytest.raises(ValueError, match="built for 2 channels"):
         model.predict_label(dataclasses.replace(batch, values=batch.values[..., :1], mask=batch.mask[..., :1]))
     forecaster = ctdyn.Forecaster(OwnMean(CHANNELS)).fit(series(6))
