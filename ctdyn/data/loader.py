@@ -156,6 +156,8 @@ def loader(
 ) -> WindowLoader:
     """Batches of windows in model units, for training and validation.
 
+    Iterate over it as it is; it stands in the place of torch's `DataLoader`, which would need items by their number.
+
     Args:
         series_set: the series; the scaler must have been fitted on the training ones.
         windows: how each series is cut.

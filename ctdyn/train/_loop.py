@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 
-from .._checks import DataError
+from .._checks import DataError, DataWarning
 from .._storage import check_writable
 from ..data import Window
 from ..models import Model
@@ -39,6 +38,8 @@ __all__ = ["fit"]
 ROUND = 25
 #: What training runs for when neither steps nor epochs are given.
 DEFAULT_STEPS = 2000
+#: More rows of context in one batch, padding included, take many seconds a step and gigabytes.
+LONG = 500_000
 
 
 def fit(
@@ -108,7 +109,10 @@ def fit(
     if total == 0:
         warnings.warn("max_steps or max_epochs is 0: the model keeps its initial weights.", UserWarning, stacklevel=2)
         return frame([])
-    fingerprint = _fingerprint(train_loader, model, schedule, seed, weight_decay)
+    set_epoch(train_loader, 0)
+    first = next(iter(train_loader))
+    _warn_of_long_windows(first)
+    fingerprint = _fingerprint(first, batches, model, (schedule, seed, weight_decay))
     if folder is not None:
         _prepare(folder, resume, fingerprint)
     passes = math.ceil(ROUND / batches)
@@ -185,16 +189,28 @@ def _prepare(folder: Path, resume: bool, fingerprint: str) -> None:
     check_writable(folder)
 
 
-def _fingerprint(loader: Iterable[Window], model: nn.Module, schedule: Schedule, seed: int, decay: float) -> str:
+def _warn_of_long_windows(first: Window) -> None:
+    rows = first.context.times.numel()
+    if rows > LONG:
+        count, longest = first.context.times.shape[:-1].numel(), first.context.times.shape[-1]
+        warnings.warn(
+            f"a batch holds {count} windows of up to {longest:,} rows, {rows:,} in all, and every step reads them one "
+            "after the other: that is slow and takes much memory. Train on stretches, as "
+            "windows=Extrapolate(context=..., horizon=...) or Interpolate(length=...), or on fewer at once "
+            "(batch_size=).",
+            DataWarning,
+            stacklevel=3,
+        )
+
+
+def _fingerprint(window: Window, batches: int, model: nn.Module, settings: tuple[Schedule, int, float]) -> str:
     """What a resumed training must have in common with its beginning: the first windows tell the data and the scale."""
-    set_epoch(loader, 0)
-    digest = hashlib.sha256(repr((num_batches(loader), schedule, seed, decay)).encode())
+    digest = hashlib.sha256(repr((batches, *settings)).encode())
     for name, value in model.state_dict().items():
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-    window = next(iter(loader))
     for batch in (window.context, window.target):
         for tensor in (batch.times, batch.values, batch.mask):
-            digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

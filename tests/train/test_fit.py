@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import ctdyn.train._module as training_module
-from ctdyn._checks import CheckpointWriteError, DataError, NonFiniteError
-from ctdyn.train import Exponential, fit
+from ctdyn._checks import CheckpointWriteError, DataError, DataWarning, NonFiniteError
+from ctdyn.train import Exponential, _loop, fit
 
 
 QUIET = {"enable_progress_bar": False, "accelerator": "cpu"}
@@ -222,6 +222,23 @@ def test_impossible_settings_are_refused(line, loader, argument):
 def test_no_windows_is_a_clear_error(line, loader):
     with pytest.raises(DataError, match="too short"):
         fit(line(), loader(0), max_steps=3)
+
+
+def test_batches_of_very_long_windows_are_told_before_they_are_read(line, loader, monkeypatch):
+    monkeypatch.setattr(_loop, "LONG", 19)
+    with pytest.warns(DataWarning, match=r"4 windows of up to 5 rows, 20 in all.*length=.*batch_size="):
+        fit(line(), loader(), max_steps=1, **QUIET)
+    monkeypatch.setattr(_loop, "LONG", 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        fit(line(), loader(), max_steps=1, **QUIET)
+
+
+def test_windows_of_any_floating_type_are_told_apart(line, loader):
+    first = next(iter(loader())).map(lambda batch: batch.to(torch.bfloat16))
+    other = next(iter(loader(seed=1))).map(lambda batch: batch.to(torch.bfloat16))
+    told = [_loop._fingerprint(window, 1, line(), (Exponential(0.1), 0, 0.0)) for window in (first, first, other)]
+    assert told[0] == told[1] != told[2]
 
 
 def test_zero_epochs_warn(line, loader):
