@@ -163,7 +163,8 @@ def evaluate(
     .8 and .9 interval_score and coverage. mse and mae also by the two other protocols of this literature, "per series
     and channel" and "per channel"; coverage also for the "worst channel" among those with at least 50 entries that are
     not all the same. Rows with protocol "channel" give one channel each.
-    Binary channels count in mse, mae, nll and crps; intervals and PIT of a yes or no say nothing.
+    Binary, categorical, count and nonnegative channels count in mse, mae, nll and crps alone: where single values have
+    probabilities, an interval covers more than its level however good the forecast is, and the rest is NaN.
 
     Args:
         forecast: what to score.
