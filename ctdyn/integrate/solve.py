@@ -341,11 +341,11 @@ def _carried(field: Transition, y0: Tensor, ts: Tensor, clock: Clock, inputs: Pa
     """Every asked time reached from the start in one piece."""
     ts = ts.expand(*clock.t0.shape, ts.shape[-1])
     times = torch.movedim(clock.ts, -1, 0)
-    held = None if inputs is None else inputs.evaluate(clock.t0)
+    dtype = y0.dtype.to_real()
+    held = None if inputs is None else inputs.evaluate(clock.t0).to(dtype)
     u = None if held is None else held.expand(*times.shape, held.shape[-1])
     start = y0.expand(*times.shape, y0.shape[-1])
     # Times in the dtype of the state, counted from the start so that a distant origin costs no digits.
-    dtype = y0.dtype.to_real()
     begin = torch.zeros_like(times, dtype=dtype)
     ys = torch.movedim(field.transition(start, begin, (times - clock.t0).to(dtype), u), 0, -2)
     none = torch.zeros(ts.shape[:-1], dtype=torch.int64, device=y0.device)

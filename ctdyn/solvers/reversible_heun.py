@@ -28,7 +28,7 @@ class ReversibleHeun(StochasticSolver, ReversibleSolver):
               y_1 = y_0 + \tfrac12 \big(f(t_0, z_0) + f(t_1, z_1)\big)\,h
                     + \tfrac12 \big(g(t_0, z_0) + g(t_1, z_1)\big)\,\Delta W
 
-    For Stratonovich equations with any noise: strong order 0.5, and 1 for additive noise; for ordinary ones order 2.
+    For Stratonovich equations: strong order 1, or 0.5 for general noise; for ordinary ones order 2.
     It carries :math:`z`, and drift and diffusion there, from step to step; both states in double precision, so that
     `Reversible` finds its way back over many steps.
 

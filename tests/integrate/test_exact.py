@@ -268,6 +268,7 @@ def test_what_is_no_flow_is_refused_by_methods_and_never_chained():
     wired = WiredCfCTransition(AutoNCP(6, 2), 3).double()
     assert solve(wired, torch.ones(2, 6, dtype=F64), ts, inputs=ConstantPath(y0)).ys.shape == (2, 3, 6)
     assert not torch.allclose(held.ys, solution.ys)
+    assert solve(gated, y0.float(), ts, inputs=ConstantPath(y0)).ys.dtype == torch.float32
     with pytest.raises(ValueError, match="holds its inputs"):
         solve(gated, y0, ts, inputs=LinearPath(ts, ts[..., None].expand(2, 3, 3)))
 
