@@ -52,6 +52,8 @@ class CRUCell(Cell):
     """
 
     driven = False
+    #: The matrix is that of the mean at the start of each interval.
+    is_flow = False
 
     def __init__(self, num_channels: int, features: int = 8, basis: int = 8, hidden: Sequence[int] = (32,)) -> None:
         size = 2 * features

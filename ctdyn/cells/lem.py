@@ -49,6 +49,9 @@ class LEMCell(Cell):
         torch.Size([3, 20])
     """
 
+    #: The gates are those of the state at the start of each interval.
+    is_flow = False
+
     def __init__(
         self,
         num_channels: int,
