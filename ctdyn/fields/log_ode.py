@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .._checks import check_instance
 from .._config import Configurable
 from .._types import State, Time
 from ..structure import CDEField
@@ -31,6 +32,7 @@ class LogODEField(CDEField, Configurable):
         control_size: channels of the field's own control.
 
     Raises:
+        TypeError: `field` is no controlled one.
         ValueError: there is no channel; or, when solving, the control has another number of them.
 
     References:
@@ -49,6 +51,7 @@ class LogODEField(CDEField, Configurable):
 
     def __init__(self, field: CDEField, control_size: int) -> None:
         super().__init__()
+        check_instance("field", field, CDEField, "MLPCDEField(4, 3)")
         if control_size < 1:
             raise ValueError(f"control_size must be at least 1; got {control_size}.")
         self.field = field

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._checks import check_instance
 from .._config import Configurable
 from .._types import Inputs, State, Time
 from .base import VectorField
@@ -23,6 +24,7 @@ class Scaled(VectorField, Configurable):
         span: the time T in which the scaled field moves as far as the field does in one unit.
 
     Raises:
+        TypeError: `field` is no ordinary one.
         ValueError: `span` is not positive.
 
     Reference:
@@ -38,6 +40,7 @@ class Scaled(VectorField, Configurable):
 
     def __init__(self, field: VectorField, span: float) -> None:
         super().__init__()
+        check_instance("field", field, VectorField, "MLPField(4)")
         if not 0 < span < float("inf"):
             raise ValueError(f"span must be positive and finite, in units of time; got {span}.")
         self.field = field

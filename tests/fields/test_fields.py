@@ -1,9 +1,10 @@
+import jaxtyping
 import pytest
 import torch
 from torch import nn
 
 from ctdyn._config import from_config, to_config
-from ctdyn.fields import ConcatTime, LinearField, MLPField
+from ctdyn.fields import ConcatTime, LinearField, LogODEField, MLPCDEField, MLPField, Scaled
 from ctdyn.nn import ACTIVATIONS
 
 
@@ -79,3 +80,13 @@ def test_a_linear_field_starts_as_a_damped_rotation():
 def test_a_matrix_of_another_shape_is_refused():
     with pytest.raises(ValueError, match="2 rows of 2"):
         LinearField(2, matrix=[[1.0, 2.0, 3.0]])
+
+
+def test_what_is_built_on_a_field_asks_for_one_of_its_kind(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(TypeError, match=r"instance of CDEField.*got a MLPField"):
+        LogODEField(MLPField(2), 2)
+    with pytest.raises(TypeError, match=r"instance of VectorField.*the class LinearField: call it"):
+        Scaled(LinearField, 2.0)
+    with pytest.raises(TypeError, match="instance of VectorField"):
+        Scaled(MLPCDEField(2, 1), 2.0)
