@@ -210,7 +210,7 @@ class Forecaster:
             series: what to condition on; cut it with `before`.
             horizon: how far to look: a number in the unit of the clock, or a timedelta or text as "3D". The times are
                 then regular, from each series' last observation to the horizon, at the series' own median gap (at most
-                1,000 of them).
+                1,000 of them). A day is 24 hours, also where summer time ends; for midnights give them by `at`.
             at: the times, instead of a horizon: numbers or datetimes for all series, a dict from id to times, or a
                 `SeriesSet` whose times are meant, and whose intervals (`start`): the answers are then means over these.
                 They may lie anywhere; those outside of the observations are marked in `Forecast.to_frame`.

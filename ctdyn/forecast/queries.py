@@ -43,7 +43,7 @@ MAX_REGULAR = 1000
 FAR = 100
 
 
-class _Unread(DataWarning):
+class UnreadWarning(DataWarning):
     """Covariates do not reach a model."""
 
 
@@ -212,7 +212,7 @@ def check_covariates(model: Model, series: SeriesSet) -> None:
         warnings.warn(
             f"{type(model).__name__} does not read the {what} of the series, and goes on without. Take a model that "
             f"does, such as {such}, or leave them out when reading the series.",
-            _Unread,
+            UnreadWarning,
             stacklevel=3,
         )
 
@@ -221,7 +221,7 @@ def check_covariates(model: Model, series: SeriesSet) -> None:
 def understood() -> Iterator[None]:
     """Within this nothing is said of covariates that are not read: baselines beside a model are not chosen for them."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", _Unread)
+        warnings.simplefilter("ignore", UnreadWarning)
         yield
 
 

@@ -638,6 +638,8 @@ def test_covariates_that_reach_no_part_of_a_model_are_named(build, told):
     unread = [one for one in found if "does not read" in one]
     assert len(unread) == (told is not None)
     assert told is None or re.search(told, unread[0])
+    # Python prints the name of the class in front of the words.
+    assert not [one.category for one in caught if one.category.__name__.startswith("_")]
     # Inputs that are not read need not be known ahead.
     assert any("are known until" in one for one in found) == ("inputs" in forecaster.model.reads)
 
