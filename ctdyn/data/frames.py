@@ -408,9 +408,15 @@ def _per_series(
     held = matrix[first][codes]
     differs = np.argwhere((matrix != held) & ~(np.isnan(matrix) & np.isnan(held)))
     if len(differs):
-        row, column = (int(i) for i in differs[0])
+        # Two values tell more of what is wrong than a value and a gap.
+        gaps = np.isnan(matrix + held)[tuple(differs.T)]
+        row, column = (int(i) for i in differs[int(gaps.argmin())])
+        name = names[column]
+        cure = "Make it a channel or an input if it changes."
+        if gaps.all():
+            cure = f"Fill the other rows in: df[{name!r}] = df.groupby(id)[{name!r}].transform('first')."
         raise DataError(
-            f"{where(row)}, column {names[column]!r}: a static covariate or label must be constant within a series; "
-            f"got {held[row, column]} and {matrix[row, column]}. Make it a channel or an input if it changes."
+            f"{where(row)}, column {name!r}: a static covariate or label must be constant within a series; got "
+            f"{held[row, column]} and {matrix[row, column]}. {cure}"
         )
     return matrix[first]

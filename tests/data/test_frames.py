@@ -349,6 +349,12 @@ def test_static_covariates_and_labels() -> None:
     assert (first.static[0], first.labels[0]) == (54.0, 1.0)
     with pytest.raises(DataError, match=r"series 'a', column 'age'.*constant within a series; got 54\.0 and 55\.0"):
         from_pandas(frame.assign(age=[54.0, 55.0, 60.0]), id="id", static="age")
+    # A value that is written down once per series is no value that changes.
+    once = frame.assign(age=[54.0, np.nan, 60.0])
+    with pytest.raises(DataError, match=r"df\['age'\] = df\.groupby\(id\)\['age'\]\.transform\('first'\)"):
+        from_pandas(once, id="id", static="age")
+    filled = once.assign(age=once.groupby("id")["age"].transform("first"))
+    assert [one.static.tolist() for one in from_pandas(filled, id="id", static="age")] == [[54.0], [60.0]]
 
 
 @pytest.mark.parametrize("noise", [[-0.1, 0.2, 0.3], [np.nan, 0.1, 0.1], [np.inf, 0.1, 0.1]])
