@@ -291,6 +291,60 @@ def zoh(steps, arrays, options, room, share):
 
 
 @kernel
+def _fill_cotangents(lines, states, behind, reset, place, reverse):
+    """The cotangents of a chunk, the last step first; `behind` is that of the state at its end, then at its start.
+
+    Args:
+        lines: inputs, states, cotangents and results of the row, the last three only to be asked for.
+        states: of the chunk.
+        behind: a row.
+        reset: of each time, or empty.
+        place: the first step in time and how many, states per time and where these begin, steps to look ahead.
+        reverse: the scan goes against time.
+    """
+    first, number, width, j0, tile = place
+    count, given = behind.shape[0], lines[2]
+    for s in range(number):
+        k = first + (s if reverse else number - 1 - s)
+        here, lane = k * width + j0, (k - first) * count
+        later = lane - count if reverse else lane + count
+        if not reverse and k >= tile:
+            ahead = _ahead(k, tile) * width + j0
+            for line in lines:
+                prefetch(line[ahead : ahead + count])
+        own, direct = states[_COTANGENT, lane : lane + count], given[here : here + count]
+        if s == 0:
+            _sum(direct, behind, own)
+        elif len(reset) > 0 and reset[k - 1 if reverse else k + 1]:
+            _copied(direct, own)
+        else:
+            after = states[_COTANGENT, later : later + count]
+            _step_back(states[_FACTOR, later : later + count], after, direct, own)
+    last = number - 1 if reverse else 0
+    if len(reset) > 0 and reset[first + last]:
+        _filled(behind, 0)
+    else:
+        own = states[_COTANGENT, last * count : last * count + count]
+        _conjugate_product(states[_FACTOR, last * count : last * count + count], own, behind)
+
+
+@kernel
+def _fill_before(line, start, states, reset, place, reverse):
+    """The states that the steps of a chunk began with; arguments as in `_fill_cotangents`."""
+    first, number, width, j0 = place
+    count, length, shift = start.shape[0], line.shape[0] // width, 1 if reverse else -1
+    low, high = max(first + shift, 0), min(first + number + shift, length)
+    size, lane, there = (high - low) * count, (low - shift - first) * count, low * width + j0
+    _copied(line[there : there + size], states[_BEFORE, lane : lane + size])
+    if high - low < number:
+        lane = (number - 1) * count if reverse else 0
+        _copied(start, states[_BEFORE, lane : lane + count])
+    for s in range(number if len(reset) > 0 else 0):
+        if reset[first + s]:
+            _filled(states[_BEFORE, s * count : s * count + count], 0)
+
+
+@kernel
 def zoh_gradients(steps, arrays, gradients, options, room, share):
     """Fill the gradients to v, add to those to lam and (if needed) dt, leave that to the first state; else as `zoh`.
 
@@ -312,7 +366,7 @@ def zoh_gradients(steps, arrays, gradients, options, room, share):
     length, span = v.shape[1] // width, LANES // count if count == width else 1
     shared = rates.shape[0] == 1 and dt.shape[0] == 1 and reset.shape[0] == 1
     tile = _tile(h0[r0, j0:j1], r1 - r0 if shared else 1, length)
-    resets, held, pending = reset.shape[1] > 0, dt[0, 0] * 0 + (not impulse), 0
+    held, pending = dt[0, 0] * 0 + (not impulse), 0
     for r in range(r0, r0 + 1 if shared else r1):
         rd, rr, rl = (r if dt.shape[0] > 1 else 0), (r if reset.shape[0] > 1 else 0), (r if rates.shape[0] > 1 else 0)
         _repeated(rates[rl, :, j0:j1], parts, span * count)
@@ -324,46 +378,14 @@ def zoh_gradients(steps, arrays, gradients, options, room, share):
             elif done == 0:
                 _prepared(dt[rd], (impulse, paired, True), room, span * count)
             for i in range(r, r1 if shared else r + 1):
-                at, xs, hs, gs, results = first * width + j0, v[i], h[i], g[i], to_v[i]
-                start, behind = h0[i, j0:j1], carry[i, j0:j1]
-                for s in range(number):
-                    k = first + (s if reverse else number - 1 - s)
-                    here, lane = k * width + j0, (k - first) * count
-                    later = lane - count if reverse else lane + count
-                    if not reverse and k >= tile:
-                        ahead = _ahead(k, tile) * width + j0
-                        prefetch(xs[ahead : ahead + count])
-                        prefetch(gs[ahead : ahead + count])
-                        prefetch(hs[ahead : ahead + count])
-                        prefetch(results[ahead : ahead + count])
-                    own, given = states[_COTANGENT, lane : lane + count], gs[here : here + count]
-                    if s == 0:
-                        _sum(given, behind, own)
-                    elif resets and reset[rr, k - 1 if reverse else k + 1]:
-                        _copied(given, own)
-                    else:
-                        after = states[_COTANGENT, later : later + count]
-                        _step_back(states[_FACTOR, later : later + count], after, given, own)
-                last = number - 1 if reverse else 0
-                if resets and reset[rr, first + last]:
-                    _filled(behind, 0)
-                else:
-                    own = states[_COTANGENT, last * count : last * count + count]
-                    _conjugate_product(states[_FACTOR, last * count : last * count + count], own, behind)
-                # The states before these, where there are any.
-                shift = 1 if reverse else -1
-                low, high = max(first + shift, 0), min(first + number + shift, length)
-                size, lane = (high - low) * count, (low - shift - first) * count
-                _copied(hs[low * width + j0 : low * width + j0 + size], states[_BEFORE, lane : lane + size])
-                if done + number == length:
-                    _copied(start, states[_BEFORE, last * count : last * count + count])
-                for s in range(number if resets else 0):
-                    if reset[rr, first + s]:
-                        _filled(states[_BEFORE, s * count : s * count + count], 0)
+                at, xs, hs, behind = first * width + j0, v[i], h[i], carry[i, j0:j1]
+                place = first, number, width, j0
+                _fill_cotangents((xs, hs, g[i], to_v[i]), states, behind, reset[rr], (*place, tile), reverse)
+                _fill_before(hs, h0[i, j0:j1], states, reset[rr], place, reverse)
                 own, seen = states[_COTANGENT, :lanes], xs[at : at + lanes]
                 moved, before, tilt = states[_MOVED, :lanes], states[_BEFORE, :lanes], states[_TILT, :lanes]
                 _add_to_lam(own, moved, before, tilt, seen, states[_TOTAL, :lanes])
-                _conjugate_product(states[_HELD, :lanes], own, results[at : at + lanes])
+                _conjugate_product(states[_HELD, :lanes], own, to_v[i, at : at + lanes])
                 for s in range(number if needs_dt else 0):
                     k, lane = first + s, s * count
                     to_dt[rd, k if dt.shape[1] > 1 else 0] += _to_dt(
