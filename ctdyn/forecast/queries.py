@@ -17,6 +17,7 @@ from ..models import Aggregates, Baseline, Labels, Model, PointBaseline
 
 
 __all__ = [
+    "UnreadWarning",
     "asked_starts",
     "at_times",
     "between_clocks",
