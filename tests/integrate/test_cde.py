@@ -346,7 +346,7 @@ def test_misuse_is_refused_with_the_cure():
     field, y0, ts, xs = problem()
     with pytest.raises(ValueError, match="inputs="):
         solve(field, y0, ts)
-    with pytest.raises(TypeError, match="a Path"):
+    with pytest.raises(TypeError, match="an instance of Path"):
         solve(field, y0, ts, inputs=xs)
     with pytest.raises(TypeError, match="callable"):
         CDETerm(3, LinearPath(ts, xs))
