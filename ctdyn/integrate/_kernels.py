@@ -108,15 +108,18 @@ def _scaled(g, span, weight, out):
 
 
 @allocating_kernel
-def steps(y, span, us, dxs, weights, biases, kinds, tableau, kept, slopes, ks, nodes):
+def steps(y, span, us, dxs, weights, biases, kinds, tableau, kept, slopes, velocities, nodes):
     """Walk from node to node; `kept` are the inputs of every layer and the outputs of the last, one per evaluation.
 
-    Where `kept` has room for one evaluation alone, nothing is remembered. `weights` are `(in, out)`; rows of `tableau`
-    are the weights of the stages, and in the last row those of the step.
+    Where `kept` has room for one evaluation alone, nothing is remembered; where `velocities` have room for the stages
+    of one step, they are those of the last. `weights` are `(in, out)`; rows of `tableau` are the weights of the stages,
+    and in the last row those of the step.
     """
-    stages, depth, states = ks.shape[0], len(weights), y.shape[1]
+    stages, depth, states = tableau.shape[1], len(weights), y.shape[1]
     room = kept[0].shape[0]
     for n in range(span.shape[0]):
+        first = n * stages % velocities.shape[0]
+        ks = velocities[first : first + stages]
         for i in range(stages):
             e = n * stages + i
             now = e % room
@@ -141,9 +144,10 @@ def steps(y, span, us, dxs, weights, biases, kinds, tableau, kept, slopes, ks, n
 
 
 @allocating_kernel
-def steps_back(span, dxs, weights, kinds, tableau, kept, slopes, given, gks, gs, rooms, to_y, to_us, to_dxs, to):
+def steps_back(span, dxs, weights, kinds, tableau, kept, slopes, given, also, gks, gs, rooms, to_y, to_us, to_dxs, to):
     """Backwards through `steps`; `weights` are `(out, in)`, and `to_y` begins as zeros.
 
+    `given` are the gradients to the nodes, `also` those to the velocities of all stages, or empty.
     `gs` are the gradients to the outputs of every layer for the evaluations of one run, at the end of which they are
     multiplied with the inputs at once; the first of them is that to the inputs of the first layer, of one evaluation.
     """
@@ -154,6 +158,8 @@ def steps_back(span, dxs, weights, kinds, tableau, kept, slopes, given, gks, gs,
         plus(to_y, given[n])
         for i in range(stages):
             _scaled(to_y, span[n], tableau[stages, i], gks[i])
+            if len(also) > 0:
+                plus(gks[i], also[n * stages + i])
         for i in range(stages - 1, -1, -1):
             e = n * stages + i
             now = e % chunk

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,18 +32,28 @@ _WORK = 1 << 24
 _ROWS = 512
 
 
-def perceptron_steps(term: Term, solver: Solver, grid: Tensor, y0: State) -> list[Tensor] | None:
-    """The states behind every step, or None where the equation or the method is of another kind.
+class Walked(NamedTuple):
+    """The states behind every step, what the last step left, and the interpolants where they are wanted."""
+
+    ends: tuple[Tensor, ...]
+    state: Tensor | None
+    parts: Tensor | None
+
+
+def perceptron_steps(term: Term, solver: Solver, grid: Tensor, y0: State, *, dense: bool) -> Walked | None:
+    """Take all steps, or return None where the equation or the method is of another kind.
 
     Args:
         term: the equation.
         solver: the method.
         grid: ends of the steps, `(step + 1, *batch)`.
-        y0: states at the start, `(*batch, state)`; extra leading axes are allowed.
+        y0: states at the start, `(*batch, state)`.
+        dense: whether the interpolants are wanted, `(step, part, *batch, state)`.
 
     Example:
         >>> from ctdyn.solvers import RK4
-        >>> perceptron_steps(ODETerm(lambda t, y: -y), RK4(), torch.zeros(2, 1), torch.zeros(1, 1)) is None
+        >>> term, grid = ODETerm(lambda t, y: -y), torch.zeros(2, 1)
+        >>> perceptron_steps(term, RK4(), grid, torch.zeros(1, 1), dense=False) is None
         True
     """
     if not isinstance(solver, RungeKutta) or type(solver).step is not RungeKutta.step:
@@ -67,8 +78,18 @@ def perceptron_steps(term: Term, solver: Solver, grid: Tensor, y0: State) -> lis
         return None
     keeps = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     kinds = tuple(_KINDS[kind] for kind in found.activations)
-    loop = PerceptronLoop(solver.tableau, kinds, isinstance(term, CDETerm), keeps)
-    return [y.reshape(y0.shape) for y in run_loop(loop, *tensors).unbind()]
+    loop = PerceptronLoop(solver.tableau, kinds, isinstance(term, CDETerm), keeps, dense)
+    found, count = run_loop(loop, *tensors), len(span)
+    nodes = found[:count].reshape(count, *y0.shape)
+    if not dense:
+        return Walked(nodes.unbind(), None, None)
+    velocities = found[count:].reshape(count, -1, *y0.shape)
+    if term.knots() is None:
+        # A step ends with the velocity that the next one begins with.
+        ends = torch.cat([velocities[1:, 0], term.derivative(grid[-1], nodes[-1]).unsqueeze(0)])
+    else:
+        ends = term.restrict(grid[:-1], grid[1:]).derivative(grid[1:], nodes)
+    return Walked(nodes.unbind(), ends[-1], torch.cat([velocities, ends.unsqueeze(1)], 1))
 
 
 def _perceptron(term: Term) -> Perceptron | None:
@@ -109,23 +130,25 @@ class PerceptronLoop(Loop):
 
     Its tensors are the lengths of the steps, `(step, series)`; the first states; inputs or the derivative of the
     control at every stage, `(step stage, series, channel)`; weights, then biases. The states are
-    `(step, series, state)`.
+    `(step, series, state)`; where they are wanted, the velocities of all stages follow, `(step stage, series, state)`.
 
     Args:
         tableau: the method.
         kinds: number of the activation behind every layer.
         controlled: the equation is a controlled one.
         keeps: the gradients will be asked for.
+        dense: the velocities are wanted.
     """
 
     tableau: Tableau
     kinds: tuple[int, ...]
     controlled: bool
     keeps: bool
+    dense: bool
 
     def plain(self, *tensors: Tensor) -> Tensor:
         span, y, drive, *layers = tensors
-        drives, states = drive.unflatten(0, (len(span), -1)), []
+        drives, states, told = drive.unflatten(0, (len(span), -1)), [], []
         for n, dt in enumerate(span.unsqueeze(-1).unbind()):
             velocities: list[Tensor] = []
             for i, row in enumerate(((), *self.tableau.a)):
@@ -133,7 +156,8 @@ class PerceptronLoop(Loop):
                 velocities.append(self._velocity(x, drives[n, i], layers))
             y = _along(y, dt, self.tableau.b, velocities)
             states.append(y)
-        return torch.stack(states)
+            told.extend(velocities if self.dense else [])
+        return torch.stack([*states, *told])
 
     def _velocity(self, y: Tensor, drive: Tensor, layers: list[Tensor]) -> Tensor:
         x = y if self.controlled else torch.cat([y, drive], -1)
@@ -151,7 +175,9 @@ class PerceptronLoop(Loop):
         kept = [empty_like(y, (room, len(y), width)) for width in widths]
         told = [len(bias) if kind == _KINDS[nn.SiLU] else 0 for kind, bias in zip(self.kinds, biases, strict=True)]
         slopes = [empty_like(y, (room, len(y), width)) for width in told]
-        nodes, ks = empty_like(y, (len(span), *y.shape)), y.new_empty(len(self.tableau.b), *y.shape)
+        count, stages = len(span), len(self.tableau.b)
+        states = empty_like(y, (count * (1 + stages) if self.dense else count, *y.shape))
+        ks = states[count:] if self.dense else y.new_empty(stages, *y.shape)
         _kernels().steps(
             *arrays(y, span, *self._driven(drive)),
             tuple(arrays(*(weight.t() for weight in weights))),
@@ -160,9 +186,9 @@ class PerceptronLoop(Loop):
             self._matrix(y),
             tuple(arrays(*kept)),
             tuple(arrays(*slopes)),
-            *arrays(ks, nodes),
+            *arrays(ks, states[:count]),
         )
-        return nodes, (*kept, *slopes) if self.keeps else ()
+        return states, (*kept, *slopes) if self.keeps else ()
 
     def backward(
         self,
@@ -186,7 +212,7 @@ class PerceptronLoop(Loop):
             self._matrix(y),
             tuple(arrays(*kept[: depth + 1])),
             tuple(arrays(*kept[depth + 1 :])),
-            *arrays(g, y.new_empty(len(self.tableau.b), *y.shape)),
+            *arrays(g[: len(span)], g[len(span) :], y.new_empty(len(self.tableau.b), *y.shape)),
             tuple(arrays(*gs)),
             tuple(arrays(*(torch.empty_like(x) for x in to[:depth]))),
             *arrays(to_y, *self._driven(to_drive)),

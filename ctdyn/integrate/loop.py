@@ -231,12 +231,12 @@ class Replay:
                     rows, last = None, len(grid) - 1
             run = grid[first : last + 1]
             given = (run, y, state) if rows is None else (rows.take(run, 1), *rows.take((y, state)))
-            compiled = None if dense or given[2] is not None else perceptron_steps(self.term, self.solver, *given[:2])
-            if compiled is None:
+            walked = perceptron_steps(self.term, self.solver, *given[:2], dense=dense)
+            if walked is None:
                 ends, left, inner = _walk(_take, self.solver, self.term, given[0].unbind(0), *given[1:], dense)
+                part = _stacked(inner) if dense else None
             else:
-                ends, left, inner = [y, *compiled], None, []
-            part = _stacked(inner) if dense else None
+                ends, left, part = [given[1], *walked.ends], walked.state, walked.parts
             if rows is None:
                 path.extend(ends[1:])
                 state = left

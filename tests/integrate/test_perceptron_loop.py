@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ctdyn.fields import ConcatTime, MLPCDEField, MLPField
-from ctdyn.integrate import Checkpoint, PIDController, StepTo, loop, solve
+from ctdyn.integrate import Checkpoint, ConstantStep, PIDController, StepTo, loop, solve
 from ctdyn.integrate._perceptron_loop import perceptron_steps
 from ctdyn.linear._compiled import numba_is_installed
 from ctdyn.paths import HermitePath, LinearPath
@@ -25,8 +25,8 @@ def taken(monkeypatch):
     """Whether each run of steps was compiled."""
     found = []
 
-    def watched(*arguments):
-        steps = perceptron_steps(*arguments)
+    def watched(*arguments, **options):
+        steps = perceptron_steps(*arguments, **options)
         found.append(steps is not None)
         return steps
 
@@ -55,7 +55,7 @@ def problem(kind, hidden=(5,), activation=nn.SiLU):
 
 def one_by_one(monkeypatch, run):
     with monkeypatch.context() as context:
-        context.setattr(loop, "perceptron_steps", lambda *_: None)
+        context.setattr(loop, "perceptron_steps", lambda *_, **__: None)
         return run()
 
 
@@ -63,18 +63,23 @@ def one_by_one(monkeypatch, run):
 @pytest.mark.parametrize("hidden", [(), (5,), (6, 5)])
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU, nn.SiLU])
 @pytest.mark.parametrize("kind", ["plain", "driven", "controlled"])
-def test_steps_and_gradients_are_those_of_step_after_step(kind, activation, hidden, solver, taken, monkeypatch):
+@pytest.mark.parametrize("controller", [StepTo(2), ConstantStep(0.2)], ids=["to the times", "dense"])
+def test_steps_and_gradients_are_those_of_step_after_step(
+    controller, kind, activation, hidden, solver, taken, monkeypatch
+):
     field, leaves, run = problem(kind, hidden, activation)
-    found = run(*leaves, solver=solver)
-    assert taken == [True]
-    expected = one_by_one(monkeypatch, lambda: run(*leaves, solver=solver))
+    options = {"solver": solver, "controller": controller}
+    found = run(*leaves, **options)
+    assert taken
+    assert all(taken)
+    expected = one_by_one(monkeypatch, lambda: run(*leaves, **options))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     weights, wanted = torch.randn_like(found), [*leaves, *field.parameters()]
     pairs = (torch.autograd.grad((ys * weights).sum(), wanted) for ys in (found, expected))
     for ours, plain in zip(*pairs, strict=True):
         torch.testing.assert_close(ours, plain, rtol=0, atol=1e-11)
     with torch.no_grad():
-        assert torch.equal(run(*leaves, solver=solver), found)
+        assert torch.equal(run(*leaves, **options), found)
 
 
 def test_many_rows_samples_and_pieces_give_the_same(taken, monkeypatch):
@@ -95,8 +100,13 @@ def test_many_rows_samples_and_pieces_give_the_same(taken, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["plain", "driven", "controlled"])
-def test_derivatives_of_derivatives_and_along_a_direction(kind):
-    _, leaves, run = problem(kind, hidden=(3,))
+@pytest.mark.parametrize("controller", [StepTo(2), ConstantStep(0.4)], ids=["to the times", "dense"])
+def test_derivatives_of_derivatives_and_along_a_direction(controller, kind):
+    _, leaves, walk = problem(kind, hidden=(3,))
+
+    def run(*leaves):
+        return walk(*leaves, controller=controller)
+
     assert torch.autograd.gradgradcheck(lambda *x: run(*x)[:, -1], leaves)
     plain = [x.detach() for x in leaves]
     direction = [torch.randn_like(x) for x in plain]
@@ -153,8 +163,8 @@ def test_what_is_not_a_number_stays_so_and_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="state_size=4"):
         run(torch.cat([y0, y0], -1), xs)
     grid = torch.zeros(2, 3, dtype=F64)
-    assert perceptron_steps(ODETerm(lambda t, y: -y), RK4(), grid, y0) is None
-    assert perceptron_steps(ODETerm(MLPField(4).double()), RK4(), grid.requires_grad_(), y0) is None
+    assert perceptron_steps(ODETerm(lambda t, y: -y), RK4(), grid, y0, dense=True) is None
+    assert perceptron_steps(ODETerm(MLPField(4).double()), RK4(), grid.requires_grad_(), y0, dense=True) is None
 
 
 def test_adaptive_steps_are_taken_as_before(taken):
