@@ -38,7 +38,7 @@ def exponentials(A: Tensor, dt: Tensor, order: int) -> tuple[Tensor, ...]:
     """
     distinct, place = _distinct(dt) if A.dim() == 2 else (dt, None)
     nodes = _node_count(A, distinct)
-    if distinct.shape[-1] <= 2 * nodes:
+    if distinct.shape[-1] <= 2 * nodes or not distinct.numel():
         growth, *integrals = _direct(A, distinct, order)
         values = (growth + _identity(A), *integrals)
     else:

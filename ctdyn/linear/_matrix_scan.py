@@ -28,7 +28,7 @@ def chunk_count(like: Tensor) -> int:
     if like.device.type != "cpu":
         # There the number of calls is what counts.
         return max(1, round(math.sqrt(length)))
-    if length < _FEW_STEPS or like[0].numel() >= _MANY_ENTRIES:
+    if length < _FEW_STEPS or not lanes or like[0].numel() >= _MANY_ENTRIES:
         return 1
     return max(2, round(1.5 * math.sqrt(length) / max(1.0, lanes / 64)))
 
@@ -69,16 +69,19 @@ def matrix_recurrence(A: Tensor, b: Tensor, h0: Tensor | None = None, *, reverse
     """
     length, n = b.shape[-2:]
     batch = torch.broadcast_shapes(A.shape[:-3], b.shape[:-2], () if h0 is None else h0.shape[:-1])
+    if not length:
+        return b.expand(*batch, length, n)
     own = (1,) * (len(batch) + 3 - A.dim()) + A.shape[:-3]
     axes = range(len(batch))
     kept, columns = [i for i in axes if own[i] != 1], [i for i in axes if own[i] == 1]
     lead = len(batch)
     rows = b.expand(*batch, length, n).permute(lead, *kept, lead + 1, *columns)
-    lanes = math.prod(batch[i] for i in kept)
-    rows = rows.reshape(length, lanes, n, -1)
+    # Said in full: of an empty batch no size can be told from the others.
+    lanes, width = (math.prod(batch[i] for i in some) for some in (kept, columns))
+    rows = rows.reshape(length, lanes, n, width)
     start = b.new_zeros(*batch, n) if h0 is None else h0.expand(*batch, n)
-    start = start.permute(*kept, lead, *columns).reshape(lanes, n, -1)
-    matrices = A.expand(*A.shape[:-3], length, n, n).reshape(-1, length, n, n).transpose(0, 1)
+    start = start.permute(*kept, lead, *columns).reshape(lanes, n, width)
+    matrices = A.expand(*A.shape[:-3], length, n, n).reshape(lanes, length, n, n).transpose(0, 1)
     if reverse:
         matrices, rows = matrices.flip(0), rows.flip(0)
     h: Tensor = Recurrence.apply(matrices, rows, start)  # type: ignore[assignment]

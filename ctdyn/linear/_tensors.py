@@ -130,7 +130,7 @@ def check_resolution(ts: Tensor) -> None:
     Example:
         >>> check_resolution(torch.tensor([0.0, 0.1, 0.3]))
     """
-    if ts.dtype.itemsize > 4 or ts.shape[-1] < 2:
+    if ts.dtype.itemsize > 4 or ts.shape[-1] < 2 or not ts.numel():
         return
     times = ts.detach()
     largest = float(times.abs().amax())

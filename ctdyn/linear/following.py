@@ -68,8 +68,8 @@ def follow_control(A: Tensor, b: Tensor, dxs: Tensor, y0: Tensor) -> Tensor:
             f"control) of {tuple(dxs.shape)} and states (*batch, state) of {tuple(y0.shape)}."
         )
     shape = torch.broadcast_shapes(dxs.shape[:-2], y0.shape[:-1])
-    if not dxs.shape[-2]:
-        return y0.new_zeros(*shape, 0, y0.shape[-1])
+    if not dxs.shape[-2] or not math.prod(shape):
+        return y0.new_zeros(*shape, *dxs.shape[-2:-1], y0.shape[-1])
     if size == 1:
         rates = dxs @ A.reshape(channels, blocks)
         added = phi1(rates) * (dxs @ b)

@@ -185,7 +185,7 @@ class _Newton:
 
 def _before(h0: Tensor, hs: Tensor) -> Tensor:
     """The state that each step starts from."""
-    return torch.cat([h0.unsqueeze(-2), hs[..., :-1, :]], -2)
+    return torch.cat([h0.unsqueeze(-2), hs], -2)[..., :-1, :]
 
 
 def _linearise(step: Callable[[Tensor, Tensor], Tensor], h: Tensor, xs: Tensor) -> tuple[Tensor, Tensor]:

@@ -186,3 +186,11 @@ def test_bad_input(call, match):
 def test_integer_clocks_in_single_precision_are_exact_and_welcome():
     ts = torch.arange(200_000, 200_005).float()
     assert OU(1.0, 1.0).scan(ts, y0=torch.ones(1)).shape == (5, 1)
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "rotations", "dense", "matern32", "legs", "sum"])
+def test_an_empty_batch_has_no_states(kind):
+    dynamics = KINDS[kind]().float()
+    ys = dynamics.scan(torch.zeros(0, 40), torch.zeros(0, 40, dynamics.input_size))
+    assert ys.shape == (0, 40, dynamics.state_size)
+    assert dynamics.discretize(torch.zeros(0, 40), noise=True).Q.shape == (0, 40, *2 * [dynamics.state_size])

@@ -71,6 +71,12 @@ def test_any_axes(blocks, size):
     assert follow_control(A.float(), b.float(), dxs.float(), y0.float()).dtype == torch.float32
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_an_empty_batch_has_no_states(size):
+    A, b = torch.zeros(2, 3, size, size), torch.zeros(2, 3 * size)
+    assert follow_control(A, b, torch.zeros(0, 5, 2), torch.zeros(3 * size)).shape == (0, 5, 3 * size)
+
+
 def test_many_pieces_are_not_built_at_once(monkeypatch):
     from ctdyn.linear import following
 

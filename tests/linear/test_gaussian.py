@@ -255,6 +255,15 @@ def test_padding_missing_rows_and_repeated_times_are_harmless():
     assert float(model.log_prob(unseen).detach()) == 0.0
 
 
+def test_an_empty_batch_has_no_answers():
+    model = LinearGaussian(Matern(1.5), R=0.1)
+    batch = IrregularBatch(torch.zeros(0, 40), torch.zeros(0, 40, 1), torch.zeros(0, 40, 1, dtype=torch.bool))
+    assert model.log_prob(batch).shape == (0,)
+    assert model.filter(batch).mean.shape == model.smooth(batch).mean.shape == (0, 40, 2)
+    assert model.predict(batch, torch.zeros(0, 3)).covariance.shape == (0, 3, 2, 2)
+    assert model.sample_posterior(batch, torch.zeros(0, 3), 5).shape == (5, 0, 3, 2)
+
+
 def test_series_do_not_mix_and_parameters_have_batch_axes():
     scales, noises = f64(0.5, 1.0, 2.0), f64([0.1], [0.2], [0.3])
     model = LinearGaussian(Matern(1.5, lengthscale=scales), R=noises)

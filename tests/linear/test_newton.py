@@ -92,6 +92,15 @@ def test_linear_recurrences_take_one_iteration():
     assert int(found.iterations) == 1
 
 
+@pytest.mark.parametrize("shape", [(0, 30, 2), (3, 0, 2)], ids=str)
+def test_nothing_to_solve(shape):
+    h0 = torch.ones(shape[0], 2, requires_grad=True)
+    for diagonal in (False, True):
+        found = nonlinear_recurrence(torch.add, h0, torch.ones(shape), method=NewtonScan(diagonal=diagonal))
+        assert found.hs.shape == shape
+        assert not bool(found.sequential.any())
+
+
 def test_bad_input_is_named():
     h0, xs = torch.zeros(2, dtype=F64), torch.zeros(5, 1, dtype=F64)
     with pytest.raises(ValueError, match="next states"):
