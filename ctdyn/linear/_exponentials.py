@@ -65,12 +65,14 @@ def noise_integrals(A: Tensor, S: Tensor, dt: Tensor) -> Tensor:
 
     Args:
         A: square matrices, `(*matrix_batch, n, n)`.
-        S: spectral densities, `(*matrix_batch, n, n)`, positive semi-definite.
+        S: spectral densities, `(*matrix_batch, n, n)`, positive semi-definite; the batch axes of both broadcast.
         dt: steps, `(*batch, time)`.
 
     Returns:
         Covariances, `(*batch, time, n, n)`.
     """
+    # One matrix under several densities is as many matrices.
+    A = A.expand(torch.broadcast_shapes(S.shape, A.shape))
     distinct, place = _distinct(dt) if A.dim() == 2 else (dt, None)
     rate = _rate(A)
     halvings = _levels(2 * rate[..., None] * distinct.detach().to(rate.dtype))
@@ -79,7 +81,7 @@ def noise_integrals(A: Tensor, S: Tensor, dt: Tensor) -> Tensor:
     count = _NOISE_TERMS
     unit = A / scale
     powers = _powers(unit, count)
-    terms = [S.expand(torch.broadcast_shapes(S.shape, A.shape))]
+    terms = [S.expand(A.shape)]
     for _ in range(count - 1):
         moved = unit @ terms[-1]
         terms.append(moved + moved.mT)

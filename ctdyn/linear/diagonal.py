@@ -193,7 +193,7 @@ class Rotations(LinearDynamics):
         """As in `LinearDynamics`."""
         if self.log_sigma is None:
             return super().density()
-        variance = (2.0 * self.log_sigma).exp().expand(self.decay.shape)
+        variance, _ = torch.broadcast_tensors((2.0 * self.log_sigma).exp(), self.decay)
         return torch.diag_embed(variance.repeat_interleave(2, -1))
 
     def stationary(self) -> Tensor:

@@ -220,7 +220,7 @@ class LinearDynamics(nn.Module, ExactlySolved, ABC):
             raise ValueError(f"{type(self).__name__} has no readout; a kernel needs one process to speak of.")
         spread = (self.stationary() @ H)[..., None, :]
         values = _apply(self.flow(lag.abs())[0], spread, self.diagonal)
-        return values @ H
+        return values @ H.to(values.dtype)
 
     def elapsed(self, t0: Tensor, t1: Tensor) -> Tensor:
         """The steps between times, in the dynamics' own clock; differences are taken in float64.

@@ -128,6 +128,41 @@ def test_axes_of_parameters_and_of_series_broadcast():
     torch.testing.assert_close(states[2, 1], alone)
 
 
+@pytest.mark.parametrize("kind", ["dense", "diagonal", "rotations", "sum", "product"])
+def test_noise_may_have_batch_axes_that_the_transition_lacks(kind):
+    densities = torch.stack([torch.eye(2, dtype=F64), rows([4.0, 1.0], [1.0, 9.0])])
+    turn = {
+        "dense": lambda S: Dense(rows([-1.0, 0.5], [0.0, -2.0]), S=S),
+        "diagonal": lambda S: Diagonal(rows(-1.0, -2.0), S=S),
+        "rotations": lambda S: Rotations(rows(0.5), rows(1.0), sigma=S[..., 0, :1]),
+        "sum": lambda S: SumDynamics([Dense(-torch.eye(2, dtype=F64), S=S), OU(rows(1.0), 1.0)]),
+        "product": lambda S: ProductDynamics(Matern(1.5), Rotations(rows(0.5), rows(1.0), sigma=S[..., 0, :1])),
+    }[kind]
+    dt, both = rows(0.0, 0.3, 2.0), turn(densities)
+    for index, density in enumerate(densities):
+        alone = turn(density)
+        torch.testing.assert_close(both.discretize(dt, noise=True).Q[index], alone.discretize(dt, noise=True).Q)
+        torch.testing.assert_close(both.stationary()[index], alone.stationary())
+        torch.testing.assert_close(both.density()[index], alone.density())
+
+
+def test_a_small_slow_state_settles_beside_a_large_fast_one():
+    rate, density = rows(1e-4, 1.0), rows(1e-20, 1e10)
+    settled = density / (2.0 * rate)
+    together = Dense(torch.diag(-rate), S=torch.diag(density)).stationary().detach()
+    apart = Dense(-rate[:, None, None], S=density[:, None, None]).stationary().detach()
+    torch.testing.assert_close(together.diagonal(), settled, rtol=1e-10, atol=0.0)
+    torch.testing.assert_close(apart.flatten(), settled, rtol=1e-10, atol=0.0)
+
+
+@pytest.mark.parametrize("kind", ["ou", "matern32", "matern52", "sum"])
+def test_a_kernel_takes_lags_of_either_precision(kind):
+    dynamics = KINDS[kind]()
+    assert dynamics.kernel(rows(0.0, 0.5)).dtype == F64
+    single = dynamics.kernel(torch.tensor([0.0, 0.5]))
+    torch.testing.assert_close(single.double(), dynamics.kernel(rows(0.0, 0.5)), rtol=1e-6, atol=0.0)
+
+
 def test_what_is_read_after_the_last_time_runs_freely():
     dynamics, ts = Diagonal(rows(-1.0)), rows(0.0, 1.0)
     ys = dynamics.scan(ts, y0=torch.ones(1, dtype=F64))
