@@ -162,10 +162,11 @@ def _given(steps: Steps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _rates(lam: Tensor) -> np.ndarray:
-    wide = lam.detach().resolve_conj().to(torch.complex128)
-    inverse = torch.where(wide == 0, 0.0, 1.0 / wide)
-    real = lam.dtype.to_real()
-    return torch.stack([wide.real, wide.imag, inverse.real, inverse.imag], 1).to(real).numpy()
+    """Real and imaginary parts of eigenvalues and of their inverses, `(1 | row, 4, state)`; 0 for what has none."""
+    wide = _array(lam).astype(np.complex128)
+    real, inverse = (np.float32 if lam.dtype in (torch.float32, torch.complex64) else np.float64), np.zeros_like(wide)
+    np.reciprocal(wide, out=inverse, where=np.abs(wide) >= np.finfo(real).tiny)
+    return np.stack([wide.real, wide.imag, inverse.real, inverse.imag], 1).astype(real)
 
 
 def _room(v: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

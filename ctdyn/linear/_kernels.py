@@ -260,7 +260,8 @@ def zoh(steps, arrays, options, room, share):
     paired, impulse, reverse = options
     parts, states, _ = room
     width, count = h0.shape[1], j1 - j0
-    length, span = v.shape[1] // width, LANES // count if count == width else 1
+    length = v.shape[1] // width
+    span = min(LANES // count, length) if count == width else 1
     shared = rates.shape[0] == 1 and dt.shape[0] == 1 and reset.shape[0] == 1
     tile = _tile(h0[r0, j0:j1], r1 - r0 if shared else 1, length)
     for r in range(r0, r0 + 1 if shared else r1):
@@ -363,7 +364,8 @@ def zoh_gradients(steps, arrays, gradients, options, room, share):
     paired, impulse, reverse, needs_dt = options
     parts, states, _ = room
     width, count = h0.shape[1], j1 - j0
-    length, span = v.shape[1] // width, LANES // count if count == width else 1
+    length = v.shape[1] // width
+    span = min(LANES // count, length) if count == width else 1
     shared = rates.shape[0] == 1 and dt.shape[0] == 1 and reset.shape[0] == 1
     tile = _tile(h0[r0, j0:j1], r1 - r0 if shared else 1, length)
     held, pending = dt[0, 0] * 0 + (not impulse), 0

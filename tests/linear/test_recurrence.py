@@ -420,6 +420,15 @@ def test_eigenvalues_too_small_to_be_inverted(dtype: torch.dtype) -> None:
     torch.testing.assert_close(held_gain(lam, dt[:, None]), values.gain[0])
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_eigenvalues_too_small_to_be_inverted_are_scanned(backend: ScanBackend, dtype: torch.dtype) -> None:
+    real = torch.empty(0, dtype=dtype).real.dtype
+    lam = torch.tensor([0.0, -torch.finfo(real).tiny / 64.0, -1e-20], dtype=real).to(dtype)
+    dt, v = torch.tensor([0.0, 1e-3, 7.0], dtype=real), torch.ones(1, 3, 3, dtype=dtype)
+    h = zoh_scan(lam, dt, v, backend=backend)
+    torch.testing.assert_close(h, dt.cumsum(0)[:, None].expand(1, 3, 3).to(dtype))
+
+
 def test_results_that_are_dropped_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_recycling, "_idle", OrderedDict())
     x = torch.empty(1 << 18, 2)
