@@ -23,8 +23,8 @@ def check_layer(layer: SequenceLayer, *, tolerance: float = 1e-11, seed: int = 0
     * the scan is the same as one step after another, and as two scans of which one goes on where the other ended;
     * a flow does not change what comes after it, and two flows are one;
     * padded times change nothing, and a reset is a new beginning;
-    * series do not mix, extra leading axes may be there, and times may be shared; no output depends on a later input,
-      and a shift of the clock changes nothing;
+    * series do not mix, there may be none of them, extra leading axes may be there, and times may be shared; no output
+      depends on a later input, and a shift of the clock changes nothing;
     * gradients reach every parameter and are finite, and float32 is close to float64;
     * bad input is refused.
 
@@ -130,6 +130,8 @@ def _check_batch(layer: SequenceLayer, ts: Tensor, us: Tensor, ys: Tensor, toler
     same(both[0], ys, tolerance, "a leading axis changes the outputs")
     y, _ = layer.step(ts[:, -1] + 1.0, torch.stack([us[:, 0], us[:, 1]]), state)
     require(y.shape == (2, 3, layer.output_size), "a step does not keep leading axes")
+    none, _ = layer.scan(ts[:0], us[:0])
+    require(none.shape == (0, *ys.shape[1:]), f"an empty batch has outputs of shape {tuple(none.shape)}")
     shared, _ = layer.scan(ts[0], us)
     same(shared, layer.scan(ts[:1].expand(3, -1), us)[0], tolerance, "times that are shared are not the same times")
     later = us.clone()

@@ -160,7 +160,7 @@ class DiagonalChannels(ChannelwiseLayer, DiagonalLayer, ABC):
         columns = torch.stack([weights.real, -weights.imag], -1).flatten(-2)[..., None]
         rows = torch.view_as_real(hs.unflatten(-1, weights.shape)).flatten(-2).flatten(0, -3)
         ys = (rows.transpose(0, 1) @ columns).squeeze(-1).mT
-        return ys.reshape(*hs.shape[:-1], -1) + self.D * us
+        return ys.reshape(*hs.shape[:-1], len(weights)) + self.D * us
 
     def fade(self, dt: Tensor, h: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """As in `ChannelwiseLayer`."""
