@@ -88,8 +88,8 @@ assert (found / periods - 1).abs().max() < 0.05
 found
 
 # %% [markdown]
-# The periods are those that were planted, within a few percent. The half-lives are harder to know: 40 hours of a
-# machine hold less than one of them.
+# The periods are those that were planted, within a few percent. The half-lives, 46 and 17 hours, are harder to know:
+# 40 hours of a machine hold less than one of the longer.
 #
 # Modes are complex. The modulus says how strongly a sensor shows a rotation, the argument when: two sensors whose
 # arguments differ by a quarter of a circle follow each other a quarter of a period apart.
