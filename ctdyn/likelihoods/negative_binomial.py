@@ -7,11 +7,11 @@ from math import log
 
 import torch
 from torch import Tensor, nn
-from torch import distributions as td
 from torch.distributions import Distribution
 
 from .._types import Times, Values
 from ..nn import MLP
+from ._counts import PreciseNegativeBinomial
 from .base import Likelihood
 
 
@@ -57,4 +57,4 @@ class NegativeBinomial(Likelihood):
     def forward(self, z: Tensor, ts: Times, noise: Values | None = None) -> Distribution:
         """See `Likelihood.forward`; `noise` has no meaning for a count and is ignored."""
         logits = self.log_mean(z) - self.log_concentration
-        return td.NegativeBinomial(self.log_concentration.exp(), logits=logits, validate_args=False)
+        return PreciseNegativeBinomial(self.log_concentration.exp(), logits=logits, validate_args=False)

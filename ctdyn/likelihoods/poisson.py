@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor
-from torch import distributions as td
 from torch.distributions import Distribution
 
 from .._types import Times, Values
 from ..nn import MLP
+from ._counts import PrecisePoisson
 from .base import Likelihood
 
 
@@ -43,4 +43,4 @@ class Poisson(Likelihood):
 
     def forward(self, z: Tensor, ts: Times, noise: Values | None = None) -> Distribution:
         """See `Likelihood.forward`; `noise` has no meaning for a count and is ignored."""
-        return td.Poisson(self.log_rate(z).exp(), validate_args=False)
+        return PrecisePoisson(self.log_rate(z).exp(), validate_args=False)

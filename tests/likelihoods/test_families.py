@@ -1,5 +1,7 @@
 """The families of observations against scipy, and what each of them is for."""
 
+import math
+
 import pytest
 import torch
 from scipy import stats
@@ -70,6 +72,19 @@ def test_a_negative_binomial_becomes_a_poisson_distribution():
     counts, events = NegativeBinomial(3, 2, initial_concentration=1e9).double(), Poisson(3, 2).double()
     events.log_rate.load_state_dict(counts.log_mean.state_dict())
     torch.testing.assert_close(counts(Z, TS).log_prob(COUNTS), events(Z, TS).log_prob(COUNTS), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("level", [1.0, 1e3, 1e7])
+@pytest.mark.parametrize("concentration", [None, 5.0, 1e6])
+def test_large_counts_keep_their_digits_in_single_precision(level, concentration):
+    likelihood = Poisson(3, 1) if concentration is None else NegativeBinomial(3, 1, initial_concentration=concentration)
+    with torch.no_grad():
+        [*likelihood.parameters()][-1].fill_(math.log(level))
+    z, count = torch.zeros(1, 3), torch.tensor([[level]])
+    found = likelihood(z, torch.zeros(1)).log_prob(count)
+    assert found.dtype == torch.float32
+    precise = likelihood.double()(z.double(), torch.zeros(1)).log_prob(count.double())
+    torch.testing.assert_close(found.double(), precise, rtol=1e-5, atol=1e-5)
 
 
 def test_a_mixture_of_one_component_is_a_gaussian():
