@@ -88,6 +88,7 @@ def stretch(batch: IrregularBatch, start: int, end: int | None) -> IrregularBatc
         batch.mask[..., rows, :],
         inputs=None if batch.inputs is None else batch.inputs[..., rows, :],
         noise=None if batch.noise is None else batch.noise[..., rows, :],
+        start=None if batch.start is None else batch.start[..., rows],
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..data import IrregularBatch
 from ._aggregation import has_intervals
+from ._conditioning import stretch
 from .chain import Chain
 from .gaussian import LinearGaussian
 
@@ -20,13 +21,17 @@ __all__ = ["expectation_maximisation", "maximum_likelihood"]
 #: Steps of L-BFGS in one maximisation; more of them reach the same likelihood later.
 _INNER_STEPS = 6
 
+#: Rows that another pass must save: what starting it costs.
+_PASS = 1000
+
 
 def maximum_likelihood(model: LinearGaussian, batch: IrregularBatch, *, max_steps: int = 200) -> float:
     r"""Fit a model by maximum likelihood, all series together, with a quasi-Newton method.
 
     .. math:: \max_\theta \sum_s \log p_\theta(x_s)
 
-    Parameters that do not require a gradient stay as they are.
+    Parameters that do not require a gradient stay as they are. Series of like length are filtered together, so that a
+    long one does not make the short ones dear.
 
     Args:
         model: changed in place.
@@ -50,9 +55,11 @@ def maximum_likelihood(model: LinearGaussian, batch: IrregularBatch, *, max_step
         >>> maximum_likelihood(model, batch) > before + 50
         True
     """
+    model.check(batch)
+    parts = _of_like_length(model, batch)
     with torch.no_grad():
-        start = float(model.log_prob(batch).sum())
-    return -_minimise(model, lambda: -_total(model.log_prob(batch)), -start, max_steps)
+        start = float(_likelihood(model, parts))
+    return -_minimise(model, lambda: -_likelihood(model, parts), -start, max_steps)
 
 
 def expectation_maximisation(model: LinearGaussian, batch: IrregularBatch, *, max_steps: int = 50) -> list[float]:
@@ -91,17 +98,18 @@ def expectation_maximisation(model: LinearGaussian, batch: IrregularBatch, *, ma
         True
     """
     _check_noise(model, batch)
+    parts = _of_like_length(model, batch)
     with torch.no_grad():
-        history = [float(_total(model.log_prob(batch)))]
+        history = [float(_likelihood(model, parts))]
     for _ in range(max_steps):
         with torch.no_grad():
-            moments = _moments(model, batch)
+            moments = [_moments(model, part) for part in parts]
         kept = {name: p.detach().clone() for name, p in model.named_parameters()}
         with torch.no_grad():
-            start = -float(_expected(model, batch, moments))
-        _minimise(model, lambda moments=moments: -_expected(model, batch, moments), start, _INNER_STEPS)
+            start = -float(_expected(model, parts, moments))
+        _minimise(model, lambda moments=moments: -_expected(model, parts, moments), start, _INNER_STEPS)
         with torch.no_grad():
-            reached = float(_total(model.log_prob(batch)))
+            reached = float(_likelihood(model, parts))
         if reached < history[-1]:
             # Only rounding can make it fall, at the very top.
             with torch.no_grad():
@@ -127,8 +135,12 @@ def _moments(model: LinearGaussian, batch: IrregularBatch) -> _Moments:
     return _Moments(*model.chain(batch).solve().smooth())
 
 
-def _expected(model: LinearGaussian, batch: IrregularBatch, moments: _Moments) -> Tensor:
+def _expected(model: LinearGaussian, parts: list[IrregularBatch], moments: list[_Moments]) -> Tensor:
     """The expected log density of states and observations, up to what no parameter changes."""
+    return torch.stack([_expected_of(model, *pair) for pair in zip(parts, moments, strict=True)]).sum()
+
+
+def _expected_of(model: LinearGaussian, batch: IrregularBatch, moments: _Moments) -> Tensor:
     chain = model.chain(batch)
     mean, P = moments.mean, moments.covariance
     residual = (chain.H @ mean[..., None]).squeeze(-1) - chain.y
@@ -191,8 +203,30 @@ def _check_noise(model: LinearGaussian, batch: IrregularBatch) -> None:
         )
 
 
-def _total(nats: Tensor) -> Tensor:
-    return nats.to(torch.float64).sum()
+def _likelihood(model: LinearGaussian, parts: list[IrregularBatch]) -> Tensor:
+    return torch.stack([model.log_prob(part).to(torch.float64).sum() for part in parts]).sum()
+
+
+def _of_like_length(model: LinearGaussian, batch: IrregularBatch) -> list[IrregularBatch]:
+    """The series of a batch in parts, each cut behind its last observation: a filter pays for padding as for data."""
+    of_parameters = [model.dynamics.batch_shape, model.H.shape[:-2], model.R.shape[:-2], model.initial.mean.shape[:-1]]
+    of_parameters += [] if model.offset is None else [model.offset.shape[:-1]]
+    # Where series differ in their parameters they cannot be parted from them.
+    if len(batch.batch_shape) <= max(map(len, of_parameters)) or not len(batch.times):
+        return [batch]
+    rows = torch.arange(1, batch.times.shape[-1] + 1, device=batch.times.device)
+    lengths = torch.where(batch.observed, rows, 1).flatten(1).amax(-1)
+    order = lengths.argsort(descending=True, stable=True)
+    sizes = lengths[order].tolist()
+    starts = [0]
+    for place, size in enumerate(sizes):
+        longest = sizes[starts[-1]]
+        if 2 * size <= longest and (len(sizes) - place) * (longest - size) >= _PASS:
+            starts.append(place)
+    ends = [*starts[1:], len(sizes)]
+    # Within a part the series stay in their order.
+    chosen = [order[start:end].sort().values for start, end in zip(starts, ends, strict=True)]
+    return [stretch(batch[index], 0, sizes[start]) for start, index in zip(starts, chosen, strict=True)]
 
 
 def _minimise(module: nn.Module, objective: Callable[[], Tensor], start: float, max_steps: int) -> float:

@@ -73,6 +73,52 @@ def test_expectation_maximisation_respects_standard_errors_and_repeated_times():
     assert all(after >= before for before, after in itertools.pairwise(history))
 
 
+@pytest.mark.parametrize("fit", [maximum_likelihood, expectation_maximisation])
+def test_a_long_series_does_not_make_short_ones_dear(fit, monkeypatch):
+    truth = make("scalar", 1.0)
+    long, short = simulate(truth, 1000), simulate(truth, 40, (5,), seed=1)
+    whole = IrregularBatch(
+        torch.cat([long.times[None], torch.cat([short.times, short.times[:, -1:].expand(-1, 960)], -1)]),
+        torch.cat([long.values[None], torch.cat([short.values, short.values.new_zeros(5, 960, 1)], -2)]),
+        torch.cat([long.mask[None], torch.cat([short.mask, short.mask.new_zeros(5, 960, 1)], -2)]),
+    )
+    rows = []
+    log_prob = LinearGaussian.log_prob
+    monkeypatch.setattr(
+        LinearGaussian, "log_prob", lambda self, batch: rows.append(batch.times.numel()) or log_prob(self, batch)
+    )
+    model = make("scalar", 2.0)
+    reached = fit(model, whole, max_steps=2)
+    lengths = [int(one.nonzero().max()) + 1 for one in (long.observed, short.observed.any(0))]
+    assert set(rows) == {lengths[0], 5 * lengths[1]}
+    reached = reached if isinstance(reached, float) else reached[-1]
+    assert reached == pytest.approx(float(log_prob(model, whole).sum().detach()), rel=1e-12)
+
+
+def test_series_with_parameters_of_their_own_stay_together():
+    rates = torch.linspace(0.5, 2.0, 3, dtype=F64)
+    truth = LinearGaussian(OU(rates, 1.0), R=0.1)
+    batch = simulate(truth, 1500, (3,))
+    mask = batch.mask.clone()
+    mask[1:, 20:] = False
+    batch = IrregularBatch(batch.times, torch.where(mask, batch.values, 0.0), mask)
+    model = LinearGaussian(OU(double([0.3, 0.3, 0.3]), double([1.0, 1.0, 1.0])), R=double([0.1]))
+    reached = maximum_likelihood(model, batch, max_steps=3)
+    assert reached == pytest.approx(float(model.log_prob(batch).sum().detach()), rel=1e-12)
+
+
+def test_intervals_of_ragged_series_are_fitted_as_if_each_was_alone():
+    truth = make("scalar", 1.0)
+    batch = simulate(truth, 1200, (2,))
+    mask = batch.mask.clone()
+    mask[1, 20:] = False
+    start = torch.cat([batch.times[:, :1], batch.times[:, :-1]], -1)
+    batch = IrregularBatch(batch.times, torch.where(mask, batch.values, 0.0), mask, start=start)
+    model = make("scalar", 2.0)
+    reached = maximum_likelihood(model, batch, max_steps=1)
+    assert reached == pytest.approx(float(model.log_prob(batch).sum().detach()), rel=1e-12)
+
+
 def test_bad_input():
     batch = simulate(LinearGaussian(Matern(1.5), R=0.1), 10)
     with pytest.raises(ValueError, match="does not reach every direction"):
