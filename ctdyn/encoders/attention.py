@@ -94,7 +94,8 @@ class AttentionEncoder(Encoder):
         seen = self._attend(at, times, values * mask, mask)
         read = torch.cat([seen, span[..., None].expand(*seen.shape[:-1], 1)], -1)
         states, _ = self.gru(as_rows(torch.relu(self.mix(read))))
-        return Encoding(q0=self.head(states[:, -1].view(*batch.batch_shape, -1), batch.static))
+        last = states[:, -1].view(*batch.batch_shape, states.shape[-1])
+        return Encoding(q0=self.head(last, batch.static))
 
     def _attend(self, at: Tensor, times: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """What each head makes of each channel at each point, and whether there was any, `(*batch, point, feature)`."""

@@ -108,5 +108,5 @@ class ConvolutionEncoder(Encoder):
         around = rows[:, -1:] + torch.arange(width, device=rows.device)
         last = self.convolution(torch.take_along_dim(padded, around.unsqueeze(-2), -1)).mT
         between = rows < torch.arange(knots, device=rows.device) * self.stride
-        seen = torch.where(between.unsqueeze(-1), last, regular).view(*chosen.shape, -1)
+        seen = torch.where(between.unsqueeze(-1), last, regular).view(*chosen.shape, h.shape[-1])
         return torch.tanh(take_items(h, chosen, -2) + seen)

@@ -80,4 +80,4 @@ class GRUEncoder(Encoder):
         states = torch.cat([start.transpose(0, 1), self.gru(read, start)[0]], 1)
         count = valid.sum(-1).flatten()
         last = states[torch.arange(len(count), device=count.device), count]
-        return Encoding(q0=self.head(last.view(*batch.batch_shape, -1), batch.static))
+        return Encoding(q0=self.head(last.view(*batch.batch_shape, last.shape[-1]), batch.static))

@@ -265,3 +265,14 @@ def test_one_series_is_read_as_a_batch_of_one(encoder):
     if one.context is not None:
         at = torch.tensor([0.5])
         torch.testing.assert_close(one.context.evaluate(at[0]), whole.context.evaluate(at)[0])
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 0)])
+@pytest.mark.parametrize("build", [builds[0] for builds in PARTS.values()])
+def test_a_batch_without_series_is_read_as_one(build, shape):
+    nothing = torch.zeros(*shape, 3, 2)
+    encoding = build()(IrregularBatch(nothing[..., 0], nothing, nothing.bool()))
+    if encoding.q0 is not None:
+        assert encoding.q0.mean.shape[:-1] == shape
+    if encoding.context is not None:
+        assert encoding.context.evaluate(torch.zeros(shape)).shape[:-1] == shape
