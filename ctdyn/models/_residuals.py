@@ -145,7 +145,8 @@ def residual_quantiles(residuals: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mean_excess(excess: Tensor, least: Tensor) -> Tensor:
-    beyond = excess[excess > 0]
+    # The quantile is often a residual itself, which rounding must not put beyond it: it would count in the mean.
+    beyond = excess[excess > 1e-9 * least]
     return torch.maximum(beyond.mean(), least) if len(beyond) else least
 
 

@@ -24,6 +24,9 @@ __all__ = ["Baseline", "Guess", "HoldLast", "LinearInterpolation", "MaternGP", "
 NUM_BINS = 16
 MIN_RESIDUALS = 30
 
+#: Distances that differ by less, as a share of the longest, are the same.
+_SAME = 1e-9
+
 
 class Guess(NamedTuple):
     """A point forecast, and the distance to the observation that it rests on (inf: none); `(*batch, time, channel)`."""
@@ -387,8 +390,12 @@ def _bin(distance: Tensor) -> tuple[Tensor, Tensor]:
     edges = distance.new_full((NUM_BINS - 1,), torch.inf)
     count = min(NUM_BINS, max(1, len(distance) // MIN_RESIDUALS))
     ordered = distance.sort().values
-    inner = ordered[[len(ordered) * place // count for place in range(1, count)]].unique()
-    # Equal distances fall into one bin, so that the first bin must not be left empty.
-    inner = inner[inner > ordered[0]]
-    edges[: len(inner)] = inner
+    finite = ordered[ordered.isfinite()]
+    # On a regular grid many distances are equal but for rounding, which is another one in another unit of time: they
+    # fall into one bin, whose edges lie midway to the next distances. The first bin must not be left empty.
+    starts = ordered.diff() > _SAME * (finite[-1] if len(finite) else 0.0)
+    first = torch.where(starts, torch.arange(1, len(ordered), device=starts.device), 0).cummax(0).values
+    chosen = first[[len(ordered) * place // count - 1 for place in range(1, count)]].unique()
+    chosen = chosen[chosen > 0]
+    edges[: len(chosen)] = 0.5 * (ordered[chosen - 1] + ordered[chosen])
     return edges, torch.searchsorted(edges, distance, right=True)

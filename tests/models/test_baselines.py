@@ -11,7 +11,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from ctdyn.data import Channel, IrregularBatch, Window, co2, collate
-from ctdyn.models import _gaussian_process
+from ctdyn.models import _gaussian_process, _residuals, baselines
 from ctdyn.models._gaussian_process import (
     Hyperparameters,
     _negative_log_likelihood,
@@ -156,6 +156,22 @@ def test_spread_grows_with_the_distance():
     stddev = model.predict(context, torch.tensor([[0.5, 2.0, 5.0]], dtype=torch.float64)).stddev.flatten()
     assert bool((stddev.diff() > 0).all())
     np.testing.assert_allclose(stddev.square(), [0.5, 2.0, 5.0], rtol=0.35)
+
+
+def test_equal_distances_share_a_bin_however_they_are_rounded():
+    ones = torch.ones(100, dtype=torch.float64)
+    rounding = 1.0 + 1e-15 * torch.randint(-3, 4, (100,), generator=torch.Generator().manual_seed(0))
+    distance = torch.cat([ones, 2 * ones, 3 * ones]) * rounding.repeat(3)
+    edges, bins = baselines._bin(distance)
+    torch.testing.assert_close(edges[edges.isfinite()], torch.tensor([1.5, 2.5], dtype=torch.float64))
+    assert bins.tolist() == [0] * 100 + [1] * 100 + [2] * 100
+
+
+def test_a_residual_that_is_a_quantile_is_no_tail_by_rounding():
+    excess = torch.tensor([-0.5, 0.0, 0.2, 0.4], dtype=torch.float64)
+    least = torch.tensor(0.01, dtype=torch.float64)
+    found = [_residuals._mean_excess(excess + shift, least) for shift in (-1e-16, 0.0, 1e-16)]
+    torch.testing.assert_close(torch.stack(found), torch.full((3,), 0.3, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("kind", POINTS)
