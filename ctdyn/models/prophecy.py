@@ -64,8 +64,12 @@ class HippoProphecy(PointBaseline):
         known = span > 0
         share = ((times - start) / torch.where(known, span, 1.0)).movedim(-1, -2)
         inside = self._read(coefficients, share.clamp(0.0, 1.0))
-        beyond = last[..., None] + self._continued(coefficients, share.clamp(min=1.0))
-        value = torch.where(share <= 1.0, inside, beyond).movedim(-2, -1).to(held.value.dtype)
+        # An exponential per time is dear: within the context there is none.
+        ahead = share > 1.0
+        remembered = coefficients[..., None, :].expand(*share.shape, self.memory.size)[ahead]
+        change = torch.zeros_like(share).masked_scatter(ahead, self._continued(remembered, share[ahead]))
+        beyond = last[..., None] + change
+        value = torch.where(ahead, beyond, inside).movedim(-2, -1).to(held.value.dtype)
         # Before its first observation, and where there is only one, a channel is held.
         return Guess(torch.where(known & (times >= start), value, held.value), held.distance)
 
@@ -86,9 +90,9 @@ class HippoProphecy(PointBaseline):
         return (self.memory.dynamics.basis(share) * coefficients[..., None, :]).sum(-1)
 
     def _continued(self, coefficients: Tensor, growth: Tensor) -> Tensor:
-        """The change of the signal from now on, where the past grows by these factors."""
+        """The change of the signal from now on, where the past grows by these factors, `(query,)`."""
         A, B = (matrix.to(growth) for matrix in legs_matrices(self.memory.size))
         # Triangular, with 0 ... n - 1 on its diagonal: the powers of time.
         flow = torch.linalg.matrix_exp((A + B @ B.mT) * growth.log()[..., None, None].contiguous())
         change = flow - torch.eye(len(A), dtype=flow.dtype, device=flow.device)
-        return (change * coefficients[..., None, None, :] * B).sum((-1, -2))
+        return (change * coefficients[..., None, :] * B).sum((-1, -2))
