@@ -20,6 +20,7 @@ __all__ = ["WindowLoader", "loader"]
 
 _TRIES = 4
 _POOL = 32  # batches that are sorted by length together
+_ROWS = 200_000  # of the repeats that fill a batch: each step pays for every one of them
 
 
 class WindowLoader:
@@ -36,7 +37,7 @@ class WindowLoader:
         seed: of every random choice.
         shuffle: a new order and new windows in every epoch; False: the same ones in every epoch.
         dtype: what the model computes in.
-        repeats: windows per series and epoch.
+        repeats: windows per series and epoch; None: as in `loader`.
 
     Example:
         >>> from .arrays import from_ragged
@@ -60,21 +61,23 @@ class WindowLoader:
         seed: int = 0,
         shuffle: bool = True,
         dtype: torch.dtype = torch.float32,
-        repeats: int = 1,
+        repeats: int | None = 1,
     ) -> None:
-        if batch_size < 1 or repeats < 1:
+        if batch_size < 1 or (repeats is not None and repeats < 1):
             raise ValueError(f"batch_size and repeats must be at least 1; got {batch_size} and {repeats}.")
         self.series_set, self.windows, self.scaler = series_set, windows.on(series_set.axis), scaler
-        self.batch_size, self.seed, self.shuffle, self.dtype, self.repeats = batch_size, seed, shuffle, dtype, repeats
+        self.batch_size, self.seed, self.shuffle, self.dtype = batch_size, seed, shuffle, dtype
         self.epoch, self.position, self._resuming = 0, 0, False
-        fits = [index for index in range(len(series_set)) if self._window(index, 0, 0) is not None]
+        rows = {index: self._rows(self._window(index, 0, 0)) for index in range(len(series_set))}
+        fits = [index for index, count in rows.items() if count]
         if not fits:
             raise DataError(
                 f"none of the {len(series_set)} series is long enough for {windows}; use shorter windows or longer "
                 "series."
             )
         self.too_short = len(series_set) - len(fits)
-        self._items = np.array([(index, repeat) for index in fits for repeat in range(repeats)])
+        self.repeats = self._filling(len(fits) * max(rows.values())) if repeats is None else repeats
+        self._items = np.array([(index, repeat) for index in fits for repeat in range(self.repeats)])
         self._lengths = np.array([len(series_set[int(index)]) for index in self._items[:, 0]])
 
     def __len__(self) -> int:
@@ -112,6 +115,14 @@ class WindowLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go where another loader of the same series, windows and seed was."""
         self.epoch, self.position, self._resuming = int(state["epoch"]), int(state["position"]), True
+
+    def _filling(self, rows: int) -> int:
+        """How often each series is cut to fill a batch, where a window of each takes so many rows with its padding."""
+        return max(1, min(self.batch_size // len(self.series_set), _ROWS // rows)) if self.windows.varies else 1
+
+    @staticmethod
+    def _rows(pair: tuple[Series, Series] | None) -> int:
+        return 0 if pair is None else len(pair[0]) + len(pair[1])
 
     def _window(self, index: int, repeat: int, epoch: int) -> tuple[Series, Series] | None:
         rng = np.random.default_rng([self.seed, epoch if self.shuffle else 0, repeat, index])
@@ -152,7 +163,7 @@ def loader(
     seed: int = 0,
     shuffle: bool = True,
     dtype: torch.dtype = torch.float32,
-    repeats: int = 1,
+    repeats: int | None = 1,
 ) -> WindowLoader:
     """Batches of windows in model units, for training and validation.
 
@@ -166,7 +177,8 @@ def loader(
         seed: of every random choice.
         shuffle: a new order and new windows in every epoch; False (validation): the same ones in every epoch.
         dtype: what the model computes in.
-        repeats: windows per series and epoch, for few long series.
+        repeats: windows per series and epoch, for few long series. None: as many as fill a batch, up to about
+            200,000 rows of context and target, where the windows of a series differ: a step costs what its rows cost.
 
     Returns:
         An iterable with a length, `set_epoch`, `state_dict` and `load_state_dict`.

@@ -150,7 +150,7 @@ class Forecaster:
             validation: other series, for early stopping and to choose the best weights; None keeps the last weights.
             max_steps: optimiser steps; None with `max_epochs` None means 2,000.
             max_epochs: passes over the training series.
-            batch_size: windows per step; where there are fewer series each gives several.
+            batch_size: windows per step; where there are fewer series each gives several, to about 200,000 rows in all.
             **options: what `ctdyn.train.fit` takes (`lr`, `weight_decay`, `patience`, `dir`, `resume`); anything else
                 goes to Lightning's Trainer (`accelerator`, `callbacks`, `logger`, `enable_progress_bar` ...).
 
@@ -178,8 +178,7 @@ class Forecaster:
         def cut(series: SeriesSet, shuffle: bool) -> Any:
             windows = self.windows if shuffle else self.windows.plain
             # Few series give many windows each, so that a batch is one however few there are.
-            repeats = max(1, batch_size // max(len(series), 1)) if windows.varies else 1
-            settings = {"batch_size": batch_size, "seed": self.seed, "shuffle": shuffle, "repeats": repeats}
+            settings = {"batch_size": batch_size, "seed": self.seed, "shuffle": shuffle, "repeats": None}
             return loader(series, windows, self.scaler_, dtype=self._dtype(), **settings)
 
         if isinstance(self.model, ExactlyFitted):

@@ -40,6 +40,8 @@ ROUND = 25
 DEFAULT_STEPS = 2000
 #: More rows of context in one batch, padding included, take many seconds a step and gigabytes.
 LONG = 500_000
+#: So do windows that are longer than this, however few: what reads them row by row waits for every row.
+LONGEST = 10_000
 
 
 def fit(
@@ -190,9 +192,9 @@ def _prepare(folder: Path, resume: bool, fingerprint: str) -> None:
 
 
 def _warn_of_long_windows(first: Window) -> None:
-    rows = first.context.times.numel()
-    if rows > LONG:
-        count, longest = first.context.times.shape[:-1].numel(), first.context.times.shape[-1]
+    rows, longest = first.context.times.numel(), first.context.times.shape[-1]
+    if rows > LONG or longest > LONGEST:
+        count = first.context.times.shape[:-1].numel()
         warnings.warn(
             f"a batch holds {count} windows of up to {longest:,} rows, {rows:,} in all, and every step reads them one "
             "after the other: that is slow and takes much memory. Train on stretches, as "

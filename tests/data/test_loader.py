@@ -1,9 +1,25 @@
+import importlib
+
 import numpy as np
 import pytest
 import torch
 
 from ctdyn._checks import DataError
-from ctdyn.data import Extrapolate, Interpolate, SeriesSet, Standardize, Window, WindowLoader, from_ragged, loader
+from ctdyn.data import (
+    Extrapolate,
+    Interpolate,
+    Reconstruct,
+    SeriesSet,
+    Standardize,
+    Window,
+    WindowLoader,
+    from_ragged,
+    loader,
+)
+
+
+# The package exports the function under the name of its module.
+loading = importlib.import_module("ctdyn.data.loader")
 
 
 def ragged(count: int = 50, longest: int = 40) -> SeriesSet:
@@ -100,6 +116,21 @@ def test_a_window_does_not_depend_on_the_others_in_its_batch() -> None:
 def test_repeats() -> None:
     data = ragged(3)
     assert sum(len(window.context.times) for window in make(data, repeats=10)) == 30
+
+
+def test_repeats_fill_a_batch_up_to_a_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ragged(3)
+    (window,) = make(data, batch_size=31, repeats=None)
+    assert len(window.context.times) == 30
+    # Three windows of the longest take some 120 rows.
+    monkeypatch.setattr(loading, "_ROWS", 4 * 3 * max(map(len, data)))
+    (window,) = make(data, batch_size=31, repeats=None)
+    assert len(window.context.times) == 12
+    monkeypatch.setattr(loading, "_ROWS", 1)
+    (window,) = make(data, batch_size=31, repeats=None)
+    assert len(window.context.times) == 3
+    fixed = loader(data, Reconstruct(), Standardize().fit(data), batch_size=31, repeats=None)
+    assert sum(len(window.context.times) for window in fixed) == 3
 
 
 def test_short_series_are_left_out_and_counted() -> None:

@@ -229,6 +229,10 @@ def test_batches_of_very_long_windows_are_told_before_they_are_read(line, loader
     with pytest.warns(DataWarning, match=r"4 windows of up to 5 rows, 20 in all.*length=.*batch_size="):
         fit(line(), loader(), max_steps=1, **QUIET)
     monkeypatch.setattr(_loop, "LONG", 20)
+    monkeypatch.setattr(_loop, "LONGEST", 4)
+    with pytest.warns(DataWarning, match=r"4 windows of up to 5 rows, 20 in all"):
+        fit(line(), loader(), max_steps=1, **QUIET)
+    monkeypatch.setattr(_loop, "LONGEST", 5)
     with warnings.catch_warnings():
         warnings.simplefilter("error", DataWarning)
         fit(line(), loader(), max_steps=1, **QUIET)
