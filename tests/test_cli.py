@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from ctdyn import models
+from ctdyn._checks import DataWarning
 from ctdyn.cli import main
 from ctdyn.cli._commands import COMMANDS
 from ctdyn.cli._files import replacing_folder
@@ -117,6 +118,21 @@ def test_evaluate_shows_the_baselines(home: Path, cut: list[str], capsys: pytest
         assert word in said
 
 
+def test_evaluate_leaves_out_what_counts_do_not_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, run = str(tmp_path / "visits.csv"), str(tmp_path / "run")
+    rng = np.random.default_rng(0)
+    waves(4).assign(hr=rng.poisson(3.0, 80)).drop(columns="bp").to_csv(data, index=False)
+    words = ["--id", "patient", "--time", "hours", "--kinds", "hr=count", "--model", "own-mean", "--out", run]
+    assert main(["fit", data, *words, "--baselines=false"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", run, data, "--samples", "5"]) == 0
+    table, note = capsys.readouterr().out.split("No ")
+    assert "crps" in table
+    assert "nan" not in table
+    assert "coverage 0.9" not in table
+    assert "coverage 0.5, coverage 0.8, coverage 0.9: every channel is" in note
+
+
 def test_options_from_a_file(home: Path, tmp_path: Path) -> None:
     config = tmp_path / "fit.yaml"
     config.write_text("id: patient\ntime: hours\nvalues: [hr]\nmodel: own-mean\nbaselines: false\n")
@@ -189,6 +205,9 @@ def test_inputs_that_are_known_ahead(tmp_path: Path, recwarn: pytest.WarningsRec
         found.append(pd.read_csv(tmp_path / "out.csv"))
     np.testing.assert_allclose(found[0]["time"], ahead["hours"])
     assert not np.allclose(found[0]["mean"], found[1]["mean"])
+    words = ["--horizon", "5", "--samples", "3", "--out", str(tmp_path / "out.csv")]
+    with pytest.warns(DataWarning, match=r"values are held.*in a shell by --at FILE"):
+        assert main(["forecast", str(tmp_path / "run"), str(tmp_path / "past.csv"), *words]) == 0
 
 
 # -- faults
@@ -299,6 +318,23 @@ def test_a_folder_that_is_no_run(home: Path, tmp_path: Path, capsys: pytest.Capt
 )
 def test_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "error" in fails(words, capsys, code=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        (["--static", "age", "height"], "--static age,height"),
+        (["--static", "age,", "height", "--id", "patient"], "--static age,height"),
+        (["--kinds=hr=count", "--values", "hr", "bp", "sex"], "--values hr,bp"),
+        (["--seed", "1", "2"], None),
+        (["--values", "hr", "--x"], None),
+    ],
+)
+def test_several_names_go_into_one_word(words: list[str], cure: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    said = fails(["fit", "x.csv", *words], capsys, code=2)
+    assert "nrecognized arguments" in said
+    assert ("one word" in said) == (cure is not None)
+    assert (cure or "") in said
 
 
 def test_a_failed_fit_leaves_the_old_run(tmp_path: Path) -> None:

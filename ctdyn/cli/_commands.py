@@ -166,7 +166,11 @@ def evaluate_command(
         write_frame(scores, out)
     else:
         shown = scores.set_index("model")[[name for name in SHOWN if name in scores]]
-        print(shown.map("{:.4g}".format).to_string())
+        # Where single values have probabilities an interval covers more than its level; see `metrics.evaluate`.
+        said = shown.dropna(axis="columns", how="all")
+        print(said.map("{:.4g}".format).to_string())
+        if absent := [name for name in shown if name not in said]:
+            print(f"No {', '.join(absent)}: every channel is binary, categorical, a count or nonnegative.")
 
 
 def demo_command(out: str = ".", seed: int = 0, quick: bool = False) -> None:

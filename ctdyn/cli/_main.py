@@ -7,16 +7,23 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 from .._checks import SolveError
 from ._commands import COMMANDS
 
 
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
 __all__ = ["main"]
 
 #: The options that need no value.
 FLAGS = ("--overwrite", "--baselines", "--quick", "--drop_empty")
+
+#: The options that take several names, as one word.
+LISTS = ("values", "noise", "inputs", "static", "labels", "sums", "units", "kinds", "quantiles", "at")
 
 EXIT_USER, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -95,9 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: list[str]) -> tuple[str, dict[str, Any]]:
     """The name of the command that was asked for, and its arguments."""
-    from jsonargparse import ArgumentParser
-
-    formatter = help_formatter()
+    formatter, ArgumentParser = help_formatter(), parser_class(argv)
     parser = ArgumentParser(prog="ctdyn", description=OVERVIEW, formatter_class=formatter)
     commands = parser.add_subcommands(dest="command")
     for name, function in COMMANDS.items():
@@ -117,6 +122,32 @@ def parse(argv: list[str]) -> tuple[str, dict[str, Any]]:
     }
     plain = [name for name in inspect.signature(function).parameters if name not in arguments]
     return parsed.command, arguments | {name: options[name] for name in plain}
+
+
+def parser_class(argv: Sequence[str]) -> type[ArgumentParser]:
+    """The parser of jsonargparse, which says of words too many that belong to the option before them."""
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        """It says so."""
+
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            """See argparse."""
+            super().error(message + several(argv, message), ex)
+
+    return Parser
+
+
+def several(argv: Sequence[str], message: str) -> str:
+    """What to write where an option that takes one word is followed by several, and the message complains of one."""
+    extra = set(message.split())
+    for place, option in enumerate(argv):
+        if option.startswith("--") and option[2:] in LISTS:
+            given = list(takewhile(lambda word: not word.startswith("--"), argv[place + 1 :]))
+            if extra.intersection(given[1:]):
+                words = ",".join(word.strip(",") for word in given[:2])
+                return f". Several go into one word, with commas and no blanks: {option} {words}"
+    return ""
 
 
 def groups(function: Callable[..., None]) -> dict[str, Any]:

@@ -374,7 +374,8 @@ def warn_of_held_inputs(
         warnings.warn(
             f"series {id!r}: the inputs {few(series.input_names)} are known until {last}, and what is asked about goes "
             f"on until {end} ({len(held)} such series); their last values are held. Give those that are known ahead "
-            "by inputs=, a set that may hold nothing else: from_pandas(frame, inputs=[...], values=[]).",
+            "by inputs=, a set that may hold nothing else: from_pandas(frame, inputs=[...], values=[]); in a shell by "
+            "--at FILE, a table of the times to be answered with the columns of the inputs.",
             DataWarning,
             stacklevel=4,
         )
