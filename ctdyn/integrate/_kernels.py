@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..fields._kernels import add_products, plus
-from ..linear._elementary import allocating_kernel, kernel, sigmoid, sum_kernel, tanh
+from ..linear._elementary import allocating_kernel, kernel, sigmoid, softplus, sum_kernel, tanh
 
 
 __all__ = ["steps", "steps_back"]
@@ -14,7 +14,8 @@ __all__ = ["steps", "steps_back"]
 @kernel
 def _activate(x, bias, kind, slope):
     """Bias and activation, in place; `slope` is filled where the output does not tell it."""
-    one, zero = x.dtype.type(1.0), x.dtype.type(0.0)
+    # Beyond the bend torch has a softplus straight.
+    one, zero, bend = x.dtype.type(1.0), x.dtype.type(0.0), x.dtype.type(20.0)
     for r in range(x.shape[0]):
         row = x[r]
         for j in range(row.shape[0]):
@@ -32,6 +33,11 @@ def _activate(x, bias, kind, slope):
                 gate = sigmoid(row[j])
                 slopes[j] = gate * (one + row[j] * (one - gate))
                 row[j] *= gate
+        elif kind == 4:
+            slopes = slope[r]
+            for j in range(row.shape[0]):
+                slopes[j] = sigmoid(row[j]) if row[j] <= bend else one
+                row[j] = softplus(row[j])
 
 
 @kernel
@@ -46,7 +52,7 @@ def _activate_back(g, x, kind, slope):
         elif kind == 2:
             for j in range(row.shape[0]):
                 to[j] = to[j] if row[j] > zero else zero
-        elif kind == 3:
+        elif kind >= 3:
             slopes = slope[r]
             for j in range(row.shape[0]):
                 to[j] *= slopes[j]

@@ -25,7 +25,9 @@ from ..terms import CDETerm, ODETerm, Term
 __all__ = ["PerceptronLoop", "perceptron_steps"]
 
 #: The activations that the kernels know, by their numbers there.
-_KINDS: dict[type[nn.Module], int] = {nn.Identity: 0, nn.Tanh: 1, nn.ReLU: 2, nn.SiLU: 3}
+_KINDS: dict[type[nn.Module], int] = {nn.Identity: 0, nn.Tanh: 1, nn.ReLU: 2, nn.SiLU: 3, nn.Softplus: 4}
+#: Those whose output does not tell their slope.
+_TOLD = {_KINDS[nn.SiLU], _KINDS[nn.Softplus]}
 #: Multiplications of one evaluation times threads, beyond which the work is in products: threads then do better.
 _WORK = 1 << 24
 #: Rows whose gradients to the weights are summed at once; they should stay in a cache.
@@ -173,7 +175,7 @@ class PerceptronLoop(Loop):
         room = len(drive) if self.keeps else 1
         widths = [weights[0].shape[1], *(len(bias) for bias in biases)]
         kept = [empty_like(y, (room, len(y), width)) for width in widths]
-        told = [len(bias) if kind == _KINDS[nn.SiLU] else 0 for kind, bias in zip(self.kinds, biases, strict=True)]
+        told = [len(bias) if kind in _TOLD else 0 for kind, bias in zip(self.kinds, biases, strict=True)]
         slopes = [empty_like(y, (room, len(y), width)) for width in told]
         count, stages = len(span), len(self.tableau.b)
         states = empty_like(y, (count * (1 + stages) if self.dense else count, *y.shape))
@@ -233,7 +235,7 @@ class PerceptronLoop(Loop):
         return matrix
 
 
-_ACTIVATIONS = (lambda x: x, torch.tanh, torch.relu, nn.functional.silu)
+_ACTIVATIONS = (lambda x: x, torch.tanh, torch.relu, nn.functional.silu, nn.functional.softplus)
 
 
 def _along(y: Tensor, dt: Tensor, weights: tuple[float, ...], velocities: list[Tensor]) -> Tensor:

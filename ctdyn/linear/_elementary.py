@@ -31,6 +31,7 @@ __all__ = [
     "prefetch",
     "sigmoid",
     "slopes",
+    "softplus",
     "sum_kernel",
     "tanh",
 ]
@@ -203,6 +204,12 @@ def tanh(x):
 def sigmoid(x):
     """The logistic function; of what is not a number, that."""
     return x if x != x else type(x)(1.0) / (type(x)(1.0) + _exp(-x)[0])
+
+
+@kernel
+def softplus(x):
+    """log(1 + exp(x)), and x itself beyond 20, as torch has it; of what is not a number, that."""
+    return max(x, type(x)(0.0)) + np.log1p(_exp(-abs(x))[0]) if x <= type(x)(20.0) else x
 
 
 @kernel

@@ -61,7 +61,7 @@ def one_by_one(monkeypatch, run):
 
 @pytest.mark.parametrize("solver", [Euler(), RK4(), Dopri5()])
 @pytest.mark.parametrize("hidden", [(), (5,), (6, 5)])
-@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU, nn.SiLU])
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU, nn.SiLU, nn.Softplus])
 @pytest.mark.parametrize("kind", ["plain", "driven", "controlled"])
 @pytest.mark.parametrize("controller", [StepTo(2), ConstantStep(0.2)], ids=["to the times", "dense"])
 def test_steps_and_gradients_are_those_of_step_after_step(
@@ -80,6 +80,19 @@ def test_steps_and_gradients_are_those_of_step_after_step(
         torch.testing.assert_close(ours, plain, rtol=0, atol=1e-11)
     with torch.no_grad():
         assert torch.equal(run(*leaves, **options), found)
+
+
+def test_a_softplus_is_straight_where_that_of_torch_is(taken, monkeypatch):
+    field, leaves, run = problem("plain", activation=nn.Softplus)
+    with torch.no_grad():
+        next(layer for layer in field.modules() if isinstance(layer, nn.Linear)).bias += torch.linspace(18.0, 22.0, 5)
+    found, expected = run(*leaves), one_by_one(monkeypatch, lambda: run(*leaves))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    wanted = [*leaves, *field.parameters()]
+    pairs = (torch.autograd.grad(ys.sum(), wanted) for ys in (found, expected))
+    for ours, plain in zip(*pairs, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+    assert taken == [True]
 
 
 def test_many_rows_samples_and_pieces_give_the_same(taken, monkeypatch):
@@ -151,7 +164,7 @@ def test_large_products_are_left_to_the_threads_of_torch(taken):
 
 def test_what_is_not_a_number_stays_so_and_what_does_not_fit_is_refused():
     for kind in ("plain", "controlled"):
-        for activation in (nn.Tanh, nn.ReLU, nn.SiLU):
+        for activation in (nn.Tanh, nn.ReLU, nn.SiLU, nn.Softplus):
             field, leaves, run = problem(kind, activation=activation)
             with torch.no_grad():
                 next(field.parameters())[0, 0] = torch.nan
