@@ -192,8 +192,8 @@ def _check_noise(model: LinearGaussian, batch: IrregularBatch) -> None:
     n = model.dynamics.state_size
     if n == 1:
         return
-    step = torch.tensor([1e-4], dtype=torch.float64)
-    Q = model.dynamics.noise(step * float((batch.times[..., -1:] - batch.times[..., :1]).amax())).detach()
+    span = (batch.times[..., -1] - batch.times[..., 0]).amax().to(torch.float64)
+    Q = model.dynamics.noise(1e-4 * span[None]).detach()
     values = torch.linalg.eigvalsh(Q)
     if float((values[..., 0] / values[..., -1]).amin()) < 1e-6:
         raise ValueError(
@@ -253,9 +253,9 @@ def _minimise(module: nn.Module, objective: Callable[[], Tensor], start: float, 
         if found < best[0]:
             best[:] = [found, vector.clone()]
         flat = [torch.zeros_like(p) if g is None else g for g, p in zip(gradients, parameters, strict=True)]
-        return found, torch.cat([g.flatten() for g in flat]).double().numpy()
+        return found, torch.cat([g.flatten() for g in flat]).double().cpu().numpy()
 
-    x0 = torch.nn.utils.parameters_to_vector(parameters).detach().double().numpy()
+    x0 = torch.nn.utils.parameters_to_vector(parameters).detach().double().cpu().numpy()
     minimize(evaluate, x0, jac=True, method="L-BFGS-B", options={"maxiter": max_steps})
     with torch.no_grad():
         torch.nn.utils.vector_to_parameters(best[1], parameters)

@@ -119,6 +119,14 @@ def test_intervals_of_ragged_series_are_fitted_as_if_each_was_alone():
     assert reached == pytest.approx(float(model.log_prob(batch).sum().detach()), rel=1e-12)
 
 
+def test_what_a_fit_makes_lies_where_its_model_lies():
+    batch = simulate(LinearGaussian(OU(double([1.0, 0.3]), double([1.0, 0.5])), R=double([0.1])), 30)
+    model = LinearGaussian(OU(double([2.0, 1.0]), double([1.0, 1.0])), R=double([0.2]))
+    # What is made without saying where is then elsewhere.
+    with torch.device("meta"):
+        assert len(expectation_maximisation(model, batch, max_steps=1)) > 0
+
+
 def test_bad_input():
     batch = simulate(LinearGaussian(Matern(1.5), R=0.1), 10)
     with pytest.raises(ValueError, match="does not reach every direction"):

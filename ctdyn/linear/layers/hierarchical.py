@@ -88,7 +88,8 @@ class Hierarchical(SequenceLayer):
     ) -> tuple[Tensor, HierarchicalState]:
         """As in `SequenceLayer`."""
         times = ts.to(torch.float64)
-        times, fresh = torch.broadcast_tensors(times, torch.zeros((), dtype=torch.bool) if reset is None else reset)
+        fresh = torch.zeros((), dtype=torch.bool, device=ts.device) if reset is None else reset
+        times, fresh = torch.broadcast_tensors(times, fresh)
         if state is not None:
             batch = torch.broadcast_shapes(times.shape[:-1], state.origin.shape)
             times, fresh = times.expand(*batch, -1), fresh.expand(*batch, -1)

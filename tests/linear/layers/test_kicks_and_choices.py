@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import softplus
 
-from ctdyn.linear import HeldAfter, HeldBefore, Impulse
-from ctdyn.linear.layers import LRU, S5, Hierarchical, Selective, SequenceStack
+from ctdyn.linear import HeldAfter, HeldBefore, HippoLegT, Impulse
+from ctdyn.linear.layers import LRU, LSSL, S5, Hierarchical, Selective, SequenceStack
 from ctdyn.testing import check_layer
 
 
@@ -101,6 +101,16 @@ def test_selective_begins_as_the_paper_says():
     assert bool(((step > 1e-3 * 0.99) & (step < 1e-1 * 1.01)).all())
     assert layer.speed.in_features == 4
     assert bool((layer.D == 1).all())
+
+
+def test_windows_are_made_where_the_times_are():
+    layer = Hierarchical(LSSL(2, HippoLegT(4, 1.0)), LSSL(2, HippoLegT(4, 1.0)), window=1.5)
+    ts, us = torch.linspace(0.0, 5.0, 9), torch.ones(3, 9, 2)
+    expected, _ = layer.scan(ts, us)
+    # What is made without saying where is then elsewhere.
+    with torch.device("meta"):
+        found, _ = layer.scan(ts, us)
+    assert torch.equal(found, expected)
 
 
 def test_the_upper_layer_sees_complete_windows_alone():
