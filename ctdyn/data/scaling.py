@@ -176,8 +176,9 @@ class Standardize(Scaler):
             time, the same for all; "given", the 0 of the data's own clock.
         time_scale: the length of the model's unit of time: a number in the unit of the clock, or a timedelta, or text
             as "1D". None: the median length of the training windows, or series.
-        common: one scale, the root mean square of all, for all real channels: where they share a unit, so that the
-            small ones are small because they matter less (coordinates, principal components).
+        common: one scale, the root mean square of all, for all channels that are scaled, the positive ones and those
+            that are constant included (no warning names them): where they share a unit, so that the small ones are
+            small because they matter less (coordinates, principal components).
         statistics: what was learnt; set by `fit`.
 
     Raises:
