@@ -57,7 +57,10 @@ _EXP = tuple(1.0 / math.factorial(n) for n in range(1, 15))
 _SIN = tuple((-1.0) ** n / math.factorial(2 * n + 1) for n in range(1, 9))
 _COS = tuple((-1.0) ** n / math.factorial(2 * n) for n in range(1, 10))
 _SLOPE = tuple((n + 1) / math.factorial(n + 2) for n in range(10))
-_EXPF, _SINF, _COSF, _SLOPEF = (tuple(map(_F, x)) for x in (_EXP[:7], _SIN[:4], _COS[:5], _SLOPE[:5]))
+_ATANH = tuple(1.0 / (2 * n + 1) for n in range(17))
+_EXPF, _SINF, _COSF, _SLOPEF, _ATANHF = (
+    tuple(map(_F, x)) for x in (_EXP[:7], _SIN[:4], _COS[:5], _SLOPE[:5], _ATANH[:8])
+)
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -176,6 +179,25 @@ def _slope_series(x: Any, y: Any) -> Any:
     raise NotImplementedError
 
 
+def _atanh(x: Any) -> Any:
+    """For |x| <= 1/3."""
+    raise NotImplementedError
+
+
+@kernel
+def _atanh_double(x):
+    # In two, since no compiler unrolls the whole.
+    square = x * x
+    return x * (_horner(square * square, _ATANH[::2]) + square * _horner(square * square, _ATANH[1::2]))
+
+
+@overload(_atanh, jit_options=_OPTIONS)
+def _choose_atanh(x):
+    if x == types.float32:
+        return lambda x: x * _horner(x * x, _ATANHF)
+    return lambda x: _atanh_double(x)
+
+
 @overload(_exp, jit_options=_OPTIONS)
 def _choose_exp(x):
     return (lambda x: _exp_single(x)) if x == types.float32 else (lambda x: _exp_double(x))
@@ -209,7 +231,11 @@ def sigmoid(x):
 @kernel
 def softplus(x):
     """log(1 + exp(x)), and x itself beyond 20, as torch has it; of what is not a number, that."""
-    return max(x, type(x)(0.0)) + np.log1p(_exp(-abs(x))[0]) if x <= type(x)(20.0) else x
+    zero, two = type(x)(0.0), type(x)(2.0)
+    less = _exp(-abs(x))[0]
+    less = zero if x > type(x)(20.0) else less
+    # log(1 + e) is twice the inverse hyperbolic tangent of e / (2 + e).
+    return (zero if x <= zero else x) + two * _atanh(less / (two + less))
 
 
 @kernel
