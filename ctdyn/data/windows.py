@@ -160,7 +160,7 @@ class Interpolate(WindowMaker):
     """Rows are hidden at random; the kept ones are the context. A time stamp goes to one side with all its channels.
 
     Args:
-        keep: the share of the observed rows that is kept; at least one row is kept and one is hidden.
+        keep: the share of the observed time stamps that is kept; at least one is kept and one is hidden.
         length: cut a random stretch of this length first; None: the whole series.
         include_context: score the kept rows as well as the hidden ones.
 
@@ -198,9 +198,16 @@ class Interpolate(WindowMaker):
         if stretch is None:
             return None
         rows = np.flatnonzero(stretch.observed)
-        kept = int(np.clip(round(self.keep * len(rows)), 1, len(rows) - 1))
+        # Aggregates of different lengths may end at one time.
+        stamp = np.cumsum(np.diff(stretch.times[rows], prepend=-np.inf) > 0) - 1
+        count = int(stamp[-1]) + 1
+        if count < 2:
+            return None
+        kept = int(np.clip(round(self.keep * count), 1, count - 1))
+        is_hidden = np.zeros(count, dtype=bool)
+        is_hidden[rng.permutation(count)[kept:]] = True
         hidden = np.zeros(len(stretch), dtype=bool)
-        hidden[rng.permutation(rows)[kept:]] = True
+        hidden[rows] = is_hidden[stamp]
         return stretch.take(~hidden), (stretch if self.include_context else stretch.take(hidden))
 
 

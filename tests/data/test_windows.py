@@ -108,6 +108,17 @@ def test_interpolate_keeps_its_share() -> None:
         assert (len(context), len(target)) == (kept, 100 - kept)
 
 
+def test_interpolate_hides_a_time_stamp_with_all_that_ends_there() -> None:
+    ends, begins = np.repeat(np.arange(1.0, 7.0), 2), np.repeat(np.arange(6.0), 2) + [0.0, 0.5] * 6
+    series = Series("a", ends, np.arange(12.0)[:, None], start=begins)
+    for seed in range(20):
+        window = Interpolate(keep=0.5)(series, np.random.default_rng(seed))
+        assert window is not None
+        assert [len(part) for part in window] == [6, 6]
+        assert not set(window[0].times) & set(window[1].times)
+    assert Interpolate()(series.take(np.arange(2)), np.random.default_rng(0)) is None
+
+
 def test_rows_that_carry_only_inputs_stay_in_the_context() -> None:
     values = np.array([[1.0], [np.nan], [2.0], [3.0]])
     one = Series("a", np.arange(4.0), values, inputs=np.ones((4, 1)))
