@@ -36,11 +36,11 @@ class Recalibrated(Model, ExactlyFitted):
         r_i = \min\left(\left|\frac{x_i - \mu_i}{\sigma_i}\right|, 3\right)
 
     with :math:`\mu, \sigma` of the model that is corrected, and :math:`n` observations of the channel in the context.
-    Their errors :math:`r_i` are those of the model that sees every other row, on the rows between. The fraction is that
-    of a Student-t process, which does not know the scale of a series. Width :math:`g_d`, tails :math:`\nu_d` and the
-    trust in the usual scale :math:`k_d` are fitted for each channel to the errors on the targets of training windows;
-    :math:`\rho_d` is the mean of :math:`r^2`. Means stay what they are. Channels that were rarely seen keep near six
-    degrees of freedom and a width of 1.
+    Their errors :math:`r_i` are those of the model that sees every other observed row, on those between. The fraction
+    is that of a Student-t process, which does not know the scale of a series. Width :math:`g_d`, tails :math:`\nu_d`
+    and the trust in the usual scale :math:`k_d` are fitted for each channel to the errors on the targets of training
+    windows; :math:`\rho_d` is the mean of :math:`r^2`. Means stay what they are. Channels that were rarely seen keep
+    near six degrees of freedom and a width of 1.
 
     For data with outliers, and for series some of which are noisier than others.
 
@@ -172,7 +172,8 @@ class Recalibrated(Model, ExactlyFitted):
             # Nothing was seen, so nothing surprises.
             nothing = torch.zeros_like(self.usual).expand(*context.batch_shape, -1)
             return nothing, nothing
-        first = torch.arange(context.times.shape[-1], device=context.times.device).unsqueeze(-1) % 2 == 0
+        # Rows without an observation, as those of other models beside this one, do not count.
+        first = context.observed.unsqueeze(-1).cumsum(-2) % 2 == 1
         known = [part if part is None else part.expand(2, *part.shape) for part in (context.noise, context.start)]
         times, values = (part.expand(2, *part.shape) for part in (context.times, context.values))
         mask = torch.stack([context.mask & first, context.mask & ~first])

@@ -8,7 +8,7 @@ from torch.distributions import Normal, StudentT
 
 from ctdyn.data import IrregularBatch, Window
 from ctdyn.data.channels import Channel
-from ctdyn.models import ExactlyFitted, HoldLast, LatentODE, Loss, Model, Predictive, Recalibrated
+from ctdyn.models import ExactlyFitted, HoldLast, LatentODE, Loss, MaternGP, Model, Predictive, Recalibrated
 
 
 F64 = torch.float64
@@ -73,6 +73,17 @@ def test_a_series_that_was_hard_to_explain_is_foreseen_with_wider_intervals():
     quiet, wild = model.predict(new.context, new.target.times, num_samples=2).stddev.mean((-1, -2)).tolist()
     assert wild > 4 * quiet
     assert float(model.loss(new).total) < float(fitted(planted(scale.new_ones(300, 1), df=8.0)).loss(new).total)
+
+
+def test_rows_without_an_observation_change_nothing():
+    generator = torch.Generator().manual_seed(0)
+    times = torch.rand(3, 9, generator=generator, dtype=F64).cumsum(-1)
+    values, mask = torch.randn(3, 9, 1, generator=generator, dtype=F64), torch.ones(3, 9, 1, dtype=torch.bool)
+    model, ts = Recalibrated(MaternGP([Channel("x")])), times[:, -1:] + 1.0
+    expected = model.predict(IrregularBatch(times, values, mask), ts).stddev
+    mixed = [torch.cat([x[:, :2], x[:, 1:2], x[:, 2:]], 1) for x in (times, values, mask)]
+    mixed[2][:, 2] = False
+    torch.testing.assert_close(model.predict(IrregularBatch(*mixed), ts).stddev, expected)
 
 
 def test_known_errors_of_the_observations_are_no_surprise():
