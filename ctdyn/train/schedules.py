@@ -42,6 +42,9 @@ class Cosine(Schedule):
         warmup: steps over which the rate grows to `lr`; at most a tenth of the training.
         final: the rate at the end, as a fraction `r` of `lr`.
 
+    Raises:
+        ValueError: `lr` is not positive, `warmup` is negative, or `final` is no fraction.
+
     Reference:
         SGDR: Stochastic Gradient Descent with Warm Restarts (Loshchilov & Hutter, 2017,
         https://arxiv.org/abs/1608.03983).
@@ -57,7 +60,7 @@ class Cosine(Schedule):
     final: float = 0.01
 
     def __post_init__(self) -> None:
-        _check_rate(self.lr, self.warmup)
+        _check_rate(self.lr, self.warmup, self.final)
 
     def rate(self, step: int, total: int) -> float:
         """See `Schedule.rate`."""
@@ -78,6 +81,9 @@ class Exponential(Schedule):
         warmup: steps over which the rate grows to `lr`.
         final: the smallest rate, as a fraction `r` of `lr`.
 
+    Raises:
+        ValueError: as for `Cosine`; or `decay` is not above 0 and at most 1.
+
     Example:
         >>> Exponential(1.0, decay=0.5, warmup=0, final=0.1).rate(2, total=100)
         0.25
@@ -89,7 +95,9 @@ class Exponential(Schedule):
     final: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_rate(self.lr, self.warmup)
+        _check_rate(self.lr, self.warmup, self.final)
+        if not 0.0 < self.decay <= 1.0:
+            raise ValueError(f"decay is a factor per step, above 0 and at most 1; got {self.decay}.")
 
     def rate(self, step: int, total: int) -> float:
         """See `Schedule.rate`."""
@@ -100,6 +108,8 @@ def _warm(step: int, warmup: int) -> float:
     return min((step + 1) / (warmup + 1), 1.0)
 
 
-def _check_rate(lr: float, warmup: int) -> None:
-    if not (math.isfinite(lr) and lr > 0) or warmup < 0:
-        raise ValueError(f"a schedule needs lr > 0 and warmup >= 0; got lr={lr}, warmup={warmup}.")
+def _check_rate(lr: float, warmup: int, final: float) -> None:
+    if not (math.isfinite(lr) and lr > 0) or warmup < 0 or not 0.0 <= final <= 1.0:
+        raise ValueError(
+            f"a schedule needs lr > 0, warmup >= 0 and final in [0, 1]; got lr={lr}, warmup={warmup}, final={final}."
+        )
