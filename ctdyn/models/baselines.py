@@ -139,7 +139,7 @@ class PointBaseline(Baseline):
         loc = torch.where(unobserved, self.mean.to(dtype), value)
         by_channel = distance.to(self.edges.dtype).movedim(-1, 0).flatten(1).contiguous()
         bins = torch.searchsorted(self.edges.contiguous(), by_channel, right=True)
-        bins = bins.view(-1, *loc.shape[:-1]).movedim(0, -1)
+        bins = bins.view(len(self.channels), *loc.shape[:-1]).movedim(0, -1)
         row = torch.where(unobserved, NUM_BINS, bins)
         row = row + (NUM_BINS + 1) * torch.arange(len(self.channels), device=row.device)
         tables = self.quantiles.flatten(0, 1).to(dtype), self.tails.flatten(0, 1).to(dtype)

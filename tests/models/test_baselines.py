@@ -92,6 +92,7 @@ def test_more_batch_axes_and_one_series_alone_agree(kind):
     alone = model.predict(whole[2:3], queries[2:3])
     torch.testing.assert_close(alone.mean[0], expected.mean[2])
     torch.testing.assert_close(alone.stddev[0], expected.stddev[2])
+    assert model.predict(whole[:0], queries[:0]).mean.shape == (0, 7, 3)
 
 
 @pytest.mark.parametrize("kind", ALL)
