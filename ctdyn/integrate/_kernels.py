@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..fields._kernels import add_products, plus
-from ..linear._elementary import allocating_kernel, kernel, sigmoid, softplus, sum_kernel, tanh
+from ..linear._elementary import BEND, allocating_kernel, kernel, sigmoid, softplus, sum_kernel, tanh
 
 
 __all__ = ["steps", "steps_back"]
@@ -14,8 +14,7 @@ __all__ = ["steps", "steps_back"]
 @kernel
 def _activate(x, bias, kind, slope):
     """Bias and activation, in place; `slope` is filled where the output does not tell it."""
-    # Beyond the bend torch has a softplus straight.
-    one, zero, bend = x.dtype.type(1.0), x.dtype.type(0.0), x.dtype.type(20.0)
+    one, zero, bend = x.dtype.type(1.0), x.dtype.type(0.0), x.dtype.type(BEND)
     for r in range(x.shape[0]):
         row = x[r]
         for j in range(row.shape[0]):

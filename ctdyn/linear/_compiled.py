@@ -48,7 +48,7 @@ class CompiledScan(ScanBackend):
 
     The kernels are compiled on their first use, within seconds, and kept on disk. They run without the interpreter
     lock on `torch.get_num_threads()` threads. Every array is streamed through once; the coefficients of a fused scan
-    exist for one step at a time.
+    exist for a few steps at a time.
 
     Raises:
         ImportError: numba is not installed.
@@ -148,12 +148,8 @@ def _factors(a: Tensor, b: Tensor) -> np.ndarray:
     return _array(a.expand(*a.shape[:2], b.shape[2]))
 
 
-def _initial(h0: Tensor | None, b: Tensor) -> Tensor:
-    return torch.zeros(b.shape[0], b.shape[2], dtype=b.dtype) if h0 is None else h0
-
-
 def _start(h0: Tensor | None, b: Tensor) -> np.ndarray:
-    return _array(_initial(h0, b))
+    return _array(torch.zeros(b.shape[0], b.shape[2], dtype=b.dtype) if h0 is None else h0)
 
 
 def _given(steps: Steps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from numba.extending import intrinsic, overload  # pyright: ignore[reportMissing
 
 
 __all__ = [
+    "BEND",
     "GAIN",
     "INVERSE",
     "KEPT",
@@ -36,6 +37,8 @@ __all__ = [
     "tanh",
 ]
 
+#: Beyond it torch has a softplus straight.
+BEND = 20.0
 #: States that coefficients are made for at once, of one step or of several.
 LANES = 256
 #: Where, among rows of so many, what is theirs begins.
@@ -230,10 +233,10 @@ def sigmoid(x):
 
 @kernel
 def softplus(x):
-    """log(1 + exp(x)), and x itself beyond 20, as torch has it; of what is not a number, that."""
+    """log(1 + exp(x)), and x itself beyond the bend; of what is not a number, that."""
     zero, two = type(x)(0.0), type(x)(2.0)
     less = _exp(-abs(x))[0]
-    less = zero if x > type(x)(20.0) else less
+    less = zero if x > type(x)(BEND) else less
     # log(1 + e) is twice the inverse hyperbolic tangent of e / (2 + e).
     return (zero if x <= zero else x) + two * _atanh(less / (two + less))
 

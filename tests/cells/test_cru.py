@@ -64,14 +64,3 @@ def test_an_observation_is_a_kalman_update():
     torch.testing.assert_close(found_mean[2], mean[2])
     read = cell.read(h)
     torch.testing.assert_close(read[..., cell.size :], P.diagonal(dim1=-2, dim2=-1).log())
-
-
-def test_two_halves_of_a_gap_are_not_the_whole_and_it_says_so():
-    torch.manual_seed(0)
-    cell = CRUCell(2, 2).double()
-    h = cell.update(torch.zeros(1, cell.hidden_size).double(), torch.ones(1, 2).double(), torch.tensor([[True, True]]))
-    start, middle, end = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
-    halves = cell.evolve(cell.evolve(h, start, middle), middle, end)
-    assert not torch.allclose(halves, cell.evolve(h, start, end), atol=1e-4)
-    assert not cell.is_flow
-    assert "it is not a flow" in cell.explain()

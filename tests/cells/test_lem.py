@@ -59,14 +59,3 @@ def test_bad_arguments_are_refused():
     cell = LEMCell(2, 3, input_size=1)
     with pytest.raises(ValueError, match="input_size=1; got 0"):
         cell.evolve(torch.zeros(1, cell.hidden_size), torch.zeros(1), torch.ones(1))
-
-
-def test_two_halves_of_a_gap_are_not_the_whole_and_it_says_so():
-    torch.manual_seed(0)
-    cell = LEMCell(2, 4).double()
-    h = cell.update(torch.zeros(1, cell.hidden_size).double(), torch.ones(1, 2).double(), torch.tensor([[True, True]]))
-    start, middle, end = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
-    halves = cell.evolve(cell.evolve(h, start, middle), middle, end)
-    assert not torch.allclose(halves, cell.evolve(h, start, end), atol=1e-4)
-    assert not cell.is_flow
-    assert "it is not a flow" in cell.explain()
