@@ -14,6 +14,7 @@ from torch import Tensor
 from .._types import Times
 from ..data import IrregularBatch, Window
 from ..linear import LinearGaussian, Matern, SumDynamics
+from ..nn import as_rows
 
 
 __all__ = ["Hyperparameters", "fit_hyperparameters", "posterior", "union", "with_row"]
@@ -93,7 +94,7 @@ def posterior(context: IrregularBatch, ts: Times, hyper: Hyperparameters) -> tup
         Mean and variance, `(*batch, time, channel)` each, float64.
     """
     jobs = pack(context)
-    queries = ts.reshape(-1, ts.shape[-1]).double()
+    queries = as_rows(ts, 1).double()
     shape = (len(jobs.channel), queries.shape[-1])
     mean, variance = (torch.empty(shape, dtype=torch.float64, device=ts.device) for _ in range(2))
     hyper = Hyperparameters(*(value.double() for value in hyper))
@@ -161,18 +162,18 @@ def pack(batch: IrregularBatch, given: Tensor | None = None) -> Jobs:
     """
     batch = with_row(batch)
     shape = batch.values.shape
-    mask = batch.mask.reshape(-1, *shape[-2:]).transpose(1, 2)
+    mask = as_rows(batch.mask).transpose(1, 2)
     longest = int(mask.sum(-1).max()) if mask.numel() else 0
     order = mask.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[..., :longest]
     present = mask.gather(-1, order)
-    values = batch.values.reshape(-1, *shape[-2:]).transpose(1, 2).double().gather(-1, order)
-    times = batch.times.reshape(-1, 1, shape[-2]).double().expand(mask.shape).gather(-1, order)
+    values = as_rows(batch.values).transpose(1, 2).double().gather(-1, order)
+    times = as_rows(batch.times, 1).unsqueeze(1).double().expand(mask.shape).gather(-1, order)
     noise = torch.zeros_like(values)
     if batch.noise is not None:
-        noise = batch.noise.reshape(-1, *shape[-2:]).transpose(1, 2).double().gather(-1, order)
+        noise = as_rows(batch.noise).transpose(1, 2).double().gather(-1, order)
     known = torch.zeros_like(present)
     if given is not None:
-        known = given.reshape(-1, *shape[-2:]).transpose(1, 2).gather(-1, order) & present
+        known = as_rows(given).transpose(1, 2).gather(-1, order) & present
     times, values, noise = (torch.where(present, value, 0.0).flatten(0, 1) for value in (times, values, noise))
     job = torch.arange(len(times), device=mask.device)
     count = max(shape[-1], 1)

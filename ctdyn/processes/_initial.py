@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
 
-__all__ = ["NormalStart", "Start", "closed_form_kl"]
+__all__ = ["NormalStart", "Start", "closed_form_kl", "log_ratio"]
 
 
 class NormalStart(nn.Module):
@@ -46,11 +46,23 @@ class Start(NamedTuple):
     def priced(cls, z0: Tensor, q0: Distribution, p0: Distribution) -> Start:
         """The cost of `z0`, `(sample, *batch, latent)`, drawn from `q0`."""
         kl = closed_form_kl(q0, p0)
-        return cls(p0.log_prob(z0) - q0.log_prob(z0), {} if kl is None else {"z0": kl}, _kl_by_dimension(q0, p0))
+        return cls(log_ratio(z0, q0, p0), {} if kl is None else {"z0": kl}, _kl_by_dimension(q0, p0))
+
+
+def log_ratio(z: Tensor, q: Distribution, p: Distribution) -> Tensor:
+    """Of the densities p / q at `z`, `(sample, *batch, latent)`: `(sample, *batch)`."""
+    if _by_dimension(q) and _by_dimension(p):
+        return (p.base_dist.log_prob(z) - q.base_dist.log_prob(z)).sum(-1)
+    return p.log_prob(z) - q.log_prob(z)
 
 
 def closed_form_kl(q: Distribution, p: Distribution) -> Tensor | None:
     """The divergence, `(*batch,)`; None where no formula is known."""
+    by_dimension = _kl_by_dimension(q, p)
+    return _known_kl(q, p) if by_dimension is None else by_dimension.sum(-1)
+
+
+def _known_kl(q: Distribution, p: Distribution) -> Tensor | None:
     if isinstance(q, MultivariateNormal):
         p = MultivariateNormal(p.mean, scale_tril=torch.diag_embed(p.stddev), validate_args=False)
     try:
@@ -61,6 +73,9 @@ def closed_form_kl(q: Distribution, p: Distribution) -> Tensor | None:
 
 def _kl_by_dimension(q: Distribution, p: Distribution) -> Tensor | None:
     """The divergence of each dimension, `(*batch, latent)`; None where they depend on each other, or as above."""
-    if isinstance(q, Independent) and isinstance(p, Independent) and len(q.base_dist.event_shape) == 0:
-        return closed_form_kl(q.base_dist, p.base_dist)
-    return None
+    return _known_kl(q.base_dist, p.base_dist) if _by_dimension(q) and _by_dimension(p) else None
+
+
+def _by_dimension(distribution: Distribution) -> TypeGuard[Independent]:
+    """Whether the dimensions are independent; summed here, they may also be those of no series at all."""
+    return isinstance(distribution, Independent) and len(distribution.base_dist.event_shape) == 0

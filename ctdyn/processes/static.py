@@ -13,7 +13,7 @@ from .._types import Time, Times
 from ..encoders import Encoding
 from ..nn import MLP, rsample
 from ..paths import Path
-from ._initial import closed_form_kl
+from ._initial import closed_form_kl, log_ratio
 from ._static import describe, last_for_ever
 from .base import LatentProcess, LatentSample
 
@@ -82,7 +82,7 @@ class StaticProcess(LatentProcess):
         z = rsample(q, (num_samples,), generator=generator)
         kl = closed_form_kl(q, p)
         assert kl is not None
-        return LatentSample(last_for_ever(z, ts), {"static": p.log_prob(z) - q.log_prob(z)}, {"static": kl})
+        return LatentSample(last_for_ever(z, ts), {"static": log_ratio(z, q, p)}, {"static": kl})
 
     def prior(
         self,

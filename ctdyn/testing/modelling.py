@@ -28,6 +28,7 @@ def check_model(model: Model, window: Window, *, autonomous: bool = True, steps:
     * leakage: no part of the model sees the target;
     * the generator decides everything, and the global seed is left alone;
     * quantiles are monotone, and every observed entry has a finite log density;
+    * no series and no times are answered with nothing;
     * the configuration and the weights make the same model again;
     * gradients reach every parameter, and one batch can be over-fitted.
 
@@ -56,6 +57,7 @@ def check_model(model: Model, window: Window, *, autonomous: bool = True, steps:
     _check_invariance(model, window, autonomous)
     _check_randomness(model, window)
     _check_answers(model, window)
+    _check_nothing(model, window)
     _check_configuration(model, window)
     if any(p.requires_grad for p in model.parameters()):
         _check_leakage(model, window)
@@ -104,6 +106,15 @@ def _check_answers(model: Model, window: Window) -> None:
     require(bool(torch.isfinite(log_prob).all()), "an observed entry has no finite log density")
     parts = model.loss(window, generator=Generator().manual_seed(0)).parts
     require("nats_per_observation" in parts, "Loss.parts must report nats_per_observation")
+
+
+def _check_nothing(model: Model, window: Window) -> None:
+    context, ts = window.context, window.target.times
+    none = torch.arange(0)
+    for batch, times, what in ((context[none], ts[none], "series"), (context, ts[..., :0], "times")):
+        answer = model.predict(batch, times, input_path(batch, batch), num_samples=2).mean
+        want = (*times.shape, len(model.channels))
+        require(tuple(answer.shape) == want, f"no {what} are answered with {tuple(answer.shape)} instead of {want}")
 
 
 def _check_configuration(model: Model, window: Window) -> None:
