@@ -91,7 +91,6 @@ class Keeper(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.began = time.monotonic()
         if self.rows:
-            pl_module.skipped = self.rows[-1]["skipped"]
             # The checkpoint stands between two rounds; Lightning would look for the rest of the one that is over.
             trainer.fit_loop.epoch_loop.restarting = False
         stopped = any(c.stopped_epoch > 0 for c in trainer.callbacks if isinstance(c, EarlyStopping))  # pyright: ignore

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import hashlib
 import inspect
@@ -211,7 +212,9 @@ def _fingerprint(window: Window, batches: int, model: nn.Module, settings: tuple
     for name, value in model.state_dict().items():
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
     for batch in (window.context, window.target):
-        for tensor in (batch.times, batch.values, batch.mask):
+        given = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+        for name, tensor in ((name, x) for name, x in given.items() if x is not None):
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 

@@ -78,6 +78,12 @@ class TrainingModule(pl.LightningModule):
         rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule.rate(step, self.total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["skipped"] = {"all": self.skipped, "in a row": self.skipped_in_a_row}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.skipped, self.skipped_in_a_row = checkpoint["skipped"]["all"], checkpoint["skipped"]["in a row"]
+
     def on_train_epoch_start(self) -> None:
         self.rounds.round = self.current_epoch
 

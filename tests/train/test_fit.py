@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 
 import lightning.pytorch as pl
 import pandas as pd
@@ -10,6 +11,7 @@ import torch
 
 import ctdyn.train._module as training_module
 from ctdyn._checks import CheckpointWriteError, DataError, DataWarning, NonFiniteError
+from ctdyn.data import Window
 from ctdyn.train import Exponential, _loop, fit
 
 
@@ -243,6 +245,24 @@ def test_windows_of_any_floating_type_are_told_apart(line, loader):
     other = next(iter(loader(seed=1))).map(lambda batch: batch.to(torch.bfloat16))
     told = [_loop._fingerprint(window, 1, line(), (Exponential(0.1), 0, 0.0)) for window in (first, first, other)]
     assert told[0] == told[1] != told[2]
+
+
+@pytest.mark.parametrize("what", ["inputs", "static", "noise", "start", "labels"])
+def test_windows_that_differ_in_what_stands_beside_the_values_are_told_apart(line, loader, what):
+    first = next(iter(loader()))
+    target = first.target
+    like = {"start": target.times, "static": target.values[:, 0], "labels": target.values[:, 0]}
+    beside = torch.zeros_like(like.get(what, target.values)) - float(what == "start")
+    windows = [first, *(Window(first.context, replace(target, **{what: x})) for x in (beside, beside + 0.5))]
+    told = [_loop._fingerprint(window, 1, line(), (Exponential(0.1), 0, 0.0)) for window in windows]
+    assert len(set(told)) == 3
+
+
+def test_batches_skipped_in_a_row_are_counted_across_a_resumption(line, loader, tmp_path):
+    half = training_module.MAX_SKIPPED // 2
+    fit(line(bad=tuple(range(31 - half, 31))), loader(), max_steps=30, dir=tmp_path, **QUIET)
+    with pytest.raises(NonFiniteError, match="10 batches in a row"):
+        fit(line(bad=tuple(range(1, 1 + half))), loader(), max_steps=60, dir=tmp_path, resume=True, **QUIET)
 
 
 def test_zero_epochs_warn(line, loader):
