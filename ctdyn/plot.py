@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from ._checks import DataError, few
 from .data import Series, SeriesSet, TimeAxis
 from .data.channels import CONTINUOUS
+from .data.series_set import on_axis
 from .metrics import Forecasted, average_pooled, interval, quantiles
 
 
@@ -56,7 +57,7 @@ def plot_forecast(
         A matplotlib figure: `figure.savefig("forecast.png")`, or the last line of a notebook cell.
 
     Raises:
-        DataError: an id or a channel is not in the forecast.
+        DataError: an id or a channel is not in the forecast, or not in the truth, or there is nothing to draw.
 
     Example:
         >>> from ctdyn import Forecaster
@@ -71,6 +72,12 @@ def plot_forecast(
     known_ids, known_channels = list(forecast.ids), [channel.name for channel in forecast.channels]
     rows, columns = _positions(ids, known_ids, "series"), _positions(channels, known_channels, "channel")
     pairs = [(row, column) for row in rows for column in columns]
+    if not pairs:
+        raise DataError("there is nothing to draw: no series or no channel.")
+    if truth is not None:
+        # Read by itself it has an origin of its own.
+        truth = on_axis(truth, forecast.context.axis)
+        _positions([known_channels[column] for column in columns], list(truth.channel_names), "channel", "truth")
     if channels is None:
         pairs = [pair for pair in pairs if _has_values(forecast, truth, *pair)] or pairs
     shown = pairs[: max(1, max_panels)]
@@ -172,13 +179,13 @@ def plot_work_precision(table: pd.DataFrame, *, error: str = "max_error") -> Fig
     return figure
 
 
-def _positions(wanted: Iterable[Any] | None, known: list[Any], what: str) -> list[int]:
+def _positions(wanted: Iterable[Any] | None, known: list[Any], what: str, whose: str = "forecast") -> list[int]:
     if wanted is None:
         return list(range(len(known)))
     listed = [wanted] if isinstance(wanted, str) else list(wanted)
     unknown = [one for one in listed if one not in known]
     if unknown:
-        raise DataError(f"the forecast has no {what} {few(unknown)}; it has {few(known)}.")
+        raise DataError(f"the {whose} has no {what} {few(unknown)}; it has {few(known)}.")
     return [known.index(one) for one in listed]
 
 

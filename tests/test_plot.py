@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,24 @@ def test_datetimes_are_drawn_on_the_users_clock(zone):
     median = next(line for line in ax.lines if line.get_label() == "median")
     first = pd.Timestamp("2020-01-06") if zone is None else pd.Timestamp("2020-01-06 01:00")
     assert pd.Timestamp(median.get_xdata()[0]) == first
+
+
+def test_a_truth_that_was_read_by_itself_is_drawn_where_it_happened():
+    forecast, truth = made(axis=TimeAxis("day", origin="2020-01-01"))
+    shifted = tuple(replace(one, times=(one.times - 5.0) * 24.0) for one in truth)
+    alone = replace(truth, series=shifted, axis=TimeAxis("hour", origin="2020-01-06"))
+    figures = [drawn(plot_forecast(forecast, one)) for one in (truth, alone)]
+    lines = [next(line for line in one.axes[0].lines if line.get_label() == "truth") for one in figures]
+    apart = lines[0].get_xdata().astype("datetime64[us]") - lines[1].get_xdata().astype("datetime64[us]")
+    assert abs(apart).max() <= np.timedelta64(1, "us")
+
+
+def test_what_cannot_be_drawn_is_said():
+    forecast, truth = made()
+    with pytest.raises(DataError, match="the truth has no channel 'temp'"):
+        plot_forecast(forecast, replace(truth, channels=(Channel("co2"), Channel("other"))))
+    with pytest.raises(DataError, match="nothing to draw"):
+        plot_forecast(forecast, ids=[])
 
 
 def test_few_points_noise_and_empty_series_are_drawn():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -13,7 +14,7 @@ from ._pandas import DatetimeIndex
 from ._stamps import Stamps, localized, looks_like_epoch, parse_times, refuse_packed_dates, unit_seconds
 
 
-__all__ = ["Instant", "Length", "TimeAxis", "as_instant", "as_length"]
+__all__ = ["Instant", "Length", "TimeAxis", "as_instant", "as_length", "between_clocks"]
 
 #: A length of time: a number in the unit of a clock, or a timedelta, or its text as "3D".
 Length = float | int | np.integer | np.floating | str | datetime.timedelta | np.timedelta64
@@ -263,6 +264,33 @@ class TimeAxis:
                 f"tz_localize({self.zone!r})."
             )
         return stamps.since(self.origin or "", unit_seconds(self.unit) or 1.0)
+
+
+def between_clocks(wanted: TimeAxis, own: TimeAxis) -> Callable[[np.ndarray], np.ndarray]:
+    """From the float clock of some series to another: datetimes may have another unit and origin.
+
+    Args:
+        wanted: where to.
+        own: that of the series.
+
+    Raises:
+        DataError: one is of datetimes and the other of numbers, or both are of numbers in different units.
+
+    Example:
+        >>> between_clocks(TimeAxis("day", "2020-01-01"), TimeAxis("hour", "2020-01-03"))(np.array([0.0, 12.0]))
+        array([2. , 2.5])
+    """
+    if wanted == own:
+        return lambda times: times
+    differ = wanted.unit is not None and own.unit is not None and wanted.unit != own.unit
+    if wanted.is_datetime != own.is_datetime or (differ and not own.is_datetime):
+        raise DataError(f"the times of these series are {own}, and {wanted} were expected; convert the column first.")
+    if not own.is_datetime:
+        return lambda times: times
+    shift = wanted.to_float(own.to_user(np.zeros(1)))[0]
+    # The difference of two instants far from the origin has lost the digits of a short unit.
+    stretch = (unit_seconds(own.unit) or 1.0) / (unit_seconds(wanted.unit) or 1.0)
+    return lambda times: shift + stretch * times
 
 
 def _unit_of_span(seconds: np.ndarray, codes: np.ndarray) -> str:

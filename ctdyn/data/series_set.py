@@ -14,12 +14,12 @@ from .._checks import DataError, UnknownIdError, few
 from ._pandas import DataFrame
 from .batch import IrregularBatch
 from .channels import Channel, unique_channels
-from .clock import TimeAxis
+from .clock import TimeAxis, between_clocks
 from .collate import pad
 from .series import Series
 
 
-__all__ = ["Intake", "SeriesSet"]
+__all__ = ["Intake", "SeriesSet", "on_axis", "on_clock"]
 
 
 @dataclass(frozen=True)
@@ -323,6 +323,42 @@ class SeriesSet(Sequence[Series]):
         from .storage import write_set
 
         return write_set(self, path)
+
+
+def on_clock(one: Series, way: Callable[[np.ndarray], np.ndarray]) -> Series:
+    """A series on another float clock.
+
+    Args:
+        one: the series.
+        way: the way there, from `between_clocks`.
+
+    Example:
+        >>> on_clock(Series("a", np.array([0.0, 1.0]), np.ones((2, 1))), lambda times: 24 * times).times
+        array([ 0., 24.])
+    """
+    return replace(one, times=way(one.times), start=None if one.start is None else way(one.start))
+
+
+def on_axis(series: SeriesSet, wanted: TimeAxis) -> SeriesSet:
+    """Series on the clock of others, with which they are compared, or to which numbers that were said are meant.
+
+    Args:
+        series: on a clock of their own.
+        wanted: the clock.
+
+    Raises:
+        DataError: see `between_clocks`.
+
+    Example:
+        >>> one = Series("a", np.zeros(1), np.ones((1, 1)))
+        >>> own = SeriesSet((one,), (Channel("x"),), TimeAxis("day", "2020-01-02"))
+        >>> on_axis(own, TimeAxis("hour", "2020-01-01"))[0].times
+        array([24.])
+    """
+    if series.axis == wanted:
+        return series
+    way = between_clocks(wanted, series.axis)
+    return replace(series, axis=wanted, series=tuple(on_clock(one, way) for one in series))
 
 
 def _order(kind: str, own: Sequence[str], wanted: Sequence[str]) -> list[int] | None:

@@ -29,6 +29,8 @@ from ..data import (
     loader,
     pad,
 )
+from ..data.clock import between_clocks
+from ..data.series_set import on_axis, on_clock
 from ..likelihoods import atoms
 from ..models import Aggregates, Baseline, Encodes, ExactlyFitted, Generative, Labels, Model, Predictive
 from ..models.base import input_path
@@ -36,7 +38,6 @@ from ..paths import Path as ControlPath
 from .queries import (
     asked_starts,
     at_times,
-    between_clocks,
     check_covariates,
     check_intervals,
     context_and_truth,
@@ -45,8 +46,6 @@ from .queries import (
     horizon_times,
     inputs_ahead,
     known_inputs,
-    on_axis,
-    on_clock,
     own_seed,
     series_set,
     typical_gap,

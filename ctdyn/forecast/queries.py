@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 
 from .._checks import DataError, DataWarning, UnknownIdError, few
 from ..data import Series, SeriesSet, TimeAxis, WindowMaker
+from ..data.clock import between_clocks
 from ..models import Aggregates, Baseline, Labels, Model, PointBaseline
 
 
@@ -20,7 +21,6 @@ __all__ = [
     "UnreadWarning",
     "asked_starts",
     "at_times",
-    "between_clocks",
     "check_covariates",
     "check_intervals",
     "context_and_truth",
@@ -29,8 +29,6 @@ __all__ = [
     "horizon_times",
     "inputs_ahead",
     "known_inputs",
-    "on_axis",
-    "on_clock",
     "own_seed",
     "series_set",
     "typical_gap",
@@ -141,6 +139,7 @@ def at_times(series: SeriesSet, at: Any) -> tuple[np.ndarray, ...]:
     """
     if isinstance(at, SeriesSet):
         _check_present(series, at.ids)
+        between_clocks(series.axis, at.axis)  # refuses one of another unit
         if at.axis == series.axis:
             return tuple(at.by_id(id).times for id in series.ids)
         # Two clocks may count their floats from different origins; the user's times are what they share.
@@ -281,47 +280,6 @@ def _check_present(series: SeriesSet, given: tuple[object, ...]) -> None:
 def _median_gap(one: Series) -> float | None:
     gaps = np.diff(np.unique(one.times[one.observed]))
     return float(np.median(gaps)) if len(gaps) else None
-
-
-def between_clocks(fitted: TimeAxis, own: TimeAxis) -> Callable[[np.ndarray], np.ndarray]:
-    """From the float clock of some series to that of the training: datetimes may have another unit and origin."""
-    if fitted == own:
-        return lambda times: times
-    if fitted.is_datetime != own.is_datetime:
-        raise DataError(
-            f"the times of these series are {own}, but those of the training were {fitted}; convert them first."
-        )
-    if own.is_datetime:
-        # Two instants of the user's clock, a unit apart, give the shift and the stretch.
-        ends = fitted.to_float(own.to_user(np.array([0.0, 1.0])))
-        return lambda times: ends[0] + (ends[1] - ends[0]) * times
-    if fitted.unit is not None and own.unit is not None and fitted.unit != own.unit:
-        raise DataError(
-            f"the times of these series are in {own.unit}, but those of the training were in {fitted.unit}; convert "
-            "the column first."
-        )
-    return lambda times: times
-
-
-def on_clock(one: Series, to_fitted: Callable[[np.ndarray], np.ndarray]) -> Series:
-    """A series on another float clock.
-
-    Args:
-        one: the series.
-        to_fitted: the way there, from `between_clocks`.
-    """
-    return replace(one, times=to_fitted(one.times), start=None if one.start is None else to_fitted(one.start))
-
-
-def on_axis(series: SeriesSet, fitted: TimeAxis) -> SeriesSet:
-    """Series on the clock of the training, which numbers that were said of it are meant on.
-
-    Args:
-        series: on a clock of their own.
-        fitted: that of the training.
-    """
-    to_fitted = between_clocks(fitted, series.axis)
-    return replace(series, axis=fitted, series=tuple(on_clock(one, to_fitted) for one in series))
 
 
 def known_inputs(inputs: SeriesSet | None, at: Any) -> SeriesSet | None:

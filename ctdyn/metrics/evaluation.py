@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .._checks import DataError, few
 from ..data import Channel, Series, SeriesSet
 from ..data.channels import CONTINUOUS
+from ..data.series_set import on_axis
 from .averages import average_per_channel, average_per_series_and_channel, average_pooled
 from .scores import crps, distance_to_nearest, interval, interval_score, pit, worst_coverage
 
@@ -82,7 +83,8 @@ def score_entries(
 
     Args:
         forecast: what to score.
-        truth: the observations; entries at times that were not forecast are ignored.
+        truth: the observations; entries at times that were not forecast are ignored. Datetimes may have been read with
+            another unit and origin than those of the forecast.
         log_density: log predictive density of the truth in data units, one `(time, channel)` array per series of the
             forecast; None leaves the NLL out. Samples alone do not give one.
         means: the exact mean of each forecast where it is known, one `(time, channel)` array per series; None
@@ -96,7 +98,8 @@ def score_entries(
         level of .5, .8 and .9 covered and interval_score.
 
     Raises:
-        DataError: a forecast series is not in the truth, a channel is missing from it, or no entry is left to score.
+        DataError: a forecast series is not in the truth, a channel is missing from it or in another unit, its clock
+            is of another sort, or no entry is left to score.
 
     Example:
         >>> from ctdyn import Forecaster
@@ -110,9 +113,9 @@ def score_entries(
         ([1.0, 1.0, 1.0, 1.0], [0.25, 0.25, 0.25, 0.25])
     """
     names = [channel.name for channel in forecast.channels]
-    factors = _factors(names, scale)
-    columns = _columns(names, truth, "truth")
-    context_columns = _columns(names, forecast.context, "context")
+    factors, truth = _factors(names, scale), on_axis(truth, forecast.context.axis)
+    columns = _columns(forecast.channels, truth, "truth")
+    context_columns = _columns(forecast.channels, forecast.context, "context")
     truths, contexts = ({one.id: one for one in part} for part in (truth, forecast.context))
     unknown = [id for id in forecast.ids if id not in truths]
     if unknown:
@@ -168,7 +171,8 @@ def evaluate(
 
     Args:
         forecast: what to score.
-        truth: the observations; entries at times that were not forecast are ignored.
+        truth: the observations; entries at times that were not forecast are ignored. Datetimes may have been read with
+            another unit and origin than those of the forecast.
         by_distance: also break the scores down by the distance to the nearest context observation of the channel, in
             this many quantile bins or between these edges. Entries of channels without context are "unobserved".
         log_density: as for `score_entries`.
@@ -251,12 +255,18 @@ def _factors(names: Sequence[str], scale: Mapping[str, float] | None) -> Array:
     return factors
 
 
-def _columns(names: Sequence[str], series: SeriesSet, what: str) -> list[int]:
-    known = [channel.name for channel in series.channels]
-    missing = [name for name in names if name not in known]
+def _columns(channels: Sequence[Channel], series: SeriesSet, what: str) -> list[int]:
+    known = {channel.name: (place, channel.unit) for place, channel in enumerate(series.channels)}
+    missing = [channel.name for channel in channels if channel.name not in known]
     if missing:
         raise DataError(f"the {what} has no channel {few(missing)}; it has {few(known)}.")
-    return [known.index(name) for name in names]
+    for name, wanted in ((channel.name, channel.unit) for channel in channels):
+        unit = known[name][1]
+        if unit is not None and wanted is not None and unit != wanted:
+            raise DataError(
+                f"channel {name!r} of the {what} is in {unit}, but {wanted} was expected; convert the column first."
+            )
+    return [known[channel.name][0] for channel in channels]
 
 
 def _match(times: Array, truth: Series, columns: list[int]) -> tuple[NDArray[np.int64], Array]:

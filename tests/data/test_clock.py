@@ -5,6 +5,7 @@ import pytest
 from ctdyn._checks import DataError
 from ctdyn._config import from_config, to_config
 from ctdyn.data import TimeAxis
+from ctdyn.data.clock import between_clocks
 
 
 def axis_of(times: object, unit: str | None = None) -> tuple[TimeAxis, np.ndarray]:
@@ -112,3 +113,24 @@ def test_missing_times_become_nan() -> None:
 def test_it_is_plain_data() -> None:
     axis = TimeAxis("day", "2020-01-01", "UTC")
     assert from_config(to_config(axis), {"TimeAxis": TimeAxis}) == axis
+
+
+def test_from_clock_to_clock_without_losing_digits_to_the_origin() -> None:
+    wanted, own = TimeAxis("day", "1970-01-01"), TimeAxis("second", "2023-11-14T22:13:20")
+    way, times = between_clocks(wanted, own), np.array([0.0, 1e6, 1e8])
+    np.testing.assert_allclose(way(times), (1.7e9 + times) / 86400.0, rtol=1e-15)
+    assert between_clocks(own, own)(times) is times
+    np.testing.assert_array_equal(between_clocks(TimeAxis("hour"), TimeAxis())(times), times)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "own"),
+    [
+        (TimeAxis("hour"), TimeAxis("day")),
+        (TimeAxis("day", "2020-01-01"), TimeAxis("day")),
+        (TimeAxis("day", "2020-01-01"), TimeAxis("day", "2020-01-01", zone="Europe/Paris")),
+    ],
+)
+def test_clocks_of_different_sorts_have_no_way_between(wanted: TimeAxis, own: TimeAxis) -> None:
+    with pytest.raises(DataError, match=r"expected|time zone"):
+        between_clocks(wanted, own)

@@ -113,8 +113,10 @@ def test_clocks_that_do_not_match_are_refused(fitted, series, dated, dated_fitte
         dated_fitted.forecast(replace(dated, axis=TimeAxis()), at=[1.0])
     hours = replace(series, axis=TimeAxis("hour"))
     model = Forecaster(build(series.channels)).fit(hours, max_steps=1, **QUIET)
-    with pytest.raises(DataError, match=r"in day.*in hour"):
+    with pytest.raises(DataError, match=r"\(day\).*\(hour\)"):
         model.forecast(replace(series, axis=TimeAxis("day")), at=[1.0])
+    with pytest.raises(DataError, match=r"\(day\).*\(hour\)"):
+        model.forecast(hours, at=replace(series, axis=TimeAxis("day")))
 
 
 def test_training_and_scoring_take_the_calendar_of_the_user(dated, dated_fitted, tmp_path):

@@ -2,11 +2,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from ctdyn._checks import DataError
-from ctdyn.data import Channel, Series, SeriesSet
+from ctdyn.data import Channel, Series, SeriesSet, TimeAxis
 from ctdyn.metrics import crps, evaluate, score_entries, summarize
 
 
@@ -184,6 +185,21 @@ def test_truth_channels_are_matched_by_name():
     np.testing.assert_array_equal(evaluate(forecast, other)["value"], expected["value"])
 
 
+def test_a_truth_that_was_read_by_itself_is_scored_on_the_clock_of_the_forecast():
+    # The days 10 to 29 of a record, of which the forecast saw those before; both read with an origin of their own.
+    samples = np.random.default_rng(0).normal(size=(20, 20, 1))
+    days, values = np.arange(10.0, 30.0), np.arange(20.0)
+    forecast, truth = one_series(days, values, samples=samples)
+    forecast = replace(forecast, context=replace(forecast.context, axis=TimeAxis("day", "2020-01-01")))
+    expected = score_entries(forecast, replace(truth, axis=forecast.context.axis))
+    own = Series("a", (days - 10.0) * 24.0, values[:, None])
+    found = score_entries(forecast, replace(truth, series=(own,), axis=TimeAxis("hour", "2020-01-11")))
+    assert len(found) == 20
+    pd.testing.assert_frame_equal(found, expected)
+    with pytest.raises(DataError, match="were expected"):
+        score_entries(forecast, truth)
+
+
 def test_what_cannot_be_scored_is_said():
     forecast, truth, _ = gaussian(num_series=3)
     with pytest.raises(DataError, match="no series 2"):
@@ -192,6 +208,12 @@ def test_what_cannot_be_scored_is_said():
         evaluate(forecast, replace(truth, channels=(Channel("a"), Channel("c"))))
     with pytest.raises(DataError, match="nothing to score"):
         evaluate(forecast, truth.after(100.0))
+    kelvin, celsius = (
+        replace(one, channels=(Channel("a"), Channel("b", unit)))
+        for one, unit in ((truth, "K"), (forecast.context, "C"))
+    )
+    with pytest.raises(DataError, match="'b' of the truth is in K, but C was expected"):
+        evaluate(replace(forecast, context=celsius), kelvin)
 
 
 def test_summary_is_one_row():
