@@ -229,8 +229,9 @@ class Model(nn.Module, Configurable, ABC):
             generator: the source of randomness.
 
         Raises:
-            ValueError: `ts` are not those of the series of the context, or there are no samples. A subclass need not
-                look: whatever it defines of the methods with which models are asked is checked before it runs.
+            ValueError: `ts` are not finite, or not those of the series of the context; the context has other channels,
+                or there are no samples. A subclass need not look: whatever it defines of the methods with which models
+                are asked is checked before it runs.
         """
 
     def explain(self) -> str:

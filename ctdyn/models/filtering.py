@@ -131,12 +131,6 @@ class FilteringModel(Model, Encodes):
 
     def _filter(self, context: IrregularBatch, path: Path | None) -> tuple[Tensor, Tensor]:
         """Times of the observed rows, infinite behind the last, `(*batch, row)`; states after 0, 1, ... of them."""
-        given = context.values.shape[-1]
-        if given != len(self.channels):
-            raise ValueError(
-                f"the model was built for {len(self.channels)} channels {[c.name for c in self.channels]}; the batch "
-                f"has {given}."
-            )
         times, values, mask, real = forwards(context)
         h = self._start(context)
         us = None if path is None else torch.stack([path.evaluate(t) for t in times.unbind(-1)], -2)

@@ -191,12 +191,6 @@ class LatentVAE(Model, Aggregates, Encodes, Generative, Scorable):
 
     def encode_context(self, context: IrregularBatch) -> Encoding:
         """What the encoder makes of a context, for the process."""
-        given = context.values.shape[-1]
-        if given != len(self.channels):
-            raise ValueError(
-                f"the model was built for {len(self.channels)} channels {[c.name for c in self.channels]}; the batch "
-                f"has {given}."
-            )
         return self.encoder(context)
 
 

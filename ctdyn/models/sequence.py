@@ -131,12 +131,6 @@ class SequenceModel(Model, Labels, Encodes):
 
     def predict_label(self, context: IrregularBatch) -> Distribution:
         """The distribution of the labels of each series; see `Labels.predict_label`."""
-        given = context.values.shape[-1]
-        if given != len(self.channels):
-            raise ValueError(
-                f"the model was built for {len(self.channels)} channels {[c.name for c in self.channels]}; the batch "
-                f"has {given}."
-            )
         # A label has no time: the series stand where a likelihood expects the times of one.
         distribution = self.likelihood(self.encode(context), context.times[..., -1])
         if self.units is None or not isinstance(distribution, Normal):

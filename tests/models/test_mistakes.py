@@ -39,6 +39,7 @@ from ctdyn.models import (
     LS4,
     Anneal,
     CapacityELBO,
+    Encodes,
     ExpectationMaximisation,
     FilteringModel,
     HoldLast,
@@ -103,6 +104,55 @@ def test_questions_that_no_model_can_answer(model):
     with pytest.raises(ValueError, match="num_samples must be at least 1; got 0"):
         model.predict(context, ts, num_samples=0)
     assert model.predict(context, ts=ts[0].expand(2, -1), num_samples=1).mean.shape == (2, 3, 1)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [LatentODE(CHANNELS, 2), FilteringModel(CHANNELS, GRUDCell(1, 2)), MaternGP(CHANNELS), HoldLast(CHANNELS)],
+)
+def test_no_model_answers_at_no_time(model):
+    for never in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match="ts holds NaN or infinite entries"):
+            model.predict(_batch(2), torch.tensor([[0.5, never]]).expand(2, -1))
+
+
+@pytest.mark.parametrize("model", [LinearGaussianSSM(CHANNELS, 1), LatentODE(CHANNELS, 2)])
+def test_an_interval_that_is_asked_for_begins_before_it_ends(model):
+    context, ts = _batch(2), torch.rand(2, 3)
+    for start in (ts + 1.0, ts * torch.nan, ts[0], torch.zeros(2)):
+        with pytest.raises(ValueError, match=r"start must have the shape of ts \(2, 3\), and lie nowhere after it"):
+            model.predict_means(context, start, ts)
+
+
+@pytest.mark.parametrize("model", [LinearGaussianSSM(CHANNELS, 1), KoopmanVAE(CHANNELS, 1), LatentODE(CHANNELS, 2)])
+def test_a_new_series_has_a_time_to_start_at(model):
+    for ts in (torch.tensor(1.0), torch.zeros(2, 0)):
+        with pytest.raises(ValueError, match="at least one time, where each series starts"):
+            model.sample(ts)
+    with pytest.raises(ValueError, match="ts holds NaN"):
+        model.sample(torch.tensor([0.0, torch.nan]))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        LatentODE(CHANNELS, 2),
+        FilteringModel(CHANNELS, GRUDCell(1, 2)),
+        LinearGaussianSSM(CHANNELS, 1),
+        MaternGP(CHANNELS),
+        Recalibrated(MaternGP(CHANNELS)),
+        HoldLast(CHANNELS),
+    ],
+)
+def test_no_model_reads_other_channels(model):
+    context = _batch(2)
+    wide = IrregularBatch(context.times, context.values.expand(-1, -1, 2), context.mask.expand(-1, -1, 2))
+    asked = [lambda: model.predict(wide, wide.times), lambda: model.loss(Window(wide, wide))]
+    if isinstance(model, Encodes):
+        asked.append(lambda: model.encode(wide))
+    for ask in asked:
+        with pytest.raises(ValueError, match=r"built for 1 channels \['x'\]; the batch has 2"):
+            ask()
 
 
 def test_samples_of_nothing_are_refused_wherever_they_are_asked_for():
