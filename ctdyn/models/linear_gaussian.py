@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from math import exp, gcd, log
 
@@ -150,6 +151,8 @@ class LinearGaussianSSM(Model, Aggregates, ExactlyFitted, Generative, Scorable):
         size = size_of("LinearGaussianSSM", "latent_size", latent_size, dynamics, 4)
         dynamics = _matern(size) if dynamics is None else dynamics
         check_instance("dynamics", dynamics, LinearDynamics, "Matern(2.5, lengthscale=0.3)")
+        # A fit changes them, and they may be part of another model.
+        dynamics = deepcopy(dynamics)
         if dynamics.batch_shape:
             raise ValueError(f"the dynamics must have no batch axes; got parameters of shape {dynamics.batch_shape}.")
         self.fitting = fitting
@@ -265,11 +268,6 @@ class LinearGaussianSSM(Model, Aggregates, ExactlyFitted, Generative, Scorable):
 
     def _marginals(self, context: IrregularBatch, ts: Times, start: Times | None = None) -> tuple[Tensor, Tensor]:
         """Mean and variance of a new observation at each time, or over each interval, `(*batch, time, channel)`."""
-        if context.values.shape[-1] != len(self.channels):
-            raise ValueError(
-                f"the model was built for {len(self.channels)} channels {[c.name for c in self.channels]}; the batch "
-                f"has {context.values.shape[-1]}."
-            )
         rows = _packed(with_row(context))
         seen = IrregularBatch(rows.times, rows.values, rows.mask, noise=rows.noise, start=rows.start)
         if start is None or not bool((start < ts).any()):

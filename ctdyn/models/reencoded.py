@@ -93,7 +93,11 @@ class Reencoded(Model):
             points = self._points(last, stage) if stage < stages else ts[..., :0]
             # What lies behind the stage is not solved for; what belongs to it by rounding is.
             end = last.unsqueeze(-1) + self.every * (stage + _ROUNDING)
-            asked = torch.cat([ts.minimum(end), points], -1).expand(*start.shape, -1)
+            at = ts.minimum(end)
+            if stage > 1:
+                # Nor is what lies before it: a state that decays forwards explodes on the way back.
+                at = at.maximum(self._points(last, stage - 1)[..., :1])
+            asked = torch.cat([at, points], -1).expand(*start.shape, -1)
             latent = process.posterior(encoding, start, asked, samples, generator, inputs)
             # After the first stage the samples are batch axes of the context.
             found = latent.zs if stage == 1 else latent.zs.squeeze(0)

@@ -45,7 +45,8 @@ class Spectrum:
     @property
     def half_life(self) -> Tensor:
         """The time in which half of a coordinate is forgotten, `(pair,)`; infinite on the unit circle."""
-        return math.log(2.0) / (-self.eigenvalues.real)
+        # Zero has a sign, which tells growth from decay and is of no account.
+        return math.log(2.0) / (0.0 - self.eigenvalues.real)
 
     @property
     def contribution(self) -> Tensor:

@@ -11,13 +11,14 @@ from torch.distributions import Independent, Normal
 from ctdyn.data import IrregularBatch, from_ragged
 from ctdyn.data.channels import Channel
 from ctdyn.encoders import Encoder, Encoding, GRUEncoder, Sites
-from ctdyn.fields import MLPField
+from ctdyn.fields import LinearField, MLPField
 from ctdyn.forecast import Forecaster
 from ctdyn.integrate import ConstantStep
 from ctdyn.likelihoods import FixedScale, Gaussian, Likelihood
 from ctdyn.linear import LinearGaussian, Matern, Oscillators
 from ctdyn.models import KoopmanVAE, LatentODE, LatentVAE, Reencoded, Refined, Spectrum
 from ctdyn.processes import LinearGaussianProcess, ODEProcess
+from ctdyn.solvers import RK4
 from ctdyn.testing import check_model, example_window
 
 
@@ -58,6 +59,9 @@ def test_the_spectrum_in_other_units_and_as_a_table():
     spectrum = Spectrum(torch.tensor([-0.5 + 2.0j]), torch.tensor([[3.0 + 4.0j, 1.0j]]), torch.tensor([2.0]))
     months = spectrum.rescaled(time=12.0, values=torch.tensor([10.0, 1.0]))
     torch.testing.assert_close(months.period, torch.tensor([12.0 * math.pi]))
+    # A zero has a sign: neither of them decays.
+    circle = Spectrum(torch.tensor([complex(0.0, 2.0), complex(-0.0, 2.0)]), torch.ones(2, 1) + 0j, torch.ones(2))
+    assert circle.half_life.tolist() == [math.inf, math.inf]
     table = months.table()
     assert table["amplitude 0"] == pytest.approx([50.0])
     assert table["growth"] == pytest.approx([-0.5 / 12])
@@ -169,6 +173,19 @@ def test_reencoding_answers_at_any_times_and_reads_from_the_last_observation():
     for wrong in ({"every": 0.0}, {"every": 1.0, "points": 0}):
         with pytest.raises(ValueError, match="Reencoded needs"):
             Reencoded(circle(), **wrong)
+
+
+@pytest.mark.parametrize("points", [1, 2])
+def test_no_stage_is_solved_back_to_what_was_asked_before_it(points):
+    process = ODEProcess(LinearField(1, matrix=[[-30.0]]), 1, solver=RK4(), controller=ConstantStep(0.05))
+    model = LatentVAE([Channel("x")], GRUEncoder(1, 1), process, Gaussian(1, 1)).double()
+    ts = torch.tensor([[0.0, 0.5, 1.0]], dtype=F64)
+    context = IrregularBatch(ts, ts.sin().unsqueeze(-1), torch.ones(1, 3, 1, dtype=torch.bool))
+    asked = torch.tensor([[0.5, 1.5, 30.0]], dtype=F64)
+    found = Reencoded(model, every=1.0, points=points).predict(context, asked, num_samples=2, generator=rng())
+    # Everything is forgotten within a stage.
+    rest = model.likelihood(torch.zeros(1, 3, 1, dtype=F64), asked).mean
+    torch.testing.assert_close(found.mean, rest, rtol=0, atol=1e-5)
 
 
 def exact_model(wrong):

@@ -103,6 +103,21 @@ def test_expectation_maximisation_climbs():
     assert scores[0] + 10 < scores[1] < scores[2]
 
 
+def test_dynamics_that_two_models_are_built_from_stay_their_own():
+    dynamics = OU([0.2, 2.0], [1.0, 1.0])
+    window = planted(LinearGaussianSSM(CHANNELS, dynamics=OU([0.5, 3.0], [1.0, 2.0])), count=4, length=20)
+    first, second, alone = (
+        LinearGaussianSSM(CHANNELS, dynamics=one, fitting=MaximumLikelihood(max_steps=3))
+        for one in (dynamics, dynamics, OU([0.2, 2.0], [1.0, 1.0]))
+    )
+    alone.fit_exact([window])
+    second.fit_exact([window])
+    torch.testing.assert_close(second.core.state_dict(), alone.core.state_dict())
+    for name, value in dynamics.state_dict().items():
+        torch.testing.assert_close(first.core.dynamics.state_dict()[name], value.double())
+    assert all(parameter.requires_grad for parameter in dynamics.parameters())
+
+
 def test_a_channel_learns_from_another_which_is_its_rate_of_change():
     """Positions and velocities seen at few times: the velocities bend the curve between the positions."""
     generator = torch.Generator().manual_seed(0)
