@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._checks import DataError, DataWarning, few
-from .channels import Channel
+from .channels import AMOUNTS, Channel
 from .clock import TimeAxis
 from .series import Series
 from .series_set import Intake, SeriesSet
@@ -105,6 +105,7 @@ def assemble(columns: Columns, policy: Policy) -> SeriesSet:
     _check_values(columns)
     _check_noise(columns)
     _check_inputs(columns)
+    _check_per_series(columns)
     columns = _without_empty_rows(columns)
     empty_rows = came - len(columns.times)
     columns, empty_series = _without_empty_series(columns, policy)
@@ -203,6 +204,18 @@ def _check_inputs(columns: Columns) -> None:
         )
 
 
+def _check_per_series(columns: Columns) -> None:
+    for name, what in (("static", "static covariate"), ("labels", "label")):
+        known = getattr(columns, name)
+        bad = np.argwhere(np.isinf(np.empty((0, 0)) if known is None else known))
+        if len(bad):
+            row, column = (int(i) for i in bad[0])
+            raise DataError(
+                f"series {columns.ids[row]!r}: the {what} {columns.names[name][column]!r} is infinite ({len(bad)} such "
+                "entries); replace it by a number, or by NaN where it is not known."
+            )
+
+
 def _without_empty_rows(columns: Columns) -> Columns:
     """A row in which nothing was observed says nothing, unless it carries inputs."""
     if columns.inputs is not None or not columns.channels:
@@ -289,10 +302,24 @@ def _merged(columns: Columns, policy: Policy) -> tuple[Columns, int]:
     _check_agreeing_inputs(columns, group, first)
     pick = {"mean": _mean, "first": _first, "last": _last}.get(policy.duplicates, _mean)
     values, noise = pick(columns, row, channel, cell, count)
+    _check_means(columns, first, cell, columns.values[row, channel] != values[cell], policy)
     shape = (groups, width)
     thinned = columns.rows(first)
     noise = None if noise is None else noise.reshape(shape)
     return replace(thinned, values=values.reshape(shape), noise=noise), merged
+
+
+def _check_means(columns: Columns, first: np.ndarray, cell: np.ndarray, differs: np.ndarray, policy: Policy) -> None:
+    """Between two classes there is none, nor between two whole numbers."""
+    width = len(columns.channels)
+    whole = np.array([channel.kind not in AMOUNTS for channel in columns.channels])
+    bad = cell[differs & whole[cell % width]]
+    if policy.duplicates == "mean" and len(bad):
+        channel, row = columns.channels[bad[0] % width], int(first[bad[0] // width])
+        raise DataError(
+            f"{columns.where(row)}, column {channel.name!r}: different observations at one time "
+            f'have no mean in a {channel.kind} channel; use duplicates="first" or "last", or mend the times.'
+        )
 
 
 def _mean(columns: Columns, row: Any, channel: Any, cell: Any, count: Any) -> tuple[np.ndarray, np.ndarray | None]:

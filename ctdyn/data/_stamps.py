@@ -239,7 +239,8 @@ def _parse_objects(series: Any) -> np.ndarray | Stamps:
     import pandas as pd
 
     present = series.dropna()
-    if len(present) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in present):
+    numbers = int | float | np.integer | np.floating
+    if len(present) and all(isinstance(value, numbers) and not isinstance(value, bool) for value in present):
         return np.array([np.nan if pd.isna(value) else float(value) for value in series])
     text = any(isinstance(value, str) for value in present)
     aware = np.array([_is_aware(value) for value in present], dtype=bool)

@@ -210,6 +210,10 @@ def _stack(rows: Sequence[Any] | None, ids: list[Any], codes: np.ndarray, what: 
     for name, array, length in zip(ids, arrays, np.bincount(codes, minlength=len(ids)), strict=True):
         if len(array) != length:
             raise DataError(f"series {name!r}: {what} must have one row per time ({length}); got shape {array.shape}.")
+    width = max(array.shape[1] for array in arrays)
+    for name, array in zip(ids, arrays, strict=True):
+        if array.shape[1] != width:
+            raise DataError(f"series {name!r}: {what} must have {width} columns, as in others; got {array.shape[1]}.")
     return np.concatenate(arrays)
 
 

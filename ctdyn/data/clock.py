@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -94,8 +95,11 @@ def _seconds(length: Any, said: str) -> float:
     """The seconds of a timedelta or its text."""
     import pandas as pd
 
-    if isinstance(length, str) and length.strip().replace(".", "", 1).isdigit():
-        raise DataError(f"{said} is text without a unit; give a number, or text as '{length.strip()}D'.")
+    # pandas takes what has no unit for nanoseconds, and reads over a comma.
+    if isinstance(length, str) and not any(letter.isalpha() or letter == ":" for letter in length):
+        raise DataError(f"{said} is text without a unit; give a number, or text as '3D'.")
+    if isinstance(length, str) and re.search(r"\d,\d", length):
+        raise DataError(f"{said} has a comma in a number; write it with a point, as '1.5D'.")
     try:
         return float(pd.to_timedelta([length]).total_seconds()[0])
     except pd.errors.OutOfBoundsTimedelta as error:
@@ -161,7 +165,7 @@ class TimeAxis:
             axis = TimeAxis(unit, origin, parsed.zone, "ns" if bool((parsed.ns % 1000).any()) else "us")
             return axis, parsed.since(origin, unit_seconds(unit) or 1.0)
         if parsed.dtype.kind == "m":
-            seconds = np.where(np.isnat(parsed), np.nan, parsed.astype("timedelta64[ns]").astype(np.int64) / 1e9)
+            seconds = _in_seconds(parsed)
             unit = unit or _unit_of_span(seconds, codes)
             length = unit_seconds(unit)
             if length is None:
@@ -185,7 +189,7 @@ class TimeAxis:
 
         Args:
             times: numbers, or datetimes where the axis is one (numbers are then taken as being on the float clock).
-                Text without a zone is read in the zone of the axis.
+                Text without a zone is read in the zone of the axis. Timedeltas where the axis is of numbers in a unit.
 
         Raises:
             DataError: a time is missing or infinite, or of another sort than the axis.
@@ -194,7 +198,7 @@ class TimeAxis:
         if isinstance(parsed, Stamps):
             floats = self._since_origin(parsed, times)
         elif parsed.dtype.kind == "m":
-            raise DataError("an instant was expected, but a duration (timedelta) was given; add it to a start first.")
+            floats = self._of_timedeltas(parsed)
         else:
             if self.is_datetime and looks_like_epoch(parsed):
                 raise DataError(
@@ -249,6 +253,14 @@ class TimeAxis:
         index = pd.DatetimeIndex(np.datetime64(self.origin).astype(f"datetime64[{self.resolution}]") + ticks)
         return index if self.zone is None else index.tz_localize("UTC").tz_convert(self.zone)
 
+    def _of_timedeltas(self, times: np.ndarray) -> np.ndarray:
+        seconds = unit_seconds(self.unit)
+        if self.is_datetime or seconds is None:
+            raise DataError(
+                f"a duration (timedelta) was given, but the times of these data are {self}; add it to a start first."
+            )
+        return _in_seconds(times) / seconds
+
     def _since_origin(self, stamps: Stamps, given: Any) -> np.ndarray:
         if not self.is_datetime:
             raise DataError(
@@ -291,6 +303,11 @@ def between_clocks(wanted: TimeAxis, own: TimeAxis) -> Callable[[np.ndarray], np
     # The difference of two instants far from the origin has lost the digits of a short unit.
     stretch = (unit_seconds(own.unit) or 1.0) / (unit_seconds(wanted.unit) or 1.0)
     return lambda times: shift + stretch * times
+
+
+def _in_seconds(times: np.ndarray) -> np.ndarray:
+    """Of timedeltas; NaN where one is missing."""
+    return np.where(np.isnat(times), np.nan, times.astype("timedelta64[ns]").astype(np.int64) / 1e9)
 
 
 def _unit_of_span(seconds: np.ndarray, codes: np.ndarray) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,8 @@ class Description:
             }
             for one in self.channels
         ]
-        return pd.DataFrame(rows).set_index("channel")
+        columns = ["channel", "unit", "kind", *(one.name for one in fields(ChannelSummary) if one.name != "channel")]
+        return pd.DataFrame(rows, columns=pd.Index(columns)).set_index("channel")
 
     def __str__(self) -> str:
         unit = f" {self.axis.unit}" if self.axis.unit else ""

@@ -237,7 +237,7 @@ def _table(df: Any, id: str | None, time: str) -> DataFrame:
     return table
 
 
-def _require(table: DataFrame, names: Iterable[str]) -> None:
+def _require(table: DataFrame, names: Iterable[object]) -> None:
     import pandas as pd
 
     missing = [name for name in names if name not in table.columns]
@@ -291,12 +291,10 @@ def _wide(
     taken: list[str],
     where: Callable[[int], str],
 ) -> Columns:
-    from pandas.api import types
-
     errors = dict(noise) if isinstance(noise, Mapping) else {}
     listed = () if isinstance(noise, Mapping) else _names(noise)
     spoken = {*taken, *errors.values(), *listed}
-    others = tuple(str(name) for name in table.columns if name not in spoken)
+    others = tuple(name for name in table.columns if name not in spoken)
     names = others if values is None else _names(values)
     if listed and len(listed) != len(names):
         raise DataError(f"noise needs one column per channel, or a mapping; got {few(listed)} for {few(names, 40)}.")
@@ -305,7 +303,7 @@ def _wide(
     unknown = [name for name in errors if name not in names]
     if unknown:
         raise DataError(f"noise is given for {few(unknown)}, which is no channel; the channels are {few(names, 40)}.")
-    channels = [Channel(name, kind="binary" if types.is_bool_dtype(table[name].dtype) else "real") for name in names]
+    channels = [Channel(str(name), kind="binary" if _is_boolean(table[name]) else "real") for name in names]
     matrix = _matrix(table, names, where)
     known = None
     if errors:
@@ -316,6 +314,15 @@ def _wide(
                 known[:, position] = numeric(table[errors[name]], errors[name], where)
     alone = not channels and (columns.inputs is not None or values is not None)
     return replace(columns, values=matrix, noise=known, channels=() if alone else unique_channels(channels))
+
+
+def _is_boolean(column: Any) -> bool:
+    from pandas.api import types
+
+    # Among missing entries they are objects.
+    return types.is_bool_dtype(column.dtype) or (
+        column.dtype == object and types.infer_dtype(column, skipna=True) == "boolean"
+    )
 
 
 def _entries(
@@ -389,7 +396,7 @@ def _as_means(columns: Columns, sums: tuple[str, ...]) -> Columns:
     return replace(columns, values=values, noise=noise, channels=channels)
 
 
-def _matrix(table: DataFrame, names: Sequence[str], where: Callable[[int], str]) -> np.ndarray:
+def _matrix(table: DataFrame, names: Sequence[Any], where: Callable[[int], str]) -> np.ndarray:
     matrix = np.empty((len(table), len(names)))
     for position, name in enumerate(names):
         matrix[:, position] = numeric(table[name], name, where)

@@ -170,13 +170,11 @@ def write_set(data: SeriesSet, path: str | Path) -> Path:
         "kinds": {channel.name: channel.kind for channel in data.channels},
         "time_unit": data.axis.unit,
     }
-    frame = data.to_wide()
-    noise = {name: f"{name}_noise" for name in data.channel_names}
-    if noise and set(noise.values()) <= set(frame.columns):
-        columns["noise"] = noise
+    if data.channels and len(data) and all(one.noise is not None for one in data):
+        columns["noise"] = {name: f"{name}_noise" for name in data.channel_names}
     if any(one.start is not None for one in data):
         columns["start"] = "start"
-    return write_parquet(frame, path, **columns)
+    return write_parquet(data.to_wide(), path, **columns)
 
 
 @contextmanager

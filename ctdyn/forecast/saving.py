@@ -65,7 +65,7 @@ def save(forecaster: Forecaster, folder: Path) -> Path:
         "axis": to_config(forecaster.axis_),
         "gap": forecaster.gap_,
         **dict(zip(_NAMES, map(list, (*forecaster.covariates_, forecaster.labels_)), strict=True)),
-        "seed": forecaster.seed,
+        "seed": int(forecaster.seed),
     }
     weights = forecaster.model.state_dict()
     history = forecaster.history_.to_csv(index=False).encode()

@@ -65,6 +65,8 @@ def test_everything_beside_the_values() -> None:
         ([([0.0], [1.0])], {"channels": ["x", "y"]}, "1 channels, but 2 are named"),
         ([([0.0], [1.0])], {"noise": [[0.1, 0.2]]}, "series 0: noise"),
         ([([0.0], [1.0])], {"noise": [[-0.1]]}, "not negative"),
+        ([([0.0], [1.0])] * 2, {"inputs": [[[1.0]], [[1.0, 2.0]]]}, "series 0: inputs must have 2 columns"),
+        ([([0.0], [1.0])], {"static": [[np.inf]]}, "'static0' is infinite"),
         ([([0.0, 0.0], [1.0, 2.0])], {}, "2 observations at the same time"),
         ([([1.0, 0.0], [1.0, 2.0])], {"sort": False}, "go backwards"),
         ([([0.0], [np.inf])], {}, "infinite"),

@@ -70,6 +70,12 @@ def test_durations() -> None:
     assert axis.duration(np.timedelta64(12, "h")) == 0.5
     with pytest.raises(DataError, match="not a length of time"):
         axis.duration("soon")
+    for bare in ("5", " 1.5 ", "-5", "+5", "1,5"):
+        with pytest.raises(DataError, match="without a unit"):
+            axis.duration(bare)
+    with pytest.raises(DataError, match=r"'1,5D' has a comma.*'1\.5D'"):
+        axis.duration("1,5D")
+    assert axis.duration(str(pd.Timedelta("36h"))) == axis.duration("1 days, 12:00:00") == 1.5
     with pytest.raises(DataError, match="longer than a timedelta can be; give a number"):
         axis.duration("1000000D")
     with pytest.raises(DataError, match="finite"):
@@ -89,8 +95,10 @@ def test_instants_of_another_sort_are_refused() -> None:
         TimeAxis("hour", "2020-01-01").instant(pd.Timestamp("2020-01-01", tz="UTC"))
     with pytest.raises(DataError, match="NaN or NaT"):
         TimeAxis("hour", "2020-01-01").instant(pd.NaT)
-    with pytest.raises(DataError, match="duration"):
-        TimeAxis("hour", "2020-01-01").instant(pd.Timedelta("1h"))
+    for axis in (TimeAxis("hour", "2020-01-01"), TimeAxis(), TimeAxis("frame")):
+        with pytest.raises(DataError, match="duration"):
+            axis.instant(pd.Timedelta("1h"))
+    assert TimeAxis("minute").instant(pd.Timedelta("1h")) == 60.0
 
 
 def test_text_is_read_in_the_zone_of_the_data() -> None:

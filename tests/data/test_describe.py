@@ -72,3 +72,10 @@ def test_what_was_merged_and_sorted_is_told() -> None:
 
 def test_an_empty_set() -> None:
     assert describe(from_ragged([([0.0], [1.0])])[[]]).rows == 0
+
+
+def test_times_without_channels() -> None:
+    table = describe(from_pandas(pd.DataFrame({"time": [0.0, 1.0]}), values=[])).to_frame()
+    whole = describe(from_ragged([([0.0], [1.0])])).to_frame()
+    assert len(table) == 0
+    assert list(table.columns) == list(whole.columns)

@@ -71,6 +71,16 @@ def test_duplicates_in_a_wide_frame() -> None:
         from_pandas(frame, id="id", duplicates="drop")
 
 
+@pytest.mark.parametrize("kind", ["categorical", "count", "binary"])
+def test_classes_and_counts_have_no_mean(kind: str) -> None:
+    frame = pd.DataFrame({"time": [0.0, 1.0, 1.0, 2.0, 2.0], "x": [0, 0, 1, 1, 1], "y": [1.0, 2.0, 4.0, 1.0, 2.0]})
+    message = rf"time 1\.0, column 'x': different observations at one time have no mean in a {kind} channel.*\"last\""
+    with pytest.raises(DataError, match=message):
+        from_pandas(frame, kinds={"x": kind}, duplicates="mean")
+    assert values(from_pandas(frame.drop(1), kinds={"x": kind}, duplicates="mean")) == [[[0, 1], [1, 4], [1, 1.5]]]
+    assert values(from_pandas(frame, kinds={"x": kind}, duplicates="last"))[0][1] == [1.0, 4.0]
+
+
 def test_rows_that_observe_different_channels_are_put_together() -> None:
     frame = pd.DataFrame({"time": [0.0, 0.0], "x": [1.0, np.nan], "y": [np.nan, 2.0]})
     data = from_pandas(frame)
@@ -272,6 +282,8 @@ def test_number_like_columns_are_accepted() -> None:
     data = from_pandas(frame, id="id")
     assert [channel.kind for channel in data.channels] == ["real", "binary", "real", "real"]
     assert values(data)[0] == [[1.0, 1.0, 1.5, -1.0], [-1.0, 0.0, -1.0, -1.0]]
+    gappy = from_pandas(wide(hr=[True, None, False], bp=[1, None, True]), id="id")
+    assert [channel.kind for channel in gappy.channels] == ["binary", "real"]
     assert from_pandas(wide(on=[0, 1, 1]), id="id", kinds={"on": "binary"}).channels[2].kind == "binary"
 
 
@@ -295,6 +307,29 @@ def test_binary_channels_hold_zero_and_one() -> None:
 def test_a_channel_holds_what_its_kind_says(kind: str, value: float, message: str) -> None:
     with pytest.raises(DataError, match=message):
         from_pandas(wide(x=[2.0, 3.0, value]), id="id", kinds={"x": kind})
+
+
+def test_columns_that_are_called_by_numbers() -> None:
+    data = from_pandas(pd.DataFrame({"time": [0.0, 1.0], 0: [1.0, 2.0], 1: [3.0, 4.0]}))
+    assert data.channel_names == ("0", "1")
+    assert values(data) == [[[1.0, 3.0], [2.0, 4.0]]]
+
+
+def test_infinite_covariates_and_labels() -> None:
+    frame = wide(age=[30.0, 30.0, np.inf])
+    with pytest.raises(DataError, match=r"series 'b': the static covariate 'age' is infinite"):
+        from_pandas(frame, id="id", static="age")
+    with pytest.raises(DataError, match=r"series 'b': the label 'age' is infinite"):
+        from_pandas(frame, id="id", labels="age")
+
+
+def test_durations_since_a_start_begin_and_end_intervals() -> None:
+    hours = pd.to_timedelta([1, 2, 4], unit="h")
+    frame = pd.DataFrame({"time": hours, "begin": hours - pd.Timedelta("30min"), "x": [1.0, 2.0, 3.0]})
+    data = from_pandas(frame, start="begin", time_unit="hour")
+    assert data[0].start is not None
+    assert data[0].start.tolist() == [0.5, 1.5, 3.5]
+    assert len(data.before(pd.Timedelta("3h"))[0]) == 2
 
 
 def test_missing_columns_are_listed() -> None:

@@ -59,6 +59,8 @@ def test_numbers_of_every_container() -> None:
     missing = parse_times(pd.Series([0, None], dtype="Int64"))
     assert isinstance(missing, np.ndarray)
     assert np.isnan(missing[1])
+    objects = parse_times(pd.Series([np.int64(0), np.float32(5), None], dtype=object))
+    np.testing.assert_array_equal(objects, [0.0, 5.0, np.nan])  # type: ignore[arg-type]
     assert parse_times([]).dtype == np.float64  # type: ignore[union-attr]
 
 

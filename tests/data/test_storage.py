@@ -217,3 +217,10 @@ def test_the_co2_record() -> None:
     assert (frame["co2"].iloc[0], frame["co2"].iloc[-1]) == (316.1, 371.5)
     assert data.axis.unit == "day"
     assert data.intake.empty_rows == 59
+
+
+def test_an_input_that_is_called_like_a_standard_error_is_none(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"time": [0.0, 1.0], "x": [1.0, 2.0], "x_noise": [3.0, 4.0]})
+    back = read(from_pandas(frame, inputs="x_noise").to_parquet(tmp_path / "set.parquet"))
+    assert back.input_names == ("x_noise",)
+    assert back[0].noise is None

@@ -74,6 +74,12 @@ def test_a_dated_forecaster_comes_back(dated, dated_fitted, tmp_path):
     same_answers(dated_fitted, load(dated_fitted.save(tmp_path / "run")), dated)
 
 
+def test_a_seed_of_numpy_comes_back(series, tmp_path):
+    forecaster = Forecaster(OwnMean(series.channels)).fit(series)
+    forecaster.seed = np.random.default_rng(0).integers(5)
+    assert load(forecaster.save(tmp_path / "run")).seed == forecaster.seed
+
+
 @pytest.mark.parametrize("baseline", [HoldLast, LinearInterpolation, OwnMean, MaternGP])
 def test_baselines_come_back(baseline, series, tmp_path):
     forecaster = Forecaster(baseline(series.channels), windows=Extrapolate(), scaler=Standardize(center="context"))
