@@ -15,6 +15,7 @@ import numpy as np
 from llvmlite import ir  # pyright: ignore[reportMissingImports]
 from numba import njit, types  # pyright: ignore[reportMissingImports]
 from numba.extending import intrinsic, overload  # pyright: ignore[reportMissingImports]
+from numba.np.arrayobj import make_array  # pyright: ignore[reportMissingImports]
 
 
 __all__ = [
@@ -26,14 +27,17 @@ __all__ = [
     "RATE",
     "SLOPE",
     "STEP",
+    "add_products",
     "allocating_kernel",
     "coefficients",
     "kernel",
+    "part_kernel",
     "prefetch",
     "sigmoid",
     "slopes",
     "softplus",
     "sum_kernel",
+    "take_products",
     "tanh",
 ]
 
@@ -72,6 +76,11 @@ def kernel(function: Callable[..., Any]) -> Any:
     return njit(**_OPTIONS)(inspect.unwrap(function))
 
 
+def part_kernel(function: Callable[..., Any]) -> Any:
+    """Likewise, for a part of a kernel that is so short that a call of it would cost more than it does."""
+    return njit(**_OPTIONS, forceinline=True)(inspect.unwrap(function))
+
+
 def sum_kernel(function: Callable[..., Any]) -> Any:
     """Likewise, for sums over a row, which may be taken in any order."""
     return njit(**_SUM_OPTIONS)(inspect.unwrap(function))
@@ -80,6 +89,35 @@ def sum_kernel(function: Callable[..., Any]) -> Any:
 def allocating_kernel(function: Callable[..., Any]) -> Any:
     """Likewise, for a function that makes arrays of its own."""
     return njit(**_ALLOCATING_OPTIONS)(inspect.unwrap(function))
+
+
+def _accumulates(operation: str) -> Any:
+    """`out[c + v] += A[a + v] B[b + v]`, or `-=`, for as many `v` as the tuple `side` has entries, all at once.
+
+    A compiler could do so only if it knew that the arrays do not overlap.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        count = len(signature.args[6])
+        vector = ir.VectorType(ir.DoubleType(), count) if count > 1 else ir.DoubleType()
+
+        def at(place: int) -> Any:
+            array = make_array(signature.args[place])(context, builder, args[place])
+            return builder.bitcast(builder.gep(array.data, [args[place + 1]]), vector.as_pointer())
+
+        into, x, y = (at(place) for place in (0, 2, 4))
+        product = builder.fmul(builder.load(x, align=8), builder.load(y, align=8), flags=("contract",))
+        total = getattr(builder, operation)(builder.load(into, align=8), product, flags=("contract",))
+        builder.store(total, into, align=8)
+        return context.get_dummy_value()
+
+    def accumulate(typing: Any, out: Any, c: Any, A: Any, a: Any, B: Any, b: Any, side: Any) -> Any:
+        return types.void(out, types.intp, A, types.intp, B, types.intp, side), build
+
+    return intrinsic(accumulate)
+
+
+add_products, take_products = _accumulates("fadd"), _accumulates("fsub")
 
 
 @intrinsic

@@ -18,6 +18,8 @@ __all__ = ["can_compile", "compiled_gain_gradients", "compiled_gains", "compiled
 _LARGEST = 24
 #: Numbers in the transitions below which a second thread costs more than it brings.
 _SHARE = 1 << 15
+#: Lanes that are worked on side by side, and below how many lanes one is worked on at a time.
+_SIDE, _FEW = (0,) * 8, 4
 
 
 def can_compile(F: Tensor) -> bool:
@@ -31,11 +33,11 @@ def compiled_steps(tensors: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]
     from ._kalman_kernels import filter_steps  # It imports numba.
 
     F = tensors[0]
-    given = _given(tensors)
+    arrays, start = _given(tensors)
     length, lanes, n = F.shape[:3]
     mean, P, nats = (F.new_empty(shape) for shape in ((length, lanes, n), (length, lanes, n, n), (length, lanes)))
-    arrays = mean.numpy(), P.numpy(), nats.numpy()
-    _over_lanes(F.shape[1], F.numel(), lambda first, last: filter_steps(*given, *arrays, first, last))
+    found = _entries(mean, 1), _entries(P)
+    _over_lanes(lanes, F.numel(), lambda *share: filter_steps(arrays, start, found, nats.numpy(), *share))
     return mean[..., None], P, nats
 
 
@@ -45,29 +47,29 @@ def compiled_gradients(saved: tuple[Tensor, ...], gradients: tuple[Tensor | None
 
     F, b, Q, H, y, m0, P0, mean, P = saved
     to_mean, to_P, to_nats = gradients
-    found = _vector(mean), _matrix(P)
+    none = np.empty((0, 1, 1))
     wanted = (
-        np.empty((0, 1, 1)) if to_mean is None else _vector(to_mean),
-        np.empty((0, 1, 1, 1)) if to_P is None else _matrix(to_P),
-        np.zeros(F.shape[:2]) if to_nats is None else _matrix(to_nats),
+        none if to_mean is None else _entries(to_mean),
+        none if to_P is None else _entries(to_P),
+        np.zeros((*F.shape[:2], 1)) if to_nats is None else _entries(to_nats, 0),
     )
-    results = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (F, b[..., 0], Q, H, y[..., 0])]
-    sums = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (m0[..., 0], P0)]
-    arrays = _given(saved[:7]), found, wanted, tuple(x.numpy() for x in results), tuple(x.numpy() for x in sums)
-    _over_lanes(F.shape[1], F.numel(), lambda first, last: filter_gradients(*arrays, first, last))
-    to_F, to_b, to_Q, to_H, to_y = results
-    return to_F, to_b[..., None], to_Q, to_H, to_y[..., None], sums[0][..., None], sums[1]
+    results = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (F, b, Q, H, y)]
+    sums = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (m0, P0)]
+    given = *_given(saved[:7]), (_entries(mean), _entries(P)), wanted
+    filled = tuple(_entries(x) for x in results), tuple(_entries(x[None]) for x in sums)
+    _over_lanes(F.shape[1], F.numel(), lambda *share: filter_gradients(*given, *filled, *share))
+    return *results, *sums
 
 
 def compiled_gains(P: Tensor, F: Tensor, Q: Tensor, tiny: float) -> tuple[Tensor, Tensor]:
     """Gains and what is left, of `gains`."""
     from ._kalman_kernels import gain_steps
 
-    given = [_rows(x) for x in (P, F, Q)]
-    gain, left = (P.new_empty(shape) for shape in (F.mT.shape, P.shape))
-    arrays = _rows(gain), _rows(left)
-    _over_lanes(len(given[0]), P.numel(), lambda first, last: gain_steps(*given, tiny, *arrays, first, last))
-    return gain, left
+    arrays = _rows(P), _rows(F), _rows(Q)
+    gain, left = P.new_empty(F.shape), P.new_empty(P.shape)
+    results = _rows(gain), _rows(left)
+    _over_lanes(arrays[0].shape[1], P.numel(), lambda *share: gain_steps(arrays, tiny, *results, *F.shape[-2:], *share))
+    return gain.mT, left
 
 
 def compiled_gain_gradients(
@@ -76,37 +78,37 @@ def compiled_gain_gradients(
     """Derivatives with respect to the arguments of `gains`."""
     from ._kalman_kernels import gain_gradients
 
-    given = [*(_rows(x) for x in (P, F, Q)), tiny, *(_rows(x) for x in (gain, to_gain, to_left))]
+    arrays = _rows(P), _rows(F), _rows(Q)
+    wanted = _rows(to_gain.mT), _rows(to_left)
     results = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (P, F, Q)]
-    arrays = [_rows(x) for x in results]
-    _over_lanes(len(given[0]), P.numel(), lambda first, last: gain_gradients(*given, *arrays, first, last))
+    given = arrays, tiny, _rows(gain.mT), wanted, tuple(_rows(x) for x in results), *F.shape[-2:]
+    _over_lanes(arrays[0].shape[1], P.numel(), lambda *share: gain_gradients(*given, *share))
     return tuple(results)
 
 
+def _entries(x: Tensor, own: int = 2) -> np.ndarray:
+    """`(time, lane, entry)` of `(time, lane, *item)`, where an item has `own` axes; a view, if `x` is contiguous."""
+    x = x.detach().contiguous()
+    return x.view(*x.shape[: x.dim() - own], x.shape[x.dim() - own :].numel()).numpy()
+
+
 def _rows(x: Tensor) -> np.ndarray:
-    """One matrix after the other."""
-    return _matrix(x).reshape(-1, *x.shape[-2:])
+    """Matrices, one after the other, at one time."""
+    return _entries(x.detach().contiguous().view(1, x.shape[:-2].numel(), *x.shape[-2:]))
 
 
-def _given(tensors: tuple[Tensor, ...]) -> tuple[np.ndarray, ...]:
-    F, b, Q, H, y, m0, P0 = tensors
-    return _matrix(F), _vector(b), _matrix(Q), _matrix(H), _vector(y), _vector(m0), _matrix(P0)
+def _given(tensors: tuple[Tensor, ...]) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    *steps, m0, P0 = tensors
+    return tuple(_entries(x) for x in steps), (_entries(m0[None]), _entries(P0[None]))
 
 
-def _matrix(x: Tensor) -> np.ndarray:
-    return x.detach().contiguous().numpy()
-
-
-def _vector(x: Tensor) -> np.ndarray:
-    return _matrix(x[..., 0])
-
-
-def _over_lanes(lanes: int, size: int, run: Callable[[int, int], None]) -> None:
+def _over_lanes(lanes: int, size: int, run: Callable[[int, int, tuple[int, ...]], None]) -> None:
     """Run on shares of the lanes, one per thread, where their matrices have so many numbers that this pays."""
+    side = _SIDE if lanes >= _FEW else _SIDE[:1]
     workers = max(1, min(torch.get_num_threads(), lanes, size // _SHARE))
     if workers == 1:
-        run(0, lanes)
+        run(0, lanes, side)
         return
     ends = [lanes * i // workers for i in range(workers + 1)]
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(run, ends[:-1], ends[1:]))
+        list(pool.map(lambda first, last: run(first, last, side), ends[:-1], ends[1:]))

@@ -109,6 +109,9 @@ class StationaryPath:
 
     def _descend(self, left: Tensor, right: Tensor, keys: Tensor, place: Tensor, power: Tensor) -> Tensor:
         """Halve the cells around each time until they are fine enough, then draw a line."""
+        lead = left.shape[:-1]
+        left, right = self._together(left, lead), self._together(right, lead)
+        keys, place, power = (self._together(x[..., None], lead)[..., 0] for x in (keys, place, power))
         top = int(power.amax()) if power.numel() else 0
         finest = math.ceil(math.log2(self.resolution))
         halves = torch.arange(top, finest, -1, dtype=torch.float64, device=place.device)
@@ -116,9 +119,8 @@ class StationaryPath:
         F, Q = _full(made.A_bar, made.diagonal), made.Q
         assert Q is not None
         gain, spread = gains(Q.expand_as(F), F, Q.expand_as(F))
-        from_left = F @ F
-        from_left = F - gain @ from_left
-        factor = root(spread)
+        # One matrix for both ends and the noise: small products cost by the call.
+        weights = torch.cat([F - gain @ F @ F, gain, root(spread)], -1).mT
         for index in range(len(halves)):
             level = power - (top - index)
             cells = torch.pow(2.0, level.clamp(min=0).to(torch.float64))
@@ -126,12 +128,25 @@ class StationaryPath:
             # The end of a part belongs to its last cell.
             number = torch.minimum(scaled.floor(), cells - 1.0)
             drawn = _draw(key_of(keys, (cells + number).to(torch.int64)), left.shape[-1])
-            middle = _each(from_left, index, left) + _each(gain, index, right) + _each(factor, index, drawn)
+            middle = torch.cat([left, right, drawn], -1) @ weights[..., index, :, :]
             later, active = (scaled - number >= 0.5)[..., None], (level >= 0)[..., None]
             left, right = torch.where(active & later, middle, left), torch.where(active & ~later, middle, right)
         cells = torch.pow(2.0, (power - finest).to(torch.float64))
         scaled = place * cells
-        return torch.lerp(left, right, (scaled - torch.minimum(scaled.floor(), cells - 1.0))[..., None])
+        states = torch.lerp(left, right, (scaled - torch.minimum(scaled.floor(), cells - 1.0))[..., None])
+        batch = len(self.dynamics.batch_shape)
+        ahead = len(lead) - 1 - batch
+        return states.unflatten(-2, (*lead[:ahead], lead[-1])).movedim(
+            tuple(range(batch)), tuple(range(ahead, ahead + batch))
+        )
+
+    def _together(self, x: Tensor, lead: torch.Size) -> Tensor:
+        """`(*lead, time, k)` as `(*batch, row, k)`: all that is moved by one matrix in one product."""
+        batch = len(self.dynamics.batch_shape)
+        ahead = len(lead) - 1 - batch
+        x = x.expand(*lead, x.shape[-1])
+        x = x.movedim(tuple(range(ahead, ahead + batch)), tuple(range(batch)))
+        return x.flatten(batch, -2)
 
     def _nodes(self, last: int) -> Tensor:
         """The states where the parts begin and end, on both sides, `(*lead, 2, part + 2, state)`."""
@@ -158,11 +173,6 @@ class StationaryPath:
 
 def _full(weights: Tensor, diagonal: bool) -> Tensor:
     return torch.diag_embed(weights) if diagonal else weights
-
-
-def _each(matrices: Tensor, index: int, x: Tensor) -> Tensor:
-    """One matrix per trajectory, applied at all times."""
-    return x @ matrices[..., index, :, :].mT
 
 
 def _pick(nodes: Tensor, side: Tensor, part: Tensor, shape: torch.Size) -> Tensor:

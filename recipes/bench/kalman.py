@@ -13,8 +13,8 @@ All ways of a problem run in turns on CPU time of the process (JAX may use its t
 within a round, against "loop". "long": one series of 10^6 observations of a Matern-5/2 process, likelihood with
 gradients to all parameters from times and values on; seconds, and the rise of the peak memory of the process.
 
-Expected (1 CPU thread): n = 4, L = 4096, B = 1: compiled 320x, chunks 93x; n = 4, L = 1024, B = 16: compiled 20x,
-chunks 6.5x; long: about 4 s of CPU, below 100 MiB.
+Expected (1 CPU thread): n = 4, L = 4096, B = 1: compiled 280x, chunks 110x; n = 4, L = 1024, B = 16: compiled 33x,
+chunks 8x; long: about 3 s of CPU, below 100 MiB.
 
     python recipes/bench/kalman.py --quick --seed 0
 
