@@ -399,7 +399,7 @@ def _as_means(columns: Columns, sums: tuple[str, ...]) -> Columns:
 def _matrix(table: DataFrame, names: Sequence[Any], where: Callable[[int], str]) -> np.ndarray:
     matrix = np.empty((len(table), len(names)))
     for position, name in enumerate(names):
-        matrix[:, position] = numeric(table[name], name, where)
+        matrix[:, position] = numeric(table[name], str(name), where)
     return matrix
 
 
