@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import log
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +102,9 @@ class AttentionEncoder(Encoder):
         """What each head makes of each channel at each point, and whether there was any, `(*batch, point, feature)`."""
         q, k = self._split(self.query(self._embed(at))), self._split(self.key(self._embed(times)))
         scores = q @ k.mT / q.shape[-1] ** 0.5
-        weights = torch.exp(scores - scores.amax(-1, keepdim=True).detach())
+        # A channel is averaged over its own observations, however far they are: no weight may vanish.
+        least = 0.5 * log(torch.finfo(scores.dtype).tiny)
+        weights = torch.exp((scores - scores.amax(-1, keepdim=True).detach()).clamp(min=least))
         total = weights @ mask.unsqueeze(-3)
         some = total > 0
         mean = (weights @ values.unsqueeze(-3)) / torch.where(some, total, 1.0)

@@ -71,6 +71,7 @@ class CDEEncoder(Encoder, Explained):
         controller: StepController | None = None,
     ) -> None:
         super().__init__(num_channels, input_size=0, static_size=0)
+        self.sizes = {"static": state_size}
         self.control = Control() if control is None else control
         self.field = field
         self.average = average

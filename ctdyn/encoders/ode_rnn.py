@@ -70,5 +70,6 @@ class ODERNNEncoder(Encoder):
         values, mask = read_values(batch, rows)
         seen = mask.bool() & valid.unsqueeze(-1)
         h = self.h0.expand(*batch.batch_shape, -1)
-        _, states = self.cell.scan(h, times, values, seen)
+        # On a clock that runs backwards every cell moves forwards: what decays would explode on the way back.
+        _, states = self.cell.scan(h, -times, values, seen)
         return Encoding(q0=self.head(self.cell.read(states[..., -1, :]), batch.static))

@@ -28,7 +28,7 @@ class StartEncoder(Encoder):
         static_size: how many static covariates the head sees beside it.
 
     Raises:
-        ValueError: the encoder does not describe a series.
+        ValueError: the encoder does not describe a series, or in another size.
 
     Example:
         >>> import torch
@@ -58,6 +58,12 @@ class StartEncoder(Encoder):
             raise ValueError(
                 f"StartEncoder needs an encoder that describes a series (static), such as CellEncoder or CDEEncoder; "
                 f"{type(encoder).__name__} provides {sorted(encoder.provides)}."
+            )
+        size = encoder.sizes.get("static", description_size)
+        if size != description_size:
+            raise ValueError(
+                f"{type(encoder).__name__} describes a series by {size} numbers, and StartEncoder was given "
+                f"description_size={description_size}; pass description_size={size}."
             )
         self.encoder = encoder
         self.head = NormalHead(description_size, latent_size, head_hidden, static_size)

@@ -50,6 +50,21 @@ def test_attention_can_be_as_sharp_as_the_nearest_observation():
     torch.testing.assert_close(seen[0, :, 0], torch.tensor([1.0, 5.0], dtype=F64))
 
 
+def test_a_channel_that_was_seen_far_away_alone_is_averaged_as_any_other():
+    torch.manual_seed(0)
+    encoder = AttentionEncoder(2, 3, heads=1)
+    with torch.no_grad():
+        for layer in (encoder.query, encoder.key):
+            layer.weight.copy_(torch.diag(torch.eye(len(layer.weight))[0]))
+    times = torch.tensor([[0.0, 0.1, 100.0]])
+    mask = torch.tensor([[[True, True], [True, True], [True, False]]])
+    values = torch.where(mask, torch.tensor([[[1.0, 5.0], [2.0, 5.0], [3.0, 0.0]]]), 0.0)
+    seen = encoder._attend(times[..., [2]], times, values, mask.float()).flatten()
+    torch.testing.assert_close(seen, torch.tensor([3.0, 5.0, 1.0, 1.0]))
+    encoder(IrregularBatch(times, values, mask)).q0.mean.sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in encoder.parameters() if parameter.grad is not None)
+
+
 def test_the_order_of_time_matters():
     torch.manual_seed(0)
     encoder = AttentionEncoder(1, 3).double()

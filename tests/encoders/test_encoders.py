@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -147,7 +149,17 @@ def test_the_ode_rnn_integrates_exactly_the_gaps_between_observations():
     encoder = ODERNNEncoder(1, 2, cell=cell).double()
     encoder(_batch([[0.0, 0.1, 0.25, 0.5, 1.0]], [[True] * 5]))
     gaps = torch.cat(cell.intervals)
-    torch.testing.assert_close(gaps, torch.tensor([-0.5, -0.25, -0.15, -0.1], dtype=torch.float64))
+    torch.testing.assert_close(gaps, torch.tensor([0.5, 0.25, 0.15, 0.1], dtype=torch.float64))
+
+
+def test_what_decays_does_so_backwards_through_a_series_as_well():
+    """Solved towards the past, a decaying state of this cell would be 1e13 after these gaps."""
+    cell = GRUODEBayesCell(1, 5).double()
+    encoder = ODERNNEncoder(1, 2, cell=cell).double()
+    states = []
+    encoder.head.register_forward_pre_hook(lambda module, args: states.append(args[0]))
+    encoder(_batch([[0.0, 10.0, 20.0, 30.0]], [[True] * 4]))
+    assert states[0].abs().max() <= 1.0
 
 
 def test_the_ode_rnn_flows_over_unobserved_rows_and_waits_for_longer_series():
@@ -156,8 +168,8 @@ def test_the_ode_rnn_flows_over_unobserved_rows_and_waits_for_longer_series():
     rows = _batch([[0.0, 1.0, 2.0, 4.0], [3.0, 5.0, 5.0, 5.0]], [[True, False, True, True], [True, True, False, False]])
     encoder(rows)
     gaps = torch.stack(cell.intervals, -1)
-    torch.testing.assert_close(gaps, torch.tensor([[-2.0, -2.0], [-2.0, 0.0]], dtype=torch.float64))
-    torch.testing.assert_close(gaps.sum(-1), torch.tensor([-4.0, -2.0], dtype=torch.float64))
+    torch.testing.assert_close(gaps, torch.tensor([[2.0, 2.0], [2.0, 0.0]], dtype=torch.float64))
+    torch.testing.assert_close(gaps.sum(-1), torch.tensor([4.0, 2.0], dtype=torch.float64))
 
 
 def test_the_gru_reads_gap_value_and_mask_backwards_from_the_last_observation():
@@ -265,6 +277,19 @@ def test_one_series_is_read_as_a_batch_of_one(encoder):
     if one.context is not None:
         at = torch.tensor([0.5])
         torch.testing.assert_close(one.context.evaluate(at[0]), whole.context.evaluate(at)[0])
+
+
+@pytest.mark.parametrize("build", [builds[0] for builds in PARTS.values()])
+def test_times_may_be_finer_than_values(build):
+    encoder, context = build().float(), example_window(2, input_size=2, static_size=3).context
+    coarse = context.to(torch.float32)
+    fine, plain = (encoder(replace(coarse, times=times)) for times in (context.times, coarse.times))
+    if fine.q0 is not None:
+        torch.testing.assert_close(fine.q0.mean, plain.q0.mean)
+    if fine.static is not None:
+        torch.testing.assert_close(fine.static, plain.static)
+    if fine.sites is not None:
+        torch.testing.assert_close(fine.sites.mean, plain.sites.mean)
 
 
 @pytest.mark.parametrize("shape", [(0,), (2, 0)])

@@ -273,6 +273,7 @@ def test_half_precision_context_gives_answers_in_kind(kind):
     model.fit_exact([window])
     predictive = model.predict(window.context, window.target.times)
     assert predictive.mean.dtype == torch.float32
+    assert model.predict(window.context, window.target.times.double()).mean.dtype == torch.float32
     assert bool(predictive.log_prob(window.target.values, window.target.mask).isfinite().all())
 
 

@@ -1,6 +1,7 @@
 """The latent SDE: with a solver and without one."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -36,6 +37,19 @@ def test_times_that_tell_something():
     check_model(model, example_window(2))
     with pytest.raises(ValueError, match=r"the compensator of PoissonTimes needs a process that integrates"):
         LatentSDE(CHANNELS, **SMALL, matching=True, times=PoissonTimes(3))
+
+
+@pytest.mark.parametrize("matching", [True, False])
+def test_times_may_be_finer_than_values(matching):
+    torch.manual_seed(0)
+    model = LatentSDE(CHANNELS, **SMALL, matching=matching)
+    fine = example_window(2).context
+    coarse = fine.to(torch.float32)
+    fine = replace(coarse, times=fine.times)
+    found = [
+        model.loss(Window(batch, batch), generator=torch.Generator().manual_seed(0)).total for batch in (fine, coarse)
+    ]
+    torch.testing.assert_close(*found)
 
 
 def test_both_ways_share_the_prior():

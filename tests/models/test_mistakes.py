@@ -11,6 +11,7 @@ from ctdyn.cells import GRUDCell, ODERNNCell
 from ctdyn.data import Extrapolate, IrregularBatch, Standardize, Window
 from ctdyn.data.channels import Channel
 from ctdyn.encoders import (
+    CDEEncoder,
     CellEncoder,
     GRUEncoder,
     JointEncoder,
@@ -19,7 +20,7 @@ from ctdyn.encoders import (
     StartEncoder,
     SummaryEncoder,
 )
-from ctdyn.fields import MLPField, MLPSDEField
+from ctdyn.fields import MLPCDEField, MLPField, MLPSDEField
 from ctdyn.likelihoods import (
     Categorical,
     FixedScale,
@@ -196,7 +197,12 @@ def test_samples_of_nothing_are_refused_wherever_they_are_asked_for():
             "JointProcess needs static of size 4, and JointEncoder gives it in size 6",
         ),
         ({"encoder": GRUEncoder(2, 2)}, ValueError, r"GRUEncoder reads 2 .*\['x'\]; build it with num_channels=1"),
-        ({"encoder": StartEncoder(CellEncoder(GRUDCell(3, 2)), 2, 2)}, ValueError, "StartEncoder reads 3 channels"),
+        ({"encoder": StartEncoder(CellEncoder(GRUDCell(3, 2)), 5, 2)}, ValueError, "StartEncoder reads 3 channels"),
+        (
+            {"encoder": CDEEncoder(1, 3, MLPCDEField(3, 3)), "process": StaticProcess(2, feature_size=4)},
+            ValueError,
+            "StaticProcess needs static of size 4, and CDEEncoder gives it in size 3",
+        ),
         ({"times": PoissonTimes(3)}, ValueError, "PoissonTimes depends on a latent state of size 3, .* has size 2"),
         ({"times": True}, TypeError, r"such as PoissonTimes\(latent_size\); got True"),
         ({"times": PoissonTimes}, TypeError, "got the class PoissonTimes: call it"),
@@ -296,6 +302,12 @@ def test_misspelt_arguments(build, message):
 def test_classes_and_single_parts_are_no_instances_and_lists(build, message):
     with pytest.raises(TypeError, match=message):
         build()
+
+
+def test_a_start_is_made_of_a_description_of_its_size():
+    for reader in (CellEncoder(GRUDCell(1, 2)), CDEEncoder(1, 3, MLPCDEField(3, 3))):
+        with pytest.raises(ValueError, match=r"by 3 numbers, .*description_size=2; pass description_size=3"):
+            StartEncoder(reader, 2, 4)
 
 
 def test_parts_of_a_joint_encoder_read_the_same_channels():
