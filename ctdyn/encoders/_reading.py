@@ -136,4 +136,4 @@ def _rates(times: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     gaps = times.unsqueeze(-1).expand_as(values).gather(-2, at) - times.unsqueeze(-1)
     known = known & (gaps > 0)
     rates = (values.gather(-2, at) - values) / torch.where(known, gaps, 1)
-    return torch.where(known, rates, 0).asinh()
+    return torch.where(known, rates, 0).asinh().to(values.dtype)

@@ -99,7 +99,7 @@ class BidirectionalGRUEncoder(Encoder):
         """The states before and after each row, `(*batch, row + 1, hidden)`."""
         gaps = torch.zeros_like(times)
         gaps[..., 1:] = (times[..., 1:] - times[..., :-1]).abs()
-        whole = torch.cat([gaps.unsqueeze(-1), read], -1)
+        whole = torch.cat([gaps.unsqueeze(-1).to(read.dtype), read], -1)
         flat = as_rows(whole)
         start = h0.expand(1, flat.shape[0], -1).contiguous()
         states = torch.cat([start.transpose(0, 1), gru(flat, start)[0]], 1)

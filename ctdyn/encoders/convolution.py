@@ -88,7 +88,8 @@ class ConvolutionEncoder(Encoder):
         rows = rows.gather(-1, turned(valid))
         times = torch.where(count > 0, batch.times.gather(-1, rows), start_time(batch).unsqueeze(-1))
         gaps = times.diff(dim=-1, prepend=times[..., :1]).unsqueeze(-1)
-        features = torch.cat([gaps, self.reading.of(batch, rows)], -1)
+        read = self.reading.of(batch, rows)
+        features = torch.cat([gaps.to(read.dtype), read], -1)
         # Every so many rows up to the last, which is also what pads a short series.
         steps = torch.arange(-(-(rows.shape[-1] - 1) // self.stride) + 1, device=rows.device) * self.stride
         chosen = torch.minimum(steps, (count - 1).clamp(min=0))

@@ -76,7 +76,8 @@ class ReverseGRUEncoder(Encoder):
         times = batch.times.gather(-1, rows)
         gaps = torch.zeros_like(times)
         gaps[..., 1:] = times[..., :-1] - times[..., 1:]
-        read = as_rows(torch.cat([gaps.unsqueeze(-1), self.reading.of(batch, rows)], -1))
+        features = self.reading.of(batch, rows)
+        read = as_rows(torch.cat([gaps.unsqueeze(-1).to(features.dtype), features], -1))
         start = self.h0.expand(1, read.shape[0], -1).contiguous()
         states = torch.cat([start.transpose(0, 1), self.gru(read, start)[0]], 1)
         states = states.unflatten(0, batch.batch_shape) if batch.batch_shape else states[0]

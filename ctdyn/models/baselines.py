@@ -250,7 +250,7 @@ class LinearInterpolation(PointBaseline):
         between = before.distance.isfinite() & after.distance.isfinite()
         gap = torch.where(between, before.distance + after.distance, 1.0)
         weight = torch.where(between & (gap > 0), before.distance / gap.clamp(min=torch.finfo(gap.dtype).tiny), 0.0)
-        line = before.value + weight * (after.value - before.value)
+        line = before.value + weight.to(before.value.dtype) * (after.value - before.value)
         held = torch.where(before.distance.isfinite(), before.value, after.value)
         return Guess(torch.where(between, line, held), torch.minimum(before.distance, after.distance))
 

@@ -285,8 +285,9 @@ class _Marginals:
         first = torch.movedim(ts, -1, 0)
         seen, change = self.context(ts), torch.movedim(self.context.derivative(first), 0, -2)
         bridge, slope = (a * b / span).unsqueeze(-1), ((b - a) / span).unsqueeze(-1)
-        features = torch.cat([seen, bridge.to(seen.dtype)], -1)
-        return features, torch.cat([change.to(seen.dtype), slope.to(seen.dtype)], -1)
+        # Times may be finer than states are.
+        found = torch.cat([seen, bridge], -1), torch.cat([change, slope], -1)
+        return found[0].to(self.q0.mean.dtype), found[1].to(self.q0.mean.dtype)
 
 
 def _source(like: Tensor, generator: Generator | None) -> torch.device:
