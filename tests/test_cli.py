@@ -109,6 +109,19 @@ def test_times_from_a_file(home: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(answered["id"], asked["patient"])
 
 
+def test_a_file_of_times_is_laid_out_as_a_parquet_file_that_says_so_itself(tmp_path: Path) -> None:
+    from ctdyn.data import from_pandas
+
+    data, run, out = (str(tmp_path / name) for name in ("waves.parquet", "run", "out.csv"))
+    from_pandas(waves(3), id="patient", time="hours", values=["hr"]).to_parquet(data)
+    assert main(["fit", data, "--model", "own-mean", "--baselines", "false", "--out", run]) == 0
+    asked = pd.DataFrame({"id": [0, 1, 2], "time": [50.0, 51.0, 52.0]})
+    for name in ("at.csv", "at.csv.gz"):
+        asked.to_csv(tmp_path / name, index=False)
+        assert main(["forecast", run, data, "--at", str(tmp_path / name), "--samples", "2", "--out", out]) == 0
+        pd.testing.assert_frame_equal(pd.read_csv(out)[["id", "time"]], asked)
+
+
 @pytest.mark.parametrize("cut", [[], ["--cut", "30"]])
 def test_evaluate_shows_the_baselines(home: Path, cut: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()

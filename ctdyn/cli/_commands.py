@@ -100,7 +100,7 @@ def interpolate_command(run: str, data: str, output: Output, *, at: str | float 
     levels = check_output(output)
     forecaster, table = open_run(run)
     series = read_table(data, table)
-    times = read_times(at, table, series)
+    times = read_times(at, table, data)
     write_forecast(forecaster.interpolate(series, times, num_samples=output.samples), levels, output)
 
 
@@ -124,7 +124,7 @@ def forecast_command(
     forecaster, table = open_run(run)
     series = read_table(data, table)
     length = None if horizon is None else number_or_text(horizon)
-    times = read_times(at, table, series)
+    times = read_times(at, table, data)
     write_forecast(forecaster.forecast(series, length, at=times, num_samples=output.samples), levels, output)
 
 

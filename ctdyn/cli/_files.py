@@ -42,7 +42,11 @@ def read_table(path: str, table: Table) -> SeriesSet:
     """The series of a file."""
     from ..data import read
 
-    # What is left at its default is not said at all: a parquet file of ours knows its columns by itself.
+    return read(path, **said_of(table))
+
+
+def said_of(table: Table) -> dict[str, Any]:
+    """What the options say of a table; what is left at its default is not said: a parquet file of ours knows itself."""
     given = {field.name: getattr(table, field.name) for field in fields(table)}
     given = {field.name: given[field.name] for field in fields(table) if given[field.name] != field.default}
     for name in ("values", "noise", "inputs", "static", "labels", "sums"):
@@ -51,7 +55,7 @@ def read_table(path: str, table: Table) -> SeriesSet:
     for name in ("units", "kinds"):
         if name in given:
             given[name] = split_pairs(given[name], name)
-    return read(path, **given)
+    return given
 
 
 def split_names(names: Names) -> list[str] | None:
@@ -79,12 +83,12 @@ def number_or_text(value: str | float) -> str | float:
         return str(value).strip()
 
 
-def read_times(at: str | float | None, table: Table, series: SeriesSet) -> Any:
+def read_times(at: str | float | None, table: Table, data: str) -> Any:
     """The value of `--at`: times for all series, or a file's times, intervals (`--start`) and inputs (`--inputs`)."""
     if at is None:
         return None
     path = Path(str(at))
-    if path.suffix not in (".csv", ".parquet"):
+    if not path.name.endswith((".csv", ".csv.gz", ".parquet", ".pq")):
         return [number_or_text(word) for word in str(at).split(",")]
     from ..data import from_pandas, read
     from ..data.storage import read_frame
@@ -92,11 +96,13 @@ def read_times(at: str | float | None, table: Table, series: SeriesSet) -> Any:
     frame, described = read_frame(path)
     if described:
         return read(path, values=[])
-    columns = {name: getattr(table, name) for name in ("id", "time", "time_unit")}
-    if table.start in frame:
-        columns["start"] = table.start
+    # It is laid out as the data, and their file may be what says how.
+    said = {**read_frame(data)[1], **said_of(table)}
+    columns = {name: said[name] for name in ("id", "time", "time_unit") if name in said}
+    if said.get("start") in frame:
+        columns["start"] = said["start"]
     # Inputs that are not known ahead stay what they were; the answer says so.
-    columns["inputs"] = [name for name in split_names(table.inputs) or () if name in frame]
+    columns["inputs"] = [name for name in said.get("inputs") or () if name in frame]
     try:
         return from_pandas(frame, values=[], **columns)
     except ValueError as error:

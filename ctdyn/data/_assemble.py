@@ -312,7 +312,7 @@ def _merged(columns: Columns, policy: Policy) -> tuple[Columns, int]:
 def _check_means(columns: Columns, first: np.ndarray, cell: np.ndarray, differs: np.ndarray, policy: Policy) -> None:
     """Between two classes there is none, nor between two whole numbers."""
     width = len(columns.channels)
-    whole = np.array([channel.kind not in AMOUNTS for channel in columns.channels])
+    whole = np.array([channel.kind not in AMOUNTS for channel in columns.channels], dtype=bool)
     bad = cell[differs & whole[cell % width]]
     if policy.duplicates == "mean" and len(bad):
         channel, row = columns.channels[bad[0] % width], int(first[bad[0] // width])

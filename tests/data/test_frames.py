@@ -152,6 +152,9 @@ def test_inputs_alone(tmp_path: Path) -> None:
         from_pandas(frame.assign(x=np.nan), id="id", inputs=["dose"])
     assert from_pandas(frame.assign(x=np.nan), id="id", inputs=["dose"], values=[]).channels == ()
     assert [one.times.tolist() for one in from_pandas(frame, id="id", values=[])] == [[0.0, 1.0], [0.5]]
+    twice = pd.concat([frame, frame])
+    for policy in ("error", "mean"):
+        assert [len(one) for one in from_pandas(twice, id="id", values=[], duplicates=policy)] == [2, 1]
     with pytest.raises(DataError, match="there is no channel"):
         from_pandas(frame.drop(columns="dose"), id="id")
 
