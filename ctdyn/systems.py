@@ -13,6 +13,7 @@ from torch import Tensor
 from ._types import Inputs, State, States, Time, Times
 from .data import SeriesSet, from_ragged
 from .integrate import PIDController, solve
+from .nn import as_rows
 from .solvers import Tsit5
 from .structure import Calculus, Noise, SDEField, VectorField
 
@@ -73,9 +74,10 @@ class System(VectorField):
             States in float64, `(*batch, time, state)`.
         """
         starts = (self.y0 if y0 is None else y0).to(torch.float64).expand(*ts.shape[:-1], self.state_size)
-        rows = zip(ts.reshape(-1, ts.shape[-1]), starts.reshape(-1, self.state_size), strict=True)
-        solved = torch.stack([self._reference(row.to(torch.float64), start) for row, start in rows])
-        return solved.reshape(*ts.shape, self.state_size)
+        solved = ts.new_empty(*ts.shape, self.state_size, dtype=torch.float64)
+        for at, row, start in zip(as_rows(solved), as_rows(ts, 1), as_rows(starts, 1), strict=True):
+            at[:] = self._reference(row.to(torch.float64), start)
+        return solved
 
     @torch.no_grad()
     def _reference(self, times: Tensor, y0: Tensor) -> Tensor:
@@ -385,7 +387,8 @@ class OrnsteinUhlenbeck(SDEField):
         """Mean and variance at times after 0, `(*batch, time, state)` each."""
         decay = torch.exp(-self.theta * t)[..., None]
         start = y0[..., None, :]
-        variance = self.sigma**2 / (2.0 * self.theta) * (1.0 - decay**2)
+        # The difference from 1 would lose the digits of a slow pull, or of a short time.
+        variance = self.sigma**2 / (2.0 * self.theta) * -torch.expm1(-2.0 * self.theta * t)[..., None]
         return self.mean + (start - self.mean) * decay, variance.expand(*decay.shape[:-1], y0.shape[-1])
 
 

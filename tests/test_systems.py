@@ -15,6 +15,7 @@ from ctdyn.systems import (
     Logistic,
     Lorenz,
     LotkaVolterra,
+    OrnsteinUhlenbeck,
     Spiral,
     System,
     VanDerPol,
@@ -80,6 +81,20 @@ def test_lotka_volterra_conserves_its_invariant():
     x, y = states.unbind(-1)
     invariant = system.delta * x - system.gamma * x.log() + system.beta * y - system.alpha * y.log()
     assert torch.allclose(invariant, invariant[0].expand_as(invariant), atol=1e-9)
+
+
+def test_the_law_of_a_slow_pull_is_that_of_a_random_walk():
+    t, y0 = torch.tensor([0.25, 4.0]), torch.tensor([1.0, -2.0])
+    mean, variance = OrnsteinUhlenbeck(theta=1e-9, sigma=3.0).law(t, y0)
+    torch.testing.assert_close(mean, y0.expand(2, 2))
+    torch.testing.assert_close(variance, (9.0 * t)[:, None].expand(2, 2))
+
+
+@pytest.mark.parametrize("cls", SYSTEMS)
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0,)])
+def test_no_series_and_no_times_have_no_states(cls, shape):
+    system = cls()
+    assert system.solution(torch.zeros(shape)).shape == (*shape, system.state_size)
 
 
 def test_van_der_pol_reaches_its_limit_cycle():

@@ -20,7 +20,7 @@ def check_cde_field(field: CDEField, state_size: int, control_size: int, *, seed
     * the matrix has the shape `(*batch, state, control)` and the dtype of the state, and is finite;
     * `prod` applies that matrix, and is linear in the change of the control;
     * extra leading axes are accepted, `t` is per series, and series do not mix;
-    * gradients reach every parameter, the state and the change of the control;
+    * gradients reach every parameter, the state and the change of the control, and are finite;
     * an `ExactCDEField` follows a straight line as its matrix says, stays where the control does, and two halves of a
       line are the whole.
 
@@ -63,6 +63,7 @@ def check_cde_field(field: CDEField, state_size: int, control_size: int, *, seed
     gradients = torch.autograd.grad((dy * draw(*dy.shape)).sum(), [p for _, p in named], allow_unused=True)
     for (name, _), gradient in zip(named, gradients, strict=True):
         require(gradient is not None and bool((gradient != 0).any()), f"no gradient reaches {name}")
+        require(bool(torch.isfinite(gradient).all()), f"the gradient of {name} is not finite")
     if isinstance(field, ExactCDEField):
         _check_following(field, y.detach(), 0.5 * dx.detach())
 

@@ -131,7 +131,7 @@ def check_field(field: VectorField, state_size: int, *, input_size: int = 0, see
 
     * the velocity has the shape and dtype of the state, and is finite;
     * extra leading axes are accepted, `t` is per series, and series do not mix;
-    * gradients reach every parameter, the state and the inputs.
+    * gradients reach every parameter, the state and the inputs, and are finite.
 
     Args:
         field: the field.
@@ -177,6 +177,7 @@ def check_field(field: VectorField, state_size: int, *, input_size: int = 0, see
     gradients = torch.autograd.grad((dy * draw(*dy.shape)).sum(), [p for _, p in named], allow_unused=True)
     for (name, _), gradient in zip(named, gradients, strict=True):
         require(gradient is not None and bool((gradient != 0).any()), f"no gradient reaches {name}")
+        require(bool(torch.isfinite(gradient).all()), f"the gradient of {name} is not finite")
 
 
 def check_solver(solver: Solver) -> None:

@@ -110,7 +110,7 @@ def check_sde_field(field: SDEField, state_size: int, *, input_size: int = 0, se
     * the noise is what it says: entry i of a diagonal diffusion depends on entry i of the state alone, an additive one
       on none. (A diffusion that mixes entries is solved wrongly, and silently, if it is declared diagonal.)
     * extra leading axes are accepted, `t` is per series, and series do not mix;
-    * gradients reach every parameter.
+    * gradients reach every parameter, and are finite.
 
     Args:
         field: the field.
@@ -150,12 +150,14 @@ def check_sde_field(field: SDEField, state_size: int, *, input_size: int = 0, se
             for found, whole in zip(alone, (f, g), strict=True):
                 reason = "a series alone has another drift or diffusion than in a batch: series mix"
                 same(found.detach(), whole[one].detach(), 1e-10, reason)
-    _check_noise(field.noise, g, y)
     named = [(name, p) for name, p in field.named_parameters() if p.requires_grad]
     probe = (f * draw(*f.shape)).sum() + (g * draw(*g.shape)).sum()
-    found = torch.autograd.grad(probe, [p for _, p in named], allow_unused=True) if named else ()
+    parameters = [p for _, p in named]
+    found = torch.autograd.grad(probe, parameters, retain_graph=True, allow_unused=True) if named else ()
     for (name, _), gradient in zip(named, found, strict=True):
         require(gradient is not None and bool((gradient != 0).any()), f"no gradient reaches the parameter {name}")
+        require(bool(torch.isfinite(gradient).all()), f"the gradient of the parameter {name} is not finite")
+    _check_noise(field.noise, g, y)
 
 
 def _both(field: SDEField, t: Time, y: State, u: Inputs | None) -> tuple[Tensor, Tensor]:

@@ -200,6 +200,16 @@ def test_a_truth_that_was_read_by_itself_is_scored_on_the_clock_of_the_forecast(
         score_entries(forecast, truth)
 
 
+def test_rows_that_share_a_time_are_told_apart_on_another_clock():
+    # A value and a mean of the interval that ends with it; a third of a day has no float of its own.
+    times, values, samples = np.array([1.0, 1.0, 2.0]) / 3, np.array([1.0, 5.0, 3.0]), np.zeros((3, 3, 1))
+    forecast, truth = one_series(times, values, samples=samples)
+    forecast = replace(forecast, context=replace(forecast.context, axis=TimeAxis("day", "2020-01-01")))
+    own = Series("a", np.array([8.0, 8.0, 16.0]) + 24.0 * 366, values[:, None])
+    entries = score_entries(forecast, replace(truth, series=(own,), axis=TimeAxis("hour", "2018-12-31")))
+    assert entries["truth"].tolist() == [1.0, 5.0, 3.0]
+
+
 def test_what_cannot_be_scored_is_said():
     forecast, truth, _ = gaussian(num_series=3)
     with pytest.raises(DataError, match="no series 2"):

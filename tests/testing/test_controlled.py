@@ -124,6 +124,14 @@ class OwnProd(Broken):
         return super().prod(t, y, dx) + 1e-6 * y
 
 
+class Hidden(Broken):
+    """Finite where it is asked for; the branch that is not taken has a gradient all the same."""
+
+    def forward(self, t, y):
+        matrix = self.matrix(y)
+        return torch.where(matrix > 0, matrix.sqrt(), matrix)
+
+
 class Deaf(Broken):
     def forward(self, t, y):
         return self.matrix(torch.zeros_like(y) + y.detach())
@@ -137,6 +145,7 @@ class Deaf(Broken):
         (Normalised, "series mix"),
         (OneClock, "series mix"),
         (Single, "float32"),
+        (Hidden, "the gradient of .* is not finite"),
         (OwnProd, "prod is not"),
         (Deaf, "the state"),
     ],

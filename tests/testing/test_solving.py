@@ -203,6 +203,14 @@ class Single(Broken):
         return (self.layer(y) + self.unused(y)).float()
 
 
+class Hidden(Broken):
+    """Finite where it is asked for; the branch that is not taken has a gradient all the same."""
+
+    def forward(self, t, y, u=None):
+        y = self.layer(y) + self.unused(y)
+        return torch.where(y > 0, y.sqrt(), y)
+
+
 class Deaf(Broken):
     """It takes inputs and does not listen to them."""
 
@@ -218,6 +226,7 @@ class Deaf(Broken):
         (OneClock, 0, "series mix"),
         (NoSamples, 0, "shape"),
         (Single, 0, "float32"),
+        (Hidden, 0, "is not finite"),
         (Deaf, 2, "the inputs"),
     ],
 )

@@ -111,6 +111,12 @@ class Frozen(Good):
         return torch.sigmoid(self.size.detach() * y)
 
 
+class Hidden(Good):
+    def diffusion(self, t, y, u=None):
+        g = super().diffusion(t, y) - 0.5
+        return torch.where(g > 0, g.sqrt(), g)
+
+
 class Infinite(Good):
     def diffusion(self, t, y, u=None):
         return super().diffusion(t, y) / torch.zeros(3, dtype=y.dtype)
@@ -127,7 +133,8 @@ def test_a_good_field_passes():
         (NotAdditive(), "declared additive"),
         (BatchNorm(), "series mix"),
         (Frozen(), "no gradient reaches the parameter size"),
-        (Infinite(), "not finite"),
+        (Infinite(), "are not finite"),
+        (Hidden(), "the gradient of the parameter size is not finite"),
     ],
     ids=lambda value: type(value).__name__,
 )
