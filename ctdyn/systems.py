@@ -386,10 +386,8 @@ class OrnsteinUhlenbeck(SDEField):
     def law(self, t: Times, y0: State) -> tuple[States, States]:
         """Mean and variance at times after 0, `(*batch, time, state)` each."""
         decay = torch.exp(-self.theta * t)[..., None]
-        start = y0[..., None, :]
-        # The difference from 1 would lose the digits of a slow pull, or of a short time.
         variance = self.sigma**2 / (2.0 * self.theta) * -torch.expm1(-2.0 * self.theta * t)[..., None]
-        return self.mean + (start - self.mean) * decay, variance.expand(*decay.shape[:-1], y0.shape[-1])
+        return self.mean + (y0[..., None, :] - self.mean) * decay, variance.expand(*decay.shape[:-1], y0.shape[-1])
 
 
 class GeometricBrownianMotion(SDEField):
