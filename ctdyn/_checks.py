@@ -23,6 +23,7 @@ __all__ = [
     "UnknownIdError",
     "VersionError",
     "check_count",
+    "check_hidden",
     "check_instance",
     "check_list",
     "few",
@@ -163,6 +164,26 @@ def check_list(name: str, given: object, kind: type, such: str) -> None:
         raise TypeError(f"{name} must be a list of {kind.__name__}, such as {such}; got {shown(given)}.")
     for number, one in enumerate(given):
         check_instance(f"{name}[{number}]", one, kind, such.removeprefix("[").removesuffix("]"))
+
+
+def check_hidden(given: object) -> None:
+    """Refuse what is no sequence of sizes of hidden layers, such as the size of the only one.
+
+    Args:
+        given: what was passed.
+
+    Raises:
+        TypeError: it is none.
+
+    Example:
+        >>> check_hidden(64)
+        Traceback (most recent call last):
+        TypeError: hidden layers are given as a sequence of their sizes, (64,) for one and () for none; got 64.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(
+            f"hidden layers are given as a sequence of their sizes, (64,) for one and () for none; got {shown(given)}."
+        )
 
 
 def check_count(name: str, given: object) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.utils import parametrize
 
+from ._checks import check_hidden
 from ._config import Configurable
 
 
@@ -71,7 +72,7 @@ class MLP(nn.Module, Configurable):
 
     Raises:
         ValueError: a size is below 1.
-        TypeError: `activation` is not a class of modules.
+        TypeError: `activation` is not a class of modules, or `hidden` no sequence.
 
     Example:
         >>> MLP(3, 2, hidden=(16,))(torch.zeros(5, 7, 3)).shape
@@ -82,6 +83,7 @@ class MLP(nn.Module, Configurable):
         self, in_size: int, out_size: int, hidden: Sequence[int] = (64, 64), activation: type[nn.Module] = nn.Tanh
     ) -> None:
         super().__init__()
+        check_hidden(hidden)
         sizes = (in_size, *hidden, out_size)
         if any(size < 1 for size in sizes):
             raise ValueError(f"every size of an MLP must be at least 1; got {sizes} (input, hidden, output).")

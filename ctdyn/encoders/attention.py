@@ -38,7 +38,7 @@ class AttentionEncoder(Encoder):
         static_size: how many static covariates the head sees.
 
     Raises:
-        ValueError: there are fewer than two points, or no head.
+        ValueError: there are fewer than two points, no head, or nothing is made of a time.
 
     References:
         Multi-Time Attention Networks for Irregularly Sampled Time Series, S. N. Shukla, B. M. Marlin, 2021,
@@ -67,8 +67,10 @@ class AttentionEncoder(Encoder):
     ) -> None:
         super().__init__(num_channels, input_size=0, static_size=static_size)
         self.sizes = {"q0": latent_size}
-        if points < 2 or heads < 1:
-            raise ValueError(f"points must be at least 2 and heads at least 1; got {points} and {heads}.")
+        if points < 2 or heads < 1 or time_size < 1:
+            raise ValueError(
+                f"points must be at least 2, heads and time_size at least 1; got {points}, {heads} and {time_size}."
+            )
         self.points, self.heads = points, heads
         # Periods from a hundredth of the unit of time to ten of it.
         self.frequency = nn.Parameter(2 * torch.pi * torch.logspace(-1, 2, time_size - 1))

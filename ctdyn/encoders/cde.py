@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .._checks import check_instance
 from ..data import IrregularBatch
 from ..integrate import StepController, StepTo, explain, solve
 from ..nn import MLP
@@ -73,6 +74,8 @@ class CDEEncoder(Encoder, Explained):
         super().__init__(num_channels, input_size=0, static_size=0)
         self.sizes = {"static": state_size}
         self.control = Control() if control is None else control
+        check_instance("control", self.control, Control, "Control(LinearPath)")
+        check_instance("field", field, CDEField, "MLPCDEField(state_size, control.size(num_channels))")
         self.field = field
         self.average = average
         if solver is None and controller is None and not isinstance(field, ExactCDEField):

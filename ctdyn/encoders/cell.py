@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from .._checks import check_instance
 from ..cells import Cell
 from ..data import IrregularBatch
 from ._reading import forwards
@@ -42,6 +43,7 @@ class CellEncoder(Encoder):
     provides = frozenset({"static"})
 
     def __init__(self, cell: Cell, *, average: bool = False) -> None:
+        check_instance("cell", cell, Cell, "GRUDCell(num_channels, units)")
         super().__init__(cell.num_channels, input_size=0, static_size=0)
         self.sizes = {"static": cell.read_size}
         self.cell = cell

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from .._checks import check_instance
 from ..cells import Cell, ODERNNCell
 from ..data import IrregularBatch
 from ._reading import NormalHead, backwards, read_values
@@ -57,6 +58,7 @@ class ODERNNEncoder(Encoder):
         super().__init__(num_channels, input_size=0, static_size=static_size)
         self.sizes = {"q0": latent_size}
         self.cell = ODERNNCell(num_channels, hidden_size) if cell is None else cell
+        check_instance("cell", self.cell, Cell, "CfCCell(num_channels, units)")
         self.h0 = nn.Parameter(torch.zeros(self.cell.hidden_size))
         self.head = NormalHead(self.cell.read_size, latent_size, head_hidden, static_size)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .._checks import check_instance
 from ..data import IrregularBatch
 from ._reading import NormalHead
 from .base import Encoder, Encoding
@@ -51,6 +52,7 @@ class StartEncoder(Encoder):
         *,
         static_size: int = 0,
     ) -> None:
+        check_instance("encoder", encoder, Encoder, "CellEncoder(cell)")
         read = None if encoder.static_size is None else max(encoder.static_size, static_size)
         super().__init__(encoder.num_channels, input_size=encoder.input_size, static_size=read)
         self.sizes = {"q0": latent_size}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from .._checks import check_instance
 from ..data import IrregularBatch
 from .base import Encoder, Encoding
 
@@ -36,6 +37,7 @@ class SummaryEncoder(Encoder):
     provides = frozenset({"static"})
 
     def __init__(self, encoder: Encoder) -> None:
+        check_instance("encoder", encoder, Encoder, "GRUEncoder(num_channels, latent_size)")
         super().__init__(encoder.num_channels, input_size=encoder.input_size, static_size=encoder.static_size)
         if "q0" not in encoder.provides:
             raise ValueError(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from .._checks import check_hidden
 from .._config import Configurable
 from .._types import Inputs, State, States, Time, Times
 from ..nn import LeCunTanh, LowRankSparse
@@ -96,6 +97,7 @@ class CfCTransition(nn.Module, Transition, Configurable):
         check_sizes(state_size, input_size)
         if not isinstance(mode, CfCMode):
             raise TypeError(f"mode must be a CfCMode, for example CfCMode.{CfCMode.NO_GATE.name}; got {mode!r}.")
+        check_hidden(hidden)
         if any(size < 1 for size in hidden):
             raise ValueError(f"every hidden size must be at least 1; got hidden={tuple(hidden)}.")
         if not 0.0 <= dropout < 1.0:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from .._checks import check_hidden
 from .._config import Configurable
 from .._types import Inputs, State, Time
 from ..structure import Perceptron, PerceptronField
@@ -60,6 +61,7 @@ class MLPField(VectorField, PerceptronField, Configurable):
     ) -> None:
         super().__init__()
         check_sizes(state_size, input_size)
+        check_hidden(hidden)
         sizes = (state_size + input_size, *hidden, state_size)
         if any(size < 1 for size in sizes):
             raise ValueError(f"every hidden size must be at least 1; got hidden={tuple(hidden)}.")

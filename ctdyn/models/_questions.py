@@ -2,21 +2,30 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Generator, Tensor
 
-from .._types import Times
+from .._checks import check_count, check_instance
 from ..data import IrregularBatch, Window
 from ..data.channels import Channel
 from ..nn import all_finite
 
 
-__all__ = ["check_question", "checks_questions"]
+__all__ = ["checks_questions"]
 
 #: The methods with which a model is asked.
 _ASKED = ("predict", "predict_means", "sample", "log_prob", "loss", "encode", "encode_context", "predict_label")
+#: What their arguments are, and how one is written.
+_KINDS = {
+    "window": (Window, "Window(context, target)"),
+    "context": (IrregularBatch, "IrregularBatch(times, values, mask)"),
+    "ts": (Tensor, "torch.tensor([[0.5, 1.0]])"),
+    "start": (Tensor, "ts - 0.1"),
+    "noise": (Tensor, "torch.full_like(values, 0.1)"),
+    "generator": (Generator, "torch.Generator().manual_seed(0)"),
+}
 
 
 def checks_questions(cls: type) -> None:
@@ -37,45 +46,30 @@ def _checked(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def checked(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind_partial(*args, **kwargs).arguments
-        context, window = given.get("context"), given.get("window")
-        parts = (window.context, window.target) if isinstance(window, Window) else (context,)
-        _check_channels(args[0].channels, *(part for part in parts if isinstance(part, IrregularBatch)))
-        check_question(context, given.get("ts"), given.get("start"), given.get("num_samples", 1))
+        for name, value in given.items():
+            if name in _KINDS and value is not signature.parameters[name].default:
+                check_instance(name, value, *_KINDS[name])
+        _check(args[0].channels, given)
         return method(*args, **kwargs)
 
     return checked
 
 
-def _check_channels(channels: Sequence[Channel], *batches: IrregularBatch) -> None:
-    """Refuse batches of another number of channels than a model was built for."""
-    for given in (batch.values.shape[-1] for batch in batches):
-        if given != len(channels):
+def _check(channels: Sequence[Channel], given: Mapping[str, Any]) -> None:
+    """Refuse, by the names of the arguments, what does not fit the channels of a model, or each other."""
+    context, ts = given.get("context"), given.get("ts")
+    for part in (context, *vars(given["window"]).values()) if "window" in given else (context,):
+        if part is not None and part.values.shape[-1] != len(channels):
             raise ValueError(
                 f"the model was built for {len(channels)} channels {[channel.name for channel in channels]}; the batch "
-                f"has {given}."
+                f"has {part.values.shape[-1]}."
             )
-
-
-def check_question(context: IrregularBatch | None, ts: Times | None, start: Times | None, num_samples: int) -> None:
-    """Refuse times that are none, or not those of the series of the context, and no samples.
-
-    Args:
-        context: what is conditioned on; None where there is nothing.
-        ts: what is asked for.
-        start: where the interval of each time begins; None where instants are meant.
-        num_samples: how many samples.
-
-    Raises:
-        ValueError: the batch axes differ, a time is not finite, an interval ends before it begins, there is no sample,
-            or no time at which a new series could start.
-    """
-    if not num_samples >= 1:
-        raise ValueError(f"num_samples must be at least 1; got {num_samples}.")
-    if not isinstance(ts, Tensor):
+    check_count("num_samples", given.get("num_samples", 1))
+    if ts is None:
         return
     if not all_finite(ts):
         raise ValueError("ts holds NaN or infinite entries; every time must be finite.")
-    if not isinstance(context, IrregularBatch):
+    if context is None:
         if not ts.dim() or not ts.shape[-1]:
             raise ValueError(
                 f"ts must be (*batch, time) with at least one time, where each series starts; got {tuple(ts.shape)}."
@@ -87,8 +81,14 @@ def check_question(context: IrregularBatch | None, ts: Times | None, start: Time
             f"ts must be (*batch, time) with the batch axes {tuple(batch)} of the context; got {tuple(ts.shape)}. "
             f"The same times for all series are ts.expand({', '.join(map(str, batch))}{', ' if batch else ''}-1)."
         )
-    if isinstance(start, Tensor) and (start.shape != ts.shape or not bool((start <= ts).all())):
+    start, noise, shape = given.get("start"), given.get("noise"), (*ts.shape, len(channels))
+    if start is not None and (start.shape != ts.shape or not bool((start <= ts).all())):
         raise ValueError(
             f"start must have the shape of ts {tuple(ts.shape)}, and lie nowhere after it, nor be NaN; got "
             f"{tuple(start.shape)}. That of an observation at one instant is its time."
+        )
+    if noise is not None and (noise.shape != shape or not bool((noise >= 0).all())):
+        raise ValueError(
+            f"noise must be (*batch, time, channel) as what is asked for, {shape}, and nowhere negative or NaN; got "
+            f"{tuple(noise.shape)}. Where no standard error is known it is 0."
         )

@@ -229,6 +229,7 @@ class Model(nn.Module, Configurable, ABC):
             generator: the source of randomness.
 
         Raises:
+            TypeError: an argument is of another sort, such as a seed in place of a generator.
             ValueError: `ts` are not finite, or not those of the series of the context; the context has other channels,
                 or there are no samples. A subclass need not look: whatever it defines of the methods with which models
                 are asked is checked before it runs.

@@ -64,7 +64,7 @@ class Refined(Model, Generative, Scorable):
 
     def __init__(self, model: LatentVAE, steps: int = 30, *, lr: float = 0.05, num_samples: int = 4) -> None:
         super().__init__(latent_model("Refined", model).channels)
-        if not min(steps, lr, num_samples) > 0:
+        if not all(number > 0 for number in (steps, lr, num_samples)):
             raise ValueError(
                 f"Refined needs steps, lr and num_samples above 0; got steps={steps}, lr={lr}, "
                 f"num_samples={num_samples}."

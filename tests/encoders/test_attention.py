@@ -76,5 +76,6 @@ def test_the_order_of_time_matters():
 
 
 def test_too_few_points_are_refused():
-    with pytest.raises(ValueError, match="points must be at least 2"):
-        AttentionEncoder(2, 3, points=1)
+    for wrong in ({"points": 1}, {"heads": 0}, {"time_size": 0}):
+        with pytest.raises(ValueError, match="points must be at least 2"):
+            AttentionEncoder(2, 3, **wrong)

@@ -1,13 +1,11 @@
 """What is typed by mistake is answered where it is given, by what was given, what was expected and the cure."""
 
-import re
-
 import jaxtyping
 import pytest
 import torch
 from torch.distributions import Normal
 
-from ctdyn.cells import GRUDCell, ODERNNCell
+from ctdyn.cells import CfCCell, GRUDCell, ODERNNCell
 from ctdyn.data import Extrapolate, IrregularBatch, Standardize, Window
 from ctdyn.data.channels import Channel
 from ctdyn.encoders import (
@@ -15,6 +13,7 @@ from ctdyn.encoders import (
     CellEncoder,
     GRUEncoder,
     JointEncoder,
+    ODERNNEncoder,
     ReverseGRUEncoder,
     SiteEncoder,
     StartEncoder,
@@ -40,25 +39,28 @@ from ctdyn.models import (
     LS4,
     Anneal,
     CapacityELBO,
-    Encodes,
     ExpectationMaximisation,
     FilteringModel,
     HoldLast,
+    InformationScore,
     KalmanVAE,
     KoopmanVAE,
     LatentODE,
     LatentSDE,
     LatentVAE,
     LinearGaussianSSM,
+    LinearPriorPenalty,
     MarkovianGPVAE,
     MaternGP,
     Predictive,
     Recalibrated,
     Reencoded,
     Refined,
+    RepresentationTerm,
     SequenceModel,
     SideBySide,
     Supervision,
+    VAMPScore,
 )
 from ctdyn.paths import LinearPath
 from ctdyn.processes import JointProcess, LinearGaussianProcess, ODEProcess, SDEProcess, StaticProcess
@@ -94,77 +96,6 @@ def test_levels_of_quantiles_are_probabilities(levels):
 def test_channels_are_looked_at_before_parts_are_built_for_them(model, channels):
     with pytest.raises(TypeError, match="needs the channels that it models"):
         model(channels)
-
-
-@pytest.mark.parametrize("model", [LatentODE(CHANNELS, 2), Refined(KoopmanVAE(CHANNELS, 1)), HoldLast(CHANNELS)])
-def test_questions_that_no_model_can_answer(model):
-    context, ts = _batch(2), torch.rand(2, 3)
-    for wrong in (ts[0], ts[:1], ts[None]):
-        with pytest.raises(ValueError, match=re.escape(f"batch axes (2,) of the context; got {tuple(wrong.shape)}")):
-            model.predict(context, wrong)
-    with pytest.raises(ValueError, match="num_samples must be at least 1; got 0"):
-        model.predict(context, ts, num_samples=0)
-    assert model.predict(context, ts=ts[0].expand(2, -1), num_samples=1).mean.shape == (2, 3, 1)
-
-
-@pytest.mark.parametrize(
-    "model",
-    [LatentODE(CHANNELS, 2), FilteringModel(CHANNELS, GRUDCell(1, 2)), MaternGP(CHANNELS), HoldLast(CHANNELS)],
-)
-def test_no_model_answers_at_no_time(model):
-    for never in (torch.nan, torch.inf):
-        with pytest.raises(ValueError, match="ts holds NaN or infinite entries"):
-            model.predict(_batch(2), torch.tensor([[0.5, never]]).expand(2, -1))
-
-
-@pytest.mark.parametrize("model", [LinearGaussianSSM(CHANNELS, 1), LatentODE(CHANNELS, 2)])
-def test_an_interval_that_is_asked_for_begins_before_it_ends(model):
-    context, ts = _batch(2), torch.rand(2, 3)
-    for start in (ts + 1.0, ts * torch.nan, ts[0], torch.zeros(2)):
-        with pytest.raises(ValueError, match=r"start must have the shape of ts \(2, 3\), and lie nowhere after it"):
-            model.predict_means(context, start, ts)
-
-
-@pytest.mark.parametrize("model", [LinearGaussianSSM(CHANNELS, 1), KoopmanVAE(CHANNELS, 1), LatentODE(CHANNELS, 2)])
-def test_a_new_series_has_a_time_to_start_at(model):
-    for ts in (torch.tensor(1.0), torch.zeros(2, 0)):
-        with pytest.raises(ValueError, match="at least one time, where each series starts"):
-            model.sample(ts)
-    with pytest.raises(ValueError, match="ts holds NaN"):
-        model.sample(torch.tensor([0.0, torch.nan]))
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        LatentODE(CHANNELS, 2),
-        FilteringModel(CHANNELS, GRUDCell(1, 2)),
-        LinearGaussianSSM(CHANNELS, 1),
-        MaternGP(CHANNELS),
-        Recalibrated(MaternGP(CHANNELS)),
-        HoldLast(CHANNELS),
-    ],
-)
-def test_no_model_reads_other_channels(model):
-    context = _batch(2)
-    wide = IrregularBatch(context.times, context.values.expand(-1, -1, 2), context.mask.expand(-1, -1, 2))
-    asked = [lambda: model.predict(wide, wide.times), lambda: model.loss(Window(wide, wide))]
-    if isinstance(model, Encodes):
-        asked.append(lambda: model.encode(wide))
-    for ask in asked:
-        with pytest.raises(ValueError, match=r"built for 1 channels \['x'\]; the batch has 2"):
-            ask()
-
-
-def test_samples_of_nothing_are_refused_wherever_they_are_asked_for():
-    model, context = LatentODE(CHANNELS, 2), _batch(2)
-    for ask in (
-        lambda: model.sample(context.times, num_samples=0),
-        lambda: model.log_prob(Window(context, context), num_samples=0),
-        lambda: model.predict_means(context, context.times, context.times, num_samples=0),
-    ):
-        with pytest.raises(ValueError, match="num_samples must be at least 1"):
-            ask()
 
 
 @pytest.mark.parametrize(
@@ -293,6 +224,23 @@ def test_misspelt_arguments(build, message):
         (lambda: Refined(KoopmanVAE), "Refined takes a model .* got the class KoopmanVAE: call it"),
         (lambda: JointProcess(StaticProcess(2, 3)), "parts must be a list of LatentProcess"),
         (lambda: JointEncoder(GRUEncoder(1, 2)), "parts must be a list of Encoder"),
+        (lambda: CellEncoder(GRUEncoder(1, 2)), "cell must be an instance of Cell, .* got a GRUEncoder"),
+        (
+            lambda: ODERNNEncoder(1, 2, cell=GRUDCell),
+            "must be an instance of Cell, .* the class GRUDCell: call it",
+        ),
+        (lambda: SummaryEncoder(GRUEncoder), "encoder must be an instance of Encoder"),
+        (lambda: StartEncoder(GRUDCell(1, 2), 3, 2), "encoder must be an instance of Encoder, .* got a GRUDCell"),
+        (lambda: CDEEncoder(1, 2, MLPField(2)), "field must be an instance of CDEField, .* got a MLPField"),
+        (lambda: CDEEncoder(1, 2, MLPCDEField(2, 3), LinearPath), "control must be an instance of Control"),
+        (lambda: RepresentationTerm(VAMPScore, 0.1), "score must be .*RepresentationScore, .* VAMPScore: call it"),
+        (lambda: Supervision(0), r"dimensions must be a list of .*, such as \[0\]; got 0"),
+        (lambda: ELBO(beta=Anneal), r"beta must be .*, such as 1.0 or Anneal\(steps\); got the class Anneal"),
+        (lambda: CapacityELBO(3.0), "capacities must be an instance of Mapping"),
+        (lambda: LatentODE(CHANNELS, 2, hidden=64), r"a sequence of their sizes, \(64,\) for one .*; got 64"),
+        (lambda: LatentODE(CHANNELS, 2, decoder_hidden=64), "a sequence of their sizes"),
+        (lambda: KoopmanVAE(CHANNELS, 1, encoder_hidden=64), "a sequence of their sizes"),
+        (lambda: CfCCell(1, 4, hidden=64), "a sequence of their sizes"),
         (lambda: FilteringModel(CHANNELS, GRUDCell), "cell must be an instance of Cell"),
         (lambda: FilteringModel(CHANNELS, GRUDCell(1, 2), Gaussian), "likelihood must be an instance of Likelihood"),
         (lambda: SequenceModel(CHANNELS, GRUEncoder, Gaussian(2, 1)), "encoder must be an instance of Encoder"),
@@ -449,6 +397,11 @@ def test_ls4_needs_a_gap_between_knots(dt):
         lambda x: Anneal(10, start=x),
         lambda x: Anneal(x),
         lambda x: IWAE(x),
+        lambda x: Refined(KoopmanVAE(CHANNELS, 1), lr=x),
+        lambda x: RepresentationTerm(VAMPScore(), 0.1, weight=x),
+        lambda x: LinearPriorPenalty(dt=x),
+        lambda x: InformationScore(prediction=x),
+        lambda x: InformationScore(ridge=x),
     ],
 )
 @pytest.mark.parametrize("number", [-1, float("nan")])

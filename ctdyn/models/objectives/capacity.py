@@ -6,6 +6,7 @@ from math import inf
 
 from torch import Tensor
 
+from ..._checks import check_instance
 from ..._options import with_suggestions
 from ...processes import LatentSample
 from .base import Objective, divergences, total
@@ -58,6 +59,7 @@ class CapacityELBO(Objective):
     num_samples: int = 1
 
     def __post_init__(self) -> None:
+        check_instance("capacities", self.capacities, Mapping, '{"z0": 3.0}')
         # NaN passes no comparison.
         weighed = self.capacities and all(0 <= x < inf for x in self.capacities.values()) and 0 < self.gamma < inf
         if not (weighed and self.steps >= 1 and self.num_samples >= 1):

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from math import inf
+from numbers import Real
 
 from torch import Tensor
 
+from ..._checks import check_instance
 from ..._options import with_suggestions
 from ...processes import LatentSample
 from .base import Anneal, Objective, divergences, total
@@ -51,6 +53,7 @@ class ELBO(Objective):
 
     def __post_init__(self) -> None:
         weight = 0.0 if isinstance(self.beta, Anneal) else self.beta
+        check_instance("beta", weight, Real, "1.0 or Anneal(steps)")
         # NaN passes no comparison.
         if not (0 <= weight < inf and 0 <= self.free_bits < inf and self.num_samples >= 1):
             raise ValueError(

@@ -50,7 +50,7 @@ class InformationScore(RepresentationScore):
         self, entropy: float = 1.0, prediction: float = 1.0, *, temperature: float = 0.1, ridge: float = 1e-3
     ) -> None:
         super().__init__()
-        if not min(entropy, prediction) >= 0 or not min(temperature, ridge) > 0:
+        if not (entropy >= 0 and prediction >= 0 and temperature > 0 and ridge > 0):
             raise ValueError(
                 "InformationScore needs weights of at least 0, and a temperature and a ridge above 0; got "
                 f"entropy={entropy}, prediction={prediction}, temperature={temperature}, ridge={ridge}."

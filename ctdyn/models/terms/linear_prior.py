@@ -53,7 +53,7 @@ class LinearPriorPenalty(LossTerm):
         ridge: float = 1e-6,
     ) -> None:
         super().__init__()
-        if not min(weight, steps, dt, num_trajectories, ridge) > 0:
+        if not all(number > 0 for number in (weight, steps, dt, num_trajectories, ridge)):
             raise ValueError(
                 "LinearPriorPenalty needs weight, steps, dt, num_trajectories and ridge above 0; got "
                 f"{weight}, {steps}, {dt}, {num_trajectories}, {ridge}."

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ..._checks import check_instance
 from ...encoders import Sites
 from ..representation import RepresentationScore
 from .base import Inference, LossTerm
@@ -42,7 +43,8 @@ class RepresentationTerm(LossTerm):
 
     def __init__(self, score: RepresentationScore, lag: float, *, weight: float = 1.0, tolerance: float = 0.1) -> None:
         super().__init__()
-        if not min(lag, weight) > 0 or not 0 <= tolerance < 1:
+        check_instance("score", score, RepresentationScore, "VAMPScore()")
+        if not (lag > 0 and weight > 0 and 0 <= tolerance < 1):
             raise ValueError(
                 "RepresentationTerm needs lag and weight above 0 and a tolerance in [0, 1); got "
                 f"lag={lag}, weight={weight}, tolerance={tolerance}."

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from math import inf, log
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from ..._checks import check_list
 from .._units import LabelUnits
 from .base import Inference, LossTerm
 
@@ -47,6 +49,7 @@ class Supervision(LossTerm):
 
     def __init__(self, dimensions: Sequence[int], *, weight: float = 1.0) -> None:
         super().__init__()
+        check_list("dimensions", dimensions, Integral, "[0]")
         if not dimensions or len(set(dimensions)) < len(dimensions):
             raise ValueError(f"Supervision needs one latent dimension per label, each once; got {list(dimensions)}.")
         if not 0 < weight < inf:
