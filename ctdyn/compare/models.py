@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 
-from .._checks import DataWarning, few, shown
+from .._checks import DataWarning, check_instance, few, shown
 from ..data import Series, SeriesSet, Standardize, TimeAxis, WindowMaker
 from ..forecast import Forecaster
 from ..forecast.queries import understood
@@ -86,7 +86,7 @@ def compare(
 
     Raises:
         ValueError: a name is that of a baseline.
-        TypeError: a row is neither a model nor a Forecaster.
+        TypeError: a row is neither a model nor a Forecaster, or the rows have no names.
         DataError: no test series is long enough for the task, or no training series is for `windows`.
 
     Example:
@@ -96,6 +96,7 @@ def compare(
         >>> table["mse"].round(2).head(3).to_dict()
         {'hold last': 0.25, 'linear interpolation': 0.25, 'own mean': 0.25}
     """
+    check_instance("models", models, Mapping, '{"mine": ctdyn.models.LatentODE(channels)}')
     taken = [name for name in models if name in BASELINES]
     if taken:
         raise ValueError(f"{few(taken)} is the name of a baseline, which every table has; choose another name.")

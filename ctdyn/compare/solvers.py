@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_count
+from .._checks import check_count, check_instance, check_list
 from ..integrate import Adjoint, Engine, PIDController, Solution, StepController, solve
 from ..paths import Path
 from ..solvers import Dopri5, Solver
@@ -141,6 +141,7 @@ def compare_solvers(
         `gradient_error`; `failed` counts series that were not solved, which the errors leave out.
 
     Raises:
+        TypeError: what is to be compared is no mapping to settings.
         ValueError: a stochastic equation without its noise or without a reference, a reference of another shape, or
             nothing to compare.
 
@@ -158,16 +159,21 @@ def compare_solvers(
         >>> table["method"].tolist(), bool((table["max_error"] < 1e-2).all())
         (['Tsit5', 'Tsit5', 'RK4'], True)
     """
+    such = '{"Tsit5": Setting(Tsit5())}'
+    check_instance("settings", settings, Mapping, such)
+    ladders = {name: [rungs] if isinstance(rungs, Setting) else rungs for name, rungs in settings.items()}
+    for name, rungs in ladders.items():
+        check_list(f"settings[{name!r}]", rungs, Setting, "[Setting(Tsit5())]")
     if not settings:
-        raise ValueError("there is nothing to compare: give settings, for example {'Tsit5': Setting(Tsit5())}.")
+        raise ValueError(f"there is nothing to compare: give settings, for example {such}.")
     check_count("repeats", repeats)
     _check_stochastic(equation, reference)
     task = _Task(equation, y0, ts, t0, inputs, max_steps)
     _check_shape(task, reference)
     truth, slope = _reference(task, reference, gradients)
     rows = []
-    for name, ladder in settings.items():
-        for setting in [ladder] if isinstance(ladder, Setting) else ladder:
+    for name, rungs in ladders.items():
+        for setting in rungs:
             row = {"method": name, "setting": setting.label, **_forward(task, setting, truth, repeats)}
             rows.append(row | (_backward(task, setting, slope, repeats) if gradients else {}))
     return pd.DataFrame(rows)

@@ -120,16 +120,17 @@ def pivoted(columns: Columns, entries: Entries, wanted: tuple[str, ...], policy:
     back = backwards(columns.codes, columns.times)
     if len(back) and not policy.sort:
         raise DataError(f"{columns.where(int(back[0]))}: the times go backwards here; sort the rows, or use sort=True.")
-    # By series, time and channel, then as they came: equal neighbours are repeated observations.
-    order = np.lexsort((channel, columns.times, columns.codes))
-    codes, times, channel = columns.codes[order], columns.times[order], channel[order]
-    same_time = (np.diff(codes) == 0) & (np.diff(times) == 0)
+    # By series, time, start and channel, then as they came: equal neighbours are repeated observations.
+    start = columns.times if columns.start is None else columns.start
+    order = np.lexsort((channel, start, columns.times, columns.codes))
+    codes, times, start, channel = columns.codes[order], columns.times[order], start[order], channel[order]
+    same_time = (np.diff(codes) == 0) & (np.diff(times) == 0) & (np.diff(start) == 0)
     repeat = _run_position(np.append(False, same_time & (np.diff(channel) == 0)))
-    # A row per series, time and number of the repetition.
-    rows_order = np.lexsort((repeat, times, codes))
+    # A row per series, time, start and number of the repetition.
+    rows_order = np.lexsort((repeat, start, times, codes))
     starts = np.ones(len(order), dtype=bool)
     a, b = rows_order[:-1], rows_order[1:]
-    starts[1:] = (codes[a] != codes[b]) | ~(times[a] == times[b]) | (repeat[a] != repeat[b])
+    starts[1:] = (codes[a] != codes[b]) | ~((times[a] == times[b]) & (start[a] == start[b])) | (repeat[a] != repeat[b])
     row = np.empty(len(order), dtype=np.int64)
     row[rows_order] = np.cumsum(starts) - 1
     source = order[rows_order[starts]]
@@ -140,7 +141,7 @@ def pivoted(columns: Columns, entries: Entries, wanted: tuple[str, ...], policy:
     if noise is not None:
         known = np.full(shape, np.nan)
         known[row, channel] = noise[order]
-    _check_agreement(columns, order, source[row])
+    _check_inputs(columns, order, source[row])
     return replace(
         columns.rows(source),
         values=matrix,
@@ -157,13 +158,10 @@ def _run_position(continues: np.ndarray) -> np.ndarray:
     return index - np.maximum.accumulate(np.where(continues, 0, index))
 
 
-def _check_agreement(columns: Columns, order: np.ndarray, source: np.ndarray) -> None:
-    for name in ("inputs", "start"):
-        known = getattr(columns, name)
-        if known is None:
-            continue
-        differs = np.flatnonzero((known[order] != known[source]).reshape(len(order), -1).any(axis=1))
-        if len(differs):
-            raise DataError(
-                f"{columns.where(int(order[differs[0]]))}: two rows at the same time have different {name}."
-            )
+def _check_inputs(columns: Columns, order: np.ndarray, source: np.ndarray) -> None:
+    known = columns.inputs
+    if known is None:
+        return
+    differs = np.flatnonzero((known[order] != known[source]).any(axis=1))
+    if len(differs):
+        raise DataError(f"{columns.where(int(order[differs[0]]))}: two rows at the same time have different inputs.")

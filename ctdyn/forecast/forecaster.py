@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from .._checks import DataError, check_instance
+from .._checks import DataError, check_count, check_instance
 from .._options import with_suggestions
 from ..data import (
     AnyOf,
@@ -269,6 +269,7 @@ class Forecaster:
         if not isinstance(model, Generative):
             raise TypeError(f"{type(model).__name__} does not generate series; use a model that is Generative.")
         self._check_fitted()
+        check_count("num_samples", num_samples)
         blank = Series("sample", np.zeros(0), np.zeros((0, len(model.channels))))
         (times,) = at_times(SeriesSet((blank,), model.channels, self.axis_), at)
         raw = pad([blank], empty=[float(times[0])])
@@ -398,8 +399,7 @@ class Forecaster:
             yield self._in_units(self.scaler_.units(raw), raw)
 
     def _answer(self, series: SeriesSet, asked: _Asked, inputs: SeriesSet | None, num_samples: int) -> Forecast:
-        if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
-            raise ValueError(f"num_samples must be a whole number, at least 1; got {num_samples!r}.")
+        check_count("num_samples", num_samples)
         inputs = inputs if inputs is None else inputs.with_covariates(self.covariates_[0], inputs.static_names)
         ahead = inputs_ahead(series, inputs, self.axis_)
         if "inputs" in self.model.reads:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import DataError, DataWarning, UnknownIdError, few
+from .._checks import DataError, DataWarning, UnknownIdError, check_instance, few
 from ..data import Series, SeriesSet, TimeAxis, WindowMaker
 from ..data.clock import between_clocks
 from ..models import Aggregates, Baseline, Labels, Model, PointBaseline
@@ -234,8 +234,10 @@ def context_and_truth(series: SeriesSet, task: WindowMaker, seed: int) -> tuple[
         seed: of what is drawn.
 
     Raises:
+        TypeError: the task is none.
         DataError: no series is long enough, or nothing of them is hidden.
     """
+    check_instance("task", task, WindowMaker, "Extrapolate(cut=24.0)")
     contexts, targets, maker, short = [], [], task.on(series.axis), 0
     for one in series:
         pair = maker(one, np.random.default_rng(own_seed(seed, "cut", one.id)))

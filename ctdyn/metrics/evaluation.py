@@ -398,7 +398,7 @@ def _distance_from_uniform(transformed: Array) -> float:
 def _distance_bins(distance: Array, bins: int | Sequence[float]) -> tuple[list[str], NDArray[np.int64]]:
     """The labels of the bins, and which of them each entry falls into (-1: none)."""
     finite = distance[np.isfinite(distance)]
-    if isinstance(bins, int):
+    if isinstance(bins, int | np.integer):
         if bins < 1:
             raise ValueError(f"by_distance needs at least one bin; got {bins}.")
         inner = np.quantile(finite, np.arange(1, bins) / bins) if finite.size else np.empty(0)

@@ -419,6 +419,23 @@ def test_aggregated_observations() -> None:
         from_pandas(wide(begin=[3.0, 0.0, 0.0]), id="id", start="begin")
 
 
+def test_intervals_that_end_together_stay_apart_in_a_long_frame_too() -> None:
+    ends = {"time": [3.0, 3.0, 3.0, 4.0], "begin": [2.0, 0.0, 0.0, 3.0]}
+    data = from_pandas(
+        pd.DataFrame({**ends, "month": [1.0, np.nan, 5.0, 2.0], "quarter": [np.nan, 7.0, 8.0, np.nan]}),
+        start="begin",
+        duplicates="last",
+    )
+    assert len(data[0]) == 3
+    long = data.to_long()
+    back = from_pandas(long, id="id", variable="channel", value="value", values=["month", "quarter"], start="start")
+    pd.testing.assert_frame_equal(back.to_wide(), data.to_wide())
+    # What has one interval shares a row; what is there twice is a repetition.
+    assert values(data)[0] == [[5.0, 8.0], [1.0, -1.0], [2.0, -1.0]]
+    with pytest.raises(DataError, match="2 observations at the same time"):
+        from_pandas(pd.concat([long, long[:1]]), id="id", variable="channel", value="value", start="start")
+
+
 def test_near_duplicates_are_kept_with_a_warning() -> None:
     frame = pd.DataFrame({"time": [0.0, 1.0, 1.0 + 1e-12, 2.0], "x": [1.0, 2.0, 5.0, 3.0]})
     with pytest.warns(DataWarning, match=r"series 0, time 1\.0.*1 near-duplicate times"):
