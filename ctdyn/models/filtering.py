@@ -115,7 +115,7 @@ class FilteringModel(Model, Encodes):
 
     def encode(self, context: IrregularBatch) -> Tensor:
         """What is read of the hidden state after the last observation, `(*batch, feature)`."""
-        return self._states(context, context.times[..., -1:], input_path(context), before=False).squeeze(-2)
+        return self.cell.read(self._filter(context, input_path(context))[1][..., -1, :])
 
     def _states(self, context: IrregularBatch, ts: Times, path: Path | None, *, before: bool) -> Tensor:
         """What is read of the hidden state at each time, before or after the observations made at it."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from .._checks import check_count
 from ..likelihoods import Likelihood
 from ..linear import Oscillators
 from ..processes import LatentProcess, LinearGaussianProcess
@@ -102,6 +103,7 @@ class Spectral:
                 than 1.
             generator: the source of randomness; None: always the same states.
         """
+        check_count("num_samples", num_samples)
         process = self.process
         if not isinstance(process, LinearGaussianProcess) or not isinstance(process.dynamics, Oscillators):
             raise ValueError(

@@ -89,6 +89,21 @@ def test_the_loss_of_a_series_is_its_likelihood_one_step_ahead():
     torch.testing.assert_close(model.encode(series), torch.tensor([[-2.0]], dtype=F64))
 
 
+def test_a_series_is_described_at_its_last_observation():
+    torch.manual_seed(0)
+    model = FilteringModel(CHANNELS, GRUODEBayesCell(2, 6)).double()
+    context = example_window(2).to(F64).context
+    empty = torch.zeros_like(context.values[:, :1])
+    longer = IrregularBatch(
+        torch.cat([context.times, context.times[:, -1:] + 2.0], -1),
+        torch.cat([context.values, empty], -2),
+        torch.cat([context.mask, empty.bool()], -2),
+    )
+    torch.testing.assert_close(model.encode(longer), model.encode(context))
+    read = model.cell.read(model.cell.evolve(model._filter(context, None)[1][:, -1], *context.times[:, [-1, -1]].T))
+    torch.testing.assert_close(model.encode(context), read)
+
+
 def test_a_series_without_observations_and_queries_before_the_first_are_answered():
     model = FilteringModel(CHANNELS, GRUDCell(2, 4)).double()
     context = example_window(2).to(F64).context

@@ -106,6 +106,8 @@ def test_modes_through_a_bent_decoder_are_the_projections_on_the_coordinates():
 
 def test_a_spectrum_needs_oscillators():
     model = KoopmanVAE(CHANNELS, pairs=1)
+    with pytest.raises(ValueError, match="num_samples must be at least 1"):
+        model.spectrum(num_samples=0)
     model.process = LinearGaussianProcess(Matern(1.5, lengthscale=[1.0]))
     with pytest.raises(ValueError, match="of Oscillators"):
         model.spectrum()
