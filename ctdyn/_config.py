@@ -13,6 +13,8 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
+import numpy as np
+
 from ._options import check_keywords
 
 
@@ -71,6 +73,8 @@ def to_config(value: Any) -> Any:
     Raises:
         TypeError: the value, or a part of it, is neither plain data, an enumeration, a dataclass nor `Configurable`.
     """
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):

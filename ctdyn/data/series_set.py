@@ -153,6 +153,8 @@ class SeriesSet(Sequence[Series]):
     def with_channels(self, channels: Iterable[Channel | str]) -> SeriesSet:
         """The same data with the channels of a model: matched by name, put into its order.
 
+        Channels of which the data say no kind but "real" are of the kind that the model says.
+
         Raises:
             DataError: a channel is missing, there is one that the model does not know, or a unit differs.
 
@@ -178,13 +180,15 @@ class SeriesSet(Sequence[Series]):
                 raise DataError(
                     f"channel {own.name!r} is in {own.unit}, but {channel.unit} was expected; convert the column first."
                 )
+        owned = zip(wanted, (self.channels[i] for i in order), strict=True)
+        channels = tuple(replace(own, kind=model.kind) if own.kind == "real" else own for model, own in owned)
         if order == list(range(len(order))):
-            return self
+            return self if channels == self.channels else replace(self, channels=channels)
 
         def reordered(one: Series) -> Series:
             return replace(one, values=one.values[:, order], noise=None if one.noise is None else one.noise[:, order])
 
-        return replace(self, series=tuple(map(reordered, self.series)), channels=tuple(self.channels[i] for i in order))
+        return replace(self, series=tuple(map(reordered, self.series)), channels=channels)
 
     def with_covariates(self, inputs: Sequence[str], static: Sequence[str]) -> SeriesSet:
         """The same data with the covariates of a training: matched by name, put into its order.

@@ -100,6 +100,9 @@ def test_channels_are_matched_by_name() -> None:
     assert swapped[0].noise.tolist() == [[0.2, 0.1]]
     assert [channel.unit for channel in swapped.channels] == [None, "1/min"]
     assert data.with_channels(data.channels) is data
+    kinds = data.with_channels([Channel("hr", kind="positive"), Channel("bp")])
+    assert kinds.channels == (Channel("hr", "1/min", "positive"), Channel("bp"))
+    assert kinds.with_channels(["hr", "bp"]).channels == kinds.channels
     with pytest.raises(DataError, match="misses channel 'temp'"):
         data.with_channels(["hr", "bp", "temp"])
     with pytest.raises(DataError, match="unknown channel 'bp'"):

@@ -192,6 +192,8 @@ def test_a_warp_needs_factors_in_order(low: float, high: float) -> None:
 def test_numbers_of_numpy_are_written_down_as_numbers() -> None:
     maker = Extrapolate(context=np.float32(2.0), horizon=np.int64(3), cut=np.float64(5.0))
     assert from_config(json.loads(json.dumps(to_config(maker))), CLASSES) == maker == Extrapolate(2.0, 3, 5.0)
+    sizes = json.dumps(to_config((np.int64(8), np.float32(0.5), np.bool_(True))))
+    assert sizes == "[8, 0.5, true]"
 
 
 DAYS = TimeAxis("day", "2024-04-24", "Europe/Vienna")

@@ -82,10 +82,12 @@ def test_another_unit_of_time_or_value_gives_the_same_answer_in_that_unit(series
     np.testing.assert_allclose(arrays(answers[1]), 1000 * arrays(answers[0]), rtol=1e-3)
 
 
-@pytest.mark.parametrize("count", [0, -1, True])
-def test_a_number_of_samples_that_is_none_is_refused(fitted, series, count):
-    with pytest.raises(ValueError, match="num_samples"):
+@pytest.mark.parametrize(("count", "error"), [(0, ValueError), (-1, ValueError), (True, TypeError)])
+def test_a_number_of_samples_that_is_none_is_refused(fitted, series, count, error):
+    with pytest.raises(error, match="num_samples must be"):
         fitted.forecast(series, at=[1.0], num_samples=count)
+    with pytest.raises(error, match="num_samples must be"):
+        fitted.sample([1.0], num_samples=count)
 
 
 def test_rain_is_often_none_and_its_score_has_a_unit():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ctdyn._checks import UnknownIdError
-from ctdyn.data import Channel, Reconstruct, from_pandas, from_ragged
+from ctdyn.data import Channel, Extrapolate, Reconstruct, from_pandas, from_ragged
 from ctdyn.forecast import Forecast, Forecaster
 from ctdyn.integrate import ConstantStep
 from ctdyn.likelihoods import Bernoulli, Categorical, PerKind
@@ -141,3 +141,8 @@ def test_a_model_of_classes_is_asked_for_their_probabilities():
     assert found.groupby(["id", "channel"])["probability"].sum().to_numpy() == pytest.approx(np.ones(16))
     stage = found.query("channel == 'stage'").groupby("class")["probability"].mean()
     assert stage.to_numpy() == pytest.approx([1 / 3, 0.0, 2 / 3], abs=0.1)
+    # Data that are read without kinds, as in a later session, are of those that the model has learnt.
+    bare = replace(data[:8], channels=(Channel("stage"), Channel("alive")))
+    pd.testing.assert_frame_equal(forecaster.forecast(bare, at=[12.0], num_samples=100).probabilities(), found)
+    scores = [forecaster.score(one, Extrapolate(cut=6.0), num_samples=5) for one in (data[:8], bare)]
+    pd.testing.assert_frame_equal(*scores)
