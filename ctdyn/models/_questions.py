@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from .._checks import check_count, check_instance
 from ..data import IrregularBatch, Window
@@ -50,16 +50,37 @@ def _checked(method: Callable[..., Any]) -> Callable[..., Any]:
             if name in _KINDS and value is not signature.parameters[name].default:
                 check_instance(name, value, *_KINDS[name])
         _check(args[0].channels, given)
+        _check_precision(args[0], given)
         return method(*args, **kwargs)
 
     return checked
 
 
+def _batches(given: Mapping[str, Any]) -> list[IrregularBatch]:
+    """What is read of the arguments."""
+    window = given.get("window")
+    parts = [given.get("context")] if window is None else [window.context, window.target]
+    return [part for part in parts if part is not None]
+
+
+def _check_precision(model: nn.Module, given: Mapping[str, Any]) -> None:
+    """Refuse values of another precision than the weights that they meet."""
+    # Weights that are not trained belong to models in closed form, which see to it themselves.
+    weights = {p.dtype for p in model.parameters() if p.requires_grad and p.is_floating_point()}
+    for values in (part.values for part in _batches(given)):
+        if weights and values.dtype not in weights:
+            found = ", ".join(map(str, weights))
+            raise ValueError(
+                f"the weights of the model are {found} and the values of the batch {values.dtype}; give it "
+                f"batch.to({found}), or change the model by model.to({values.dtype})."
+            )
+
+
 def _check(channels: Sequence[Channel], given: Mapping[str, Any]) -> None:
     """Refuse, by the names of the arguments, what does not fit the channels of a model, or each other."""
     context, ts = given.get("context"), given.get("ts")
-    for part in (context, *vars(given["window"]).values()) if "window" in given else (context,):
-        if part is not None and part.values.shape[-1] != len(channels):
+    for part in _batches(given):
+        if part.values.shape[-1] != len(channels):
             raise ValueError(
                 f"the model was built for {len(channels)} channels {[channel.name for channel in channels]}; the batch "
                 f"has {part.values.shape[-1]}."

@@ -12,6 +12,7 @@ from ctdyn.data.channels import Channel
 from ctdyn.models import (
     Encodes,
     FilteringModel,
+    HippoProphecy,
     HoldLast,
     KoopmanVAE,
     LatentODE,
@@ -113,6 +114,26 @@ def test_no_model_reads_other_channels(model):
     for ask in asked:
         with pytest.raises(ValueError, match=r"built for 1 channels \['x'\]; the batch has 2"):
             ask()
+
+
+@pytest.mark.parametrize("model", [LatentODE(CHANNELS, 2), FilteringModel(CHANNELS, GRUDCell(1, 2))])
+def test_weights_and_values_are_of_one_precision(model):
+    context = _batch(2).to(torch.float64)
+    message = r"weights of the model are torch.float32 .* batch torch.float64; give it batch.to\(torch.float32\)"
+    for ask in (
+        lambda: model.predict(context, context.times),
+        lambda: model.loss(Window(context, context)),
+        lambda: model.encode(context),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ask()
+
+
+def test_models_in_closed_form_take_any_precision():
+    for model in (LinearGaussianSSM(CHANNELS, 1), Recalibrated(MaternGP(CHANNELS)), HippoProphecy(CHANNELS)):
+        for dtype in (torch.float32, torch.float64):
+            context = _batch(2).to(dtype)
+            assert model.predict(context, context.times, num_samples=1).mean.dtype == dtype
 
 
 def test_samples_of_nothing_are_refused_wherever_they_are_asked_for():
