@@ -93,11 +93,11 @@ def read_times(at: str | float | None, table: Table, data: str) -> Any:
     from ..data import from_pandas, read
     from ..data.storage import read_frame
 
-    frame, described = read_frame(path)
-    if described:
+    if read_frame(path)[1]:
         return read(path, values=[])
     # It is laid out as the data, and their file may be what says how.
     said = {**read_frame(data)[1], **said_of(table)}
+    frame = read_frame(path, said.get("id"))[0]
     columns = {name: said[name] for name in ("id", "time", "time_unit") if name in said}
     if said.get("start") in frame:
         columns["start"] = said["start"]

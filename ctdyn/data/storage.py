@@ -42,7 +42,7 @@ def read(path: str | Path, **columns: Any) -> SeriesSet:
         ...     read(co2().to_parquet(Path(folder) / "co2.parquet"))
         SeriesSet(1 series, 2225 rows, channels: co2; times: datetimes (days since 1958-03-29))
     """
-    frame, described = read_frame(path)
+    frame, described = read_frame(path, columns.get("id"))
     given = {name: value for name, value in columns.items() if value is not None}
     try:
         return from_pandas(frame, **_overridden(described, given))
@@ -50,11 +50,12 @@ def read(path: str | Path, **columns: Any) -> SeriesSet:
         raise DataError(f"{path}: {error}") from error
 
 
-def read_frame(path: str | Path) -> tuple[DataFrame, dict[str, Any]]:
+def read_frame(path: str | Path, id: str | None = None) -> tuple[DataFrame, dict[str, Any]]:
     """The table in a file, and the arguments of `from_pandas` that a parquet file carries.
 
     Args:
         path: as in `read`.
+        id: the column of ids, which stay text in a CSV file where a number would lose their leading zeros.
 
     Raises:
         DataError: the file is truncated or malformed, or its ending is unknown.
@@ -73,7 +74,7 @@ def read_frame(path: str | Path) -> tuple[DataFrame, dict[str, Any]]:
     if path.is_dir() or path.suffix in (".parquet", ".pq"):
         return _read_parquet(path)
     if path.name.endswith((".csv", ".csv.gz")):
-        return _read_csv(path), {}
+        return _read_csv(path, id), {}
     raise DataError(f"{path}: cannot tell the format of the file; name it .csv, .csv.gz or .parquet.")
 
 
@@ -261,7 +262,7 @@ def _described(metadata: dict[bytes, bytes], path: Path) -> dict[str, Any]:
     return columns
 
 
-def _read_csv(path: Path) -> DataFrame:
+def _read_csv(path: Path, id: str | None) -> DataFrame:
     import pyarrow as pa
     import pyarrow.csv
 
@@ -275,7 +276,15 @@ def _read_csv(path: Path) -> DataFrame:
         raise DataError(f"{path}: column {few(repeated)} occurs more than once in the header; rename or drop it.")
     if path.suffix == ".csv":
         _check_last_line(path)
-    return table.to_pandas()
+    frame = table.to_pandas()
+    if id in table.column_names and pa.types.is_integer(table.schema.field(id).type):
+        as_text = pyarrow.csv.ConvertOptions(
+            include_columns=[id], column_types={id: pa.string()}, strings_can_be_null=True
+        )
+        ids = pyarrow.csv.read_csv(path, convert_options=as_text).to_pandas()[id]
+        if (ids.dropna() != frame[id].dropna().astype("Int64").astype(str)).any():
+            frame[id] = ids
+    return frame
 
 
 def _find_broken_line(path: Path) -> None:

@@ -224,3 +224,17 @@ def test_an_input_that_is_called_like_a_standard_error_is_none(tmp_path: Path) -
     back = read(from_pandas(frame, inputs="x_noise").to_parquet(tmp_path / "set.parquet"))
     assert back.input_names == ("x_noise",)
     assert back[0].noise is None
+
+
+@pytest.mark.parametrize(
+    ("written", "ids"), [(["007", "12"], ("007", "12")), (["7", "12"], (7, 12)), (["-7", "0"], (-7, 0))]
+)
+def test_ids_keep_their_leading_zeros(tmp_path: Path, written: list[str], ids: tuple[object, ...]) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("id,time,x\n" + "".join(f"{id},{t},00{t}.5\n" for id in written for t in range(2)))
+    series = read(path, id="id")
+    assert series.ids == ids
+    np.testing.assert_array_equal(series[0].values[:, 0], [0.5, 1.5])
+    path.write_text("id,time,x\n007,0,1\n,1,2\n")
+    with pytest.raises(DataError, match="id"):
+        read(path, id="id")
