@@ -150,6 +150,11 @@ def at_times(series: SeriesSet, at: Any) -> tuple[np.ndarray, ...]:
             raise UnknownIdError(f"at= names {len(extra)} unseen ids: {few(extra)}; the series are {few(series.ids)}.")
         _check_present(series, tuple(at))
         return tuple(_listed(series, at[id]) for id in series.ids)
+    if hasattr(at, "columns"):
+        raise DataError(
+            "at= is a DataFrame; give a column of it for all series, at=df['time'], or what from_pandas(df, values=[], "
+            "...) makes of it for times of each."
+        )
     times = _listed(series, at)
     if not len(times):
         raise DataError("at= holds no times; give at least one.")

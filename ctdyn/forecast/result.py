@@ -168,7 +168,7 @@ class Forecast:
         asked = _check_levels(levels)
         frame = self._table({"mean": list(self.means), "sd": self._map(lambda x: x.std(0, ddof=1))})
         columns = zip(asked, self._quantile_columns(asked), strict=True)
-        frame = frame.assign(**{f"q{level:g}": column for level, column in columns})
+        frame = frame.assign(**{f"q{level:.12g}": column for level, column in columns})
         outside = [
             np.repeat(_outside(one, times), len(self.channels))
             for one, times in zip(self.context, self.times, strict=True)

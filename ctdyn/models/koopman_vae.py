@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import pi
 
+from .._checks import check_instance
 from ..data.channels import Channel
 from ..encoders import SiteEncoder
 from ..likelihoods import Likelihood, PerKind
@@ -49,6 +50,8 @@ class KoopmanVAE(LatentVAE, Spectral):
         terms: what is added to the loss.
 
     Raises:
+        TypeError: `dynamics` are no `Oscillators`; others are the business of `LatentVAE` with a
+            `LinearGaussianProcess`.
         ValueError: both `pairs` and `dynamics` are given.
 
     References:
@@ -80,7 +83,9 @@ class KoopmanVAE(LatentVAE, Spectral):
     ) -> None:
         channels = modelled(channels)
         pairs = size_of("KoopmanVAE", "pairs", pairs, dynamics, 8)
-        if dynamics is None:
+        if dynamics is not None:
+            check_instance("dynamics", dynamics, Oscillators, "Oscillators([6.3, 12.6], decay=1.0)")
+        else:
             dynamics = Oscillators([2.0 * pi * (index + 1) for index in range(pairs)], decay=1.0)
         process = LinearGaussianProcess(dynamics)
         size = process.latent_size

@@ -58,6 +58,7 @@ def test_one_frame_holds_everything(forecast):
     assert list(frame) == ["id", "time", "channel", "mean", "sd", "q0.05", "q0.5", "extrapolation"]
     assert frame["extrapolation"].tolist() == [False, False, True, True, True, True, True, True, True, True]
     assert (frame["q0.05"] < frame["q0.5"]).all()
+    assert {"q0.9999999", "q0.3", "q1"} < set(forecast.to_frame([0.9999999, 0.1 + 0.2, 1.0]))
     assert frame["sd"].iloc[0] == pytest.approx(forecast.samples[0][:, 0, 0].std(ddof=1), rel=1e-5)
 
 

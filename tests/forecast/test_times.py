@@ -75,6 +75,11 @@ def test_dates_can_be_asked_for(dated, dated_fitted):
     assert len(by_id.quantile([0.1, 0.9])) == 6
 
 
+def test_a_frame_in_place_of_times_is_refused(fitted, series):
+    with pytest.raises(DataError, match=r"at= is a DataFrame.*df\['time'\]"):
+        fitted.forecast(series, at=pd.DataFrame({"time": [8.0, 9.0]}))
+
+
 def test_a_set_can_be_asked_for_its_times(fitted, series):
     out = fitted.forecast(series.before(5.0), at=series.after(5.0), num_samples=2)
     for one, times in zip(series.after(5.0), out.times, strict=True):

@@ -334,6 +334,11 @@ def test_dynamics_of_your_own_have_a_size(model, size, dynamics):
         model(CHANNELS, dynamics=dynamics, **{size: 3})
 
 
+def test_a_spectrum_to_be_read_needs_oscillators():
+    with pytest.raises(TypeError, match=r"dynamics must be .*Oscillators.*Matern"):
+        KoopmanVAE(CHANNELS, dynamics=Matern(1.5))
+
+
 @pytest.mark.parametrize(
     ("model", "reads"),
     [

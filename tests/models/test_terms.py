@@ -211,6 +211,8 @@ def test_supervision_is_the_density_of_the_labels_given_the_chosen_entries():
         Supervision([0, 3])(flat(zs, labels))
     with pytest.raises(ValueError, match="each once"):
         Supervision([1, 1])
+    with pytest.raises(ValueError, match=r"of 3 dimensions \[0, -3\] name one twice"):
+        Supervision([0, -3])(flat(zs, labels))
 
 
 @pytest.mark.parametrize(("shift", "unit"), [(0.0, 1.0), (5000.0, 2000.0), (-3.0, 1e-6)])

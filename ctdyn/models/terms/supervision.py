@@ -72,6 +72,11 @@ class Supervision(LossTerm):
                 f"{given} labels, and the latent state has {size} dimensions. Labels come in with the series: "
                 "from_pandas(..., labels=[...])."
             )
+        if len({dimension % size for dimension in self.dimensions}) < count:
+            raise ValueError(
+                f"Supervision needs one latent dimension per label, each once; of {size} dimensions "
+                f"{list(self.dimensions)} name one twice."
+            )
         known = ~labels.isnan()
         if self.training:
             self.units.measure(labels)
