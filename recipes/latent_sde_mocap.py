@@ -14,8 +14,9 @@ units of the file; CPU seconds of training on one thread):
 | Matern GP               | 38.0               | .84                  | 17.4               |         |
 
 As published: latent SDE 4.03 +- 0.20, SDE Matching 4.50 +- 0.32. Neither is reached. Seeds differ by as much as models
-(how a training ends depends on the initial weights as on nothing else): over 14 runs the latent SDE ends at 5.6 in the
-mean with a standard deviation of .8, over five without a solver at 5.3 (.5), and over seven the latent ODE at 6.1 (.6).
+(how a training ends depends on the initial weights as on nothing else). Seeds 3, 4, 5 end at 4.96, 5.33 and 4.82
+without a solver, and at 6.73, 6.21 and 6.52 by the latent ODE: six seeds are at 5.35 and 6.14 in the mean, with
+standard deviations of .4 and .7. By a solver 14 runs, some with the weights drawn in another order, are at 5.6 (.8).
 
 The size of the latent state is what helped. With 8 dimensions, as the latent ODE has, the three seeds end at 6.34, 5.80
 and 7.63 by a solver, and at 6.60, 5.64 and 6.33 without. A walker's own way has a place then, and what is of no use is
