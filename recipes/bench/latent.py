@@ -21,8 +21,8 @@ field of one's own, whose steps are not compiled, 57 times. For 16 series it is 
 one series LS4 spends 18 ms on what does not depend on the length; with 16 it is bound by its arithmetic, which grows
 with the batch: a third goes into products of matrices, which run at 50 to 60 GFlop/s and could hardly run faster on one
 core, an eighth into the scans, and the rest into pointwise parts and gathers, none of which takes more than a
-twentieth. A step of matching takes 46 ms; by the solver it is 6.8 times as long with a step per gap, 2.9 times with one
-for four.
+twentieth. A step of matching takes 46 ms; by the solver it is 6.2 to 6.8 times as long with a step per gap, 2.8 times
+with one for four.
 
 The last line is one JSON object.
 """
