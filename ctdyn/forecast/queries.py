@@ -137,6 +137,8 @@ def at_times(series: SeriesSet, at: Any) -> tuple[np.ndarray, ...]:
         DataError: a time is missing, infinite or of another sort than the clock.
         UnknownIdError: a mapping or set lacks one of the series, or a mapping names one that was not given.
     """
+    import pandas as pd
+
     if isinstance(at, SeriesSet):
         _check_present(series, at.ids)
         between_clocks(series.axis, at.axis)  # refuses one of another unit
@@ -150,7 +152,7 @@ def at_times(series: SeriesSet, at: Any) -> tuple[np.ndarray, ...]:
             raise UnknownIdError(f"at= names {len(extra)} unseen ids: {few(extra)}; the series are {few(series.ids)}.")
         _check_present(series, tuple(at))
         return tuple(_listed(series, at[id]) for id in series.ids)
-    if hasattr(at, "columns"):
+    if isinstance(at, pd.DataFrame):
         raise DataError(
             "at= is a DataFrame; give a column of it for all series, at=df['time'], or what from_pandas(df, values=[], "
             "...) makes of it for times of each."
