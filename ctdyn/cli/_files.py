@@ -91,12 +91,12 @@ def read_times(at: str | float | None, table: Table, data: str) -> Any:
     if not path.name.endswith((".csv", ".csv.gz", ".parquet", ".pq")):
         return [number_or_text(word) for word in str(at).split(",")]
     from ..data import from_pandas, read
-    from ..data.storage import read_frame
+    from ..data.storage import columns_of, read_frame
 
-    if read_frame(path)[1]:
+    if columns_of(path):
         return read(path, values=[])
     # It is laid out as the data, and their file may be what says how.
-    said = {**read_frame(data)[1], **said_of(table)}
+    said = {**columns_of(data), **said_of(table)}
     frame = read_frame(path, said.get("id"))[0]
     columns = {name: said[name] for name in ("id", "time", "time_unit") if name in said}
     if said.get("start") in frame:

@@ -18,7 +18,7 @@ from .frames import from_pandas
 from .series_set import SeriesSet
 
 
-__all__ = ["co2", "read", "read_frame", "replacing", "write_csv", "write_parquet", "write_set"]
+__all__ = ["co2", "columns_of", "read", "read_frame", "replacing", "write_csv", "write_parquet", "write_set"]
 
 _KEY = b"ctdyn.columns"
 _TAIL = 65536
@@ -76,6 +76,31 @@ def read_frame(path: str | Path, id: str | None = None) -> tuple[DataFrame, dict
     if path.name.endswith((".csv", ".csv.gz")):
         return _read_csv(path, id), {}
     raise DataError(f"{path}: cannot tell the format of the file; name it .csv, .csv.gz or .parquet.")
+
+
+def columns_of(path: str | Path) -> dict[str, Any]:
+    """The arguments of `from_pandas` that a parquet file carries, without reading it; of any other, none.
+
+    Args:
+        path: as in `read`; what is wrong with a file is said when it is read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     columns_of(co2().to_parquet(Path(folder) / "co2.parquet"))["units"]
+        {'co2': 'ppm'}
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    first = next(iter(sorted(path.glob("*.parquet"))), path) if path.is_dir() else path
+    if first.suffix not in (".parquet", ".pq"):
+        return {}
+    try:
+        return _described(pq.read_schema(first).metadata or {}, first)
+    except (pa.ArrowException, OSError):
+        return {}
 
 
 def co2() -> SeriesSet:

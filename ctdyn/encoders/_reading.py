@@ -85,6 +85,13 @@ def forwards(batch: IrregularBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return batch.times.gather(-1, rows), torch.where(mask, take_rows(batch.values, rows), 0.0), mask, real
 
 
+def with_gaps(times: Tensor, read: Tensor) -> Tensor:
+    """What was read of rows, behind the time between each row and the one before it, `(*batch, row, 1 + feature)`."""
+    gaps = times.diff(dim=-1, prepend=times[..., :1]).abs()
+    # Times may be finer than values.
+    return torch.cat([gaps.unsqueeze(-1).to(read.dtype), read], -1)
+
+
 def take_rows(x: Tensor, rows: Tensor) -> Tensor:
     return take_items(x, rows, -2)
 

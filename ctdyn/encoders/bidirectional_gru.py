@@ -8,7 +8,7 @@ from torch import nn
 from ..data import IrregularBatch
 from ..nn import as_rows, take_items
 from ..paths import LinearPath
-from ._reading import NormalHead, Reading, backwards, turned
+from ._reading import NormalHead, Reading, backwards, turned, with_gaps
 from .base import Encoder, Encoding, start_time
 
 
@@ -97,9 +97,7 @@ class BidirectionalGRUEncoder(Encoder):
 
     def _states(self, gru: nn.GRU, h0: torch.Tensor, times: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
         """The states before and after each row, `(*batch, row + 1, hidden)`."""
-        gaps = torch.zeros_like(times)
-        gaps[..., 1:] = (times[..., 1:] - times[..., :-1]).abs()
-        whole = torch.cat([gaps.unsqueeze(-1).to(read.dtype), read], -1)
+        whole = with_gaps(times, read)
         flat = as_rows(whole)
         start = h0.expand(1, flat.shape[0], -1).contiguous()
         states = torch.cat([start.transpose(0, 1), gru(flat, start)[0]], 1)

@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 from ..data import IrregularBatch
 from ..nn import as_rows, take_items
 from ..paths import LinearPath
-from ._reading import NormalHead, Reading, backwards, turned
+from ._reading import NormalHead, Reading, backwards, turned, with_gaps
 from .base import Encoder, Encoding, start_time
 
 
@@ -87,9 +87,7 @@ class ConvolutionEncoder(Encoder):
         count = valid.sum(-1, keepdim=True)
         rows = rows.gather(-1, turned(valid))
         times = torch.where(count > 0, batch.times.gather(-1, rows), start_time(batch).unsqueeze(-1))
-        gaps = times.diff(dim=-1, prepend=times[..., :1]).unsqueeze(-1)
-        read = self.reading.of(batch, rows)
-        features = torch.cat([gaps.to(read.dtype), read], -1)
+        features = with_gaps(times, self.reading.of(batch, rows))
         # Every so many rows up to the last, which is also what pads a short series.
         steps = torch.arange(-(-(rows.shape[-1] - 1) // self.stride) + 1, device=rows.device) * self.stride
         chosen = torch.minimum(steps, (count - 1).clamp(min=0))

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..data import IrregularBatch
 from ..nn import as_rows
-from ._reading import NormalHead, Reading, backwards
+from ._reading import NormalHead, Reading, backwards, with_gaps
 from .base import Encoder, Encoding
 
 
@@ -73,10 +73,7 @@ class GRUEncoder(Encoder):
         """See `Encoder.forward`."""
         rows, valid = backwards(batch)
         times = batch.times.gather(-1, rows)
-        gaps = torch.zeros_like(times)
-        gaps[..., 1:] = times[..., :-1] - times[..., 1:]
-        features = self.reading.of(batch, rows)
-        read = as_rows(torch.cat([gaps.unsqueeze(-1).to(features.dtype), features], -1))
+        read = as_rows(with_gaps(times, self.reading.of(batch, rows)))
         start = self.h0.expand(1, read.shape[0], -1).contiguous()
         states = torch.cat([start.transpose(0, 1), self.gru(read, start)[0]], 1)
         count = valid.sum(-1).flatten()

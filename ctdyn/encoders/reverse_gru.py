@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..data import IrregularBatch
 from ..nn import as_rows, take_items
 from ..paths.piecewise import PiecewisePath
-from ._reading import NormalHead, Reading, backwards, turned
+from ._reading import NormalHead, Reading, backwards, turned, with_gaps
 from .base import Encoder, Encoding, start_time
 
 
@@ -74,10 +74,7 @@ class ReverseGRUEncoder(Encoder):
         """See `Encoder.forward`."""
         rows, valid = backwards(batch)
         times = batch.times.gather(-1, rows)
-        gaps = torch.zeros_like(times)
-        gaps[..., 1:] = times[..., :-1] - times[..., 1:]
-        features = self.reading.of(batch, rows)
-        read = as_rows(torch.cat([gaps.unsqueeze(-1).to(features.dtype), features], -1))
+        read = as_rows(with_gaps(times, self.reading.of(batch, rows)))
         start = self.h0.expand(1, read.shape[0], -1).contiguous()
         states = torch.cat([start.transpose(0, 1), self.gru(read, start)[0]], 1)
         states = states.unflatten(0, batch.batch_shape) if batch.batch_shape else states[0]

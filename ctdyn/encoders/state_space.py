@@ -11,7 +11,7 @@ from ..data import IrregularBatch
 from ..linear.holds import Impulse
 from ..linear.layers import S5, SequenceLayer, SequenceStack
 from ..nn import take_items
-from ._reading import NormalHead, backwards, read_values
+from ._reading import NormalHead, backwards, read_values, with_gaps
 from .base import Encoder, Encoding
 
 
@@ -78,10 +78,7 @@ class StateSpaceEncoder(Encoder):
         count = valid.sum(-1, keepdim=True)
         # A series that has been read to its end waits there; what is read behind it reaches no earlier output.
         times = torch.where(valid, times, times.gather(-1, (count - 1).clamp(min=0)))
-        gaps = torch.zeros_like(times)
-        gaps[..., 1:] = times[..., :-1] - times[..., 1:]
-        values, mask = read_values(batch, rows)
-        read = torch.cat([gaps.unsqueeze(-1).to(values.dtype), values, mask], -1)
+        read = with_gaps(times, torch.cat(read_values(batch, rows), -1))
         states, _ = self.stack(-times, read)
         state = take_items(states, (count - 1).clamp(min=0), -2).squeeze(-2)
         state = torch.where(count > 0, state, self.empty)

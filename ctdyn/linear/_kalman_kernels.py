@@ -37,39 +37,33 @@ def _store(x, t, first, last, numbers, side):
 
 
 @part_kernel
-def _product(A, B, out, m, k, n, side):
-    """`A B`, of `(m, k)` and `(k, n)`."""
+def _sums(A, a, B, b, out, m, k, n, side):
+    """`(m, n)` sums of `k` products; `a` and `b`: steps to the next row or column, and to the next term."""
     w = len(side)
     for i in range(m):
         for j in range(n * w):
             out[i * n * w + j] = 0.0
         for h in range(k):
             for j in range(n):
-                add_products(out, (i * n + j) * w, A, (i * k + h) * w, B, (h * n + j) * w, side)
+                add_products(out, (i * n + j) * w, A, (i * a[0] + h * a[1]) * w, B, (j * b[0] + h * b[1]) * w, side)
+
+
+@part_kernel
+def _product(A, B, out, m, k, n, side):
+    """`A B`, of `(m, k)` and `(k, n)`."""
+    _sums(A, (k, 1), B, (1, n), out, m, k, n, side)
 
 
 @part_kernel
 def _turned_product(A, B, out, m, k, n, side):
     """`A' B`, of `(k, m)` and `(k, n)`."""
-    w = len(side)
-    for i in range(m * n * w):
-        out[i] = 0.0
-    for h in range(k):
-        for i in range(m):
-            for j in range(n):
-                add_products(out, (i * n + j) * w, A, (h * m + i) * w, B, (h * n + j) * w, side)
+    _sums(A, (1, m), B, (1, n), out, m, k, n, side)
 
 
 @part_kernel
 def _product_turned(A, B, out, m, k, n, side):
     """`A B'`, of `(m, k)` and `(n, k)`."""
-    w = len(side)
-    for i in range(m * n * w):
-        out[i] = 0.0
-    for i in range(m):
-        for j in range(n):
-            for h in range(k):
-                add_products(out, (i * n + j) * w, A, (i * k + h) * w, B, (j * k + h) * w, side)
+    _sums(A, (k, 1), B, (k, 1), out, m, k, n, side)
 
 
 @part_kernel

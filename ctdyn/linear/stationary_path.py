@@ -133,20 +133,26 @@ class StationaryPath:
             left, right = torch.where(active & later, middle, left), torch.where(active & ~later, middle, right)
         cells = torch.pow(2.0, (power - finest).to(torch.float64))
         scaled = place * cells
-        states = torch.lerp(left, right, (scaled - torch.minimum(scaled.floor(), cells - 1.0))[..., None])
-        batch = len(self.dynamics.batch_shape)
-        ahead = len(lead) - 1 - batch
-        return states.unflatten(-2, (*lead[:ahead], lead[-1])).movedim(
-            tuple(range(batch)), tuple(range(ahead, ahead + batch))
+        return self._apart(
+            torch.lerp(left, right, (scaled - torch.minimum(scaled.floor(), cells - 1.0))[..., None]), lead
         )
 
     def _together(self, x: Tensor, lead: torch.Size) -> Tensor:
-        """`(*lead, time, k)` as `(*batch, row, k)`: all that is moved by one matrix in one product."""
-        batch = len(self.dynamics.batch_shape)
-        ahead = len(lead) - 1 - batch
-        x = x.expand(*lead, x.shape[-1])
-        x = x.movedim(tuple(range(ahead, ahead + batch)), tuple(range(batch)))
-        return x.flatten(batch, -2)
+        """`(*lead, k)` as `(*batch, row, k)`: all that is moved by one matrix in one product."""
+        own, first = self._axes(lead)
+        return x.expand(*lead, x.shape[-1]).movedim(own, first).flatten(len(first), -2)
+
+    def _apart(self, x: Tensor, lead: torch.Size) -> Tensor:
+        """The way back."""
+        own, first = self._axes(lead)
+        others = [size for axis, size in enumerate(lead) if axis not in own]
+        return x.unflatten(-2, others).movedim(first, own)
+
+    def _axes(self, lead: torch.Size) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Where the batch axes of the dynamics are, just before that of time, and where they go."""
+        count = len(self.dynamics.batch_shape)
+        ahead = len(lead) - 1 - count
+        return tuple(range(ahead, ahead + count)), tuple(range(count))
 
     def _nodes(self, last: int) -> Tensor:
         """The states where the parts begin and end, on both sides, `(*lead, 2, part + 2, state)`."""
