@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .._checks import DataError, few
 
 
-__all__ = ["AMOUNTS", "CLASSES", "CONTINUOUS", "KINDS", "Channel", "unique_channels"]
+__all__ = ["AMOUNTS", "CLASSES", "CONTINUOUS", "KINDS", "Channel", "check_unit", "unique_channels"]
 
 KINDS = ("real", "positive", "nonnegative", "count", "binary", "categorical")
 
@@ -55,6 +55,24 @@ class Channel:
             raise DataError("a channel needs a name; got ''.")
         if self.kind not in KINDS:
             raise DataError(f"channel {self.name!r} has kind {self.kind!r}; the kinds are {KINDS}.")
+
+
+def check_unit(given: Channel, wanted: Channel, what: str = "") -> None:
+    """Refuse a channel whose values are in another unit than wanted, if both units are known.
+
+    Args:
+        given: a channel of the data.
+        wanted: the one of that name that was expected.
+        what: what the data are, for the message.
+
+    Raises:
+        DataError: the units differ.
+    """
+    if given.unit is not None and wanted.unit is not None and given.unit != wanted.unit:
+        of = f" of the {what}" if what else ""
+        raise DataError(
+            f"channel {given.name!r}{of} is in {given.unit}, but {wanted.unit} was expected; convert the column first."
+        )
 
 
 def unique_channels(channels: Iterable[Channel | str]) -> tuple[Channel, ...]:

@@ -13,7 +13,7 @@ import torch
 from .._checks import DataError, UnknownIdError, few
 from ._pandas import DataFrame
 from .batch import IrregularBatch
-from .channels import Channel, unique_channels
+from .channels import Channel, check_unit, unique_channels
 from .clock import TimeAxis, between_clocks
 from .collate import pad
 from .series import Series
@@ -175,12 +175,9 @@ class SeriesSet(Sequence[Series]):
                 f"the data {' and '.join(faults)}; expected {few(names, 40)}, got {few(self.channel_names, 40)}."
             )
         order = [self.channel_names.index(name) for name in names]
-        for channel, own in zip(wanted, (self.channels[i] for i in order), strict=True):
-            if channel.unit is not None and own.unit is not None and channel.unit != own.unit:
-                raise DataError(
-                    f"channel {own.name!r} is in {own.unit}, but {channel.unit} was expected; convert the column first."
-                )
-        owned = zip(wanted, (self.channels[i] for i in order), strict=True)
+        owned = [(model, self.channels[i]) for model, i in zip(wanted, order, strict=True)]
+        for model, own in owned:
+            check_unit(own, model)
         channels = tuple(replace(own, kind=model.kind) if own.kind == "real" else own for model, own in owned)
         if order == list(range(len(order))):
             return self if channels == self.channels else replace(self, channels=channels)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .._checks import DataError, few
 from ..data import Channel, Series, SeriesSet
-from ..data.channels import CONTINUOUS
+from ..data.channels import CONTINUOUS, check_unit
 from ..data.series_set import on_axis
 from .averages import average_per_channel, average_per_series_and_channel, average_pooled
 from .scores import crps, distance_to_nearest, interval, interval_score, pit, worst_coverage
@@ -256,17 +256,14 @@ def _factors(names: Sequence[str], scale: Mapping[str, float] | None) -> Array:
 
 
 def _columns(channels: Sequence[Channel], series: SeriesSet, what: str) -> list[int]:
-    known = {channel.name: (place, channel.unit) for place, channel in enumerate(series.channels)}
+    known = {channel.name: place for place, channel in enumerate(series.channels)}
     missing = [channel.name for channel in channels if channel.name not in known]
     if missing:
         raise DataError(f"the {what} has no channel {few(missing)}; it has {few(known)}.")
-    for name, wanted in ((channel.name, channel.unit) for channel in channels):
-        unit = known[name][1]
-        if unit is not None and wanted is not None and unit != wanted:
-            raise DataError(
-                f"channel {name!r} of the {what} is in {unit}, but {wanted} was expected; convert the column first."
-            )
-    return [known[channel.name][0] for channel in channels]
+    places = [known[channel.name] for channel in channels]
+    for place, channel in zip(places, channels, strict=True):
+        check_unit(series.channels[place], channel, what)
+    return places
 
 
 def _match(times: Array, truth: Series, columns: list[int]) -> tuple[NDArray[np.int64], Array]:

@@ -86,6 +86,7 @@ class LS4(LatentVAE):
             width,
             SequenceStack(layers(HeldAfter()), latent_size + 1 + input_size, 2 * latent_size),
             SequenceStack(layers(HeldBefore()), latent_size + input_size, width),
+            hidden=(width,),
             dt=dt,
         )
         size = process.latent_size

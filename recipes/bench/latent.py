@@ -75,10 +75,11 @@ def window(series: int, length: int, width: int) -> Window:
 
 
 def sequences(length: int) -> dict[str, Model]:
-    """The first is what the others are compared with."""
+    """The first two are what the others are compared with."""
     channels = [Channel("x")]
     return {
         "LS4": LS4(channels, dt=2.0 / length),
+        "LS4, small": LS4(channels, 5, width=16, depth=1, dt=2.0 / length, decoder_hidden=(16,)),
         "LatentODE": LatentODE(channels, controller=StepTo(1)),
         "LatentODE, own field": LatentODE(channels, field=OwnField(16), controller=StepTo(1)),
         "LatentODE, 20 steps": LatentODE(channels),
@@ -103,11 +104,10 @@ def stochastic(length: int) -> dict[str, Model]:
 
 
 def compare(
-    entries: dict[str, Model], asked: Window, rounds: int, now: Callable[[], float]
+    entries: dict[str, Model], asked: Window, rounds: int, now: Callable[[], float], *, against: int = 1
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds per step of each model, and its ratio to the first."""
+    """Milliseconds per step of each model, and its ratios to the first ones, as many as `against`."""
     series, length, _ = asked.context.values.shape
-    first = next(iter(entries))
 
     def step(model: Model) -> float:
         began = now()
@@ -115,17 +115,20 @@ def compare(
         model.loss(asked, step=0).total.backward()
         return 1e3 * (now() - began)
 
-    for model in entries.values():
-        step(model)
     times: dict[str, list[float]] = {name: [] for name in entries}
     for _ in range(rounds):
         for name, model in entries.items():
+            # In training a step follows one of the same model.
+            step(model)
             times[name].append(step(model))
+    taken = {name: torch.tensor(each) for name, each in times.items()}
     rows = {}
-    for name, taken in times.items():
-        ratios = torch.tensor([a / b for a, b in zip(taken, times[first], strict=True)])
-        rows[name] = {"ms": round(float(torch.tensor(taken).median()), 1), "ratio": round(float(ratios.median()), 2)}
-        print(f"{series:3d} x {length}  {name:20s} {rows[name]['ms']:10.1f} ms {rows[name]['ratio']:8.2f}", flush=True)
+    for name, each in taken.items():
+        rows[name] = {"ms": round(float(each.median()), 1)}
+        for other in list(entries)[:against]:
+            rows[name][f"to {other}"] = round(float((each / taken[other]).median()), 2)
+        told = "  ".join(f"{key} {value:8.2f}" for key, value in rows[name].items())
+        print(f"{series:3d} x {length}  {name:20s} {told}", flush=True)
     return rows
 
 
@@ -134,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="one batch of 256 times, one round")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--wall", action="store_true", help="wall times instead of CPU times")
     options = parser.parse_args()
@@ -144,7 +147,7 @@ def main() -> None:
     rounds = 1 if options.quick else options.rounds
     rows = {}
     for series, length in [(1, 256)] if options.quick else [(1, LENGTH), (16, LENGTH)]:
-        rows[f"{series} x {length}"] = compare(sequences(length), window(series, length, 1), rounds, now)
+        rows[f"{series} x {length}"] = compare(sequences(length), window(series, length, 1), rounds, now, against=2)
     series, length = (4, 64) if options.quick else (32, 300)
     rows[f"{series} x {length} x {WIDTH}"] = compare(stochastic(length), window(series, length, WIDTH), rounds, now)
     print(json.dumps({"seed": options.seed, "clock": "wall" if options.wall else "cpu", "rows": rows}))

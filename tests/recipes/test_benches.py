@@ -61,7 +61,7 @@ def latent(bench: ModuleType, set_sizes: Callable[..., None]) -> list[float]:
     set_sizes(WIDTH=2)
     problems = ((bench.sequences(8), bench.window(1, 8, 1)), (bench.stochastic(8), bench.window(2, 8, 2)))
     rows = [bench.compare(entries, asked, 1, time.process_time) for entries, asked in problems]
-    return [row["ms"] for found in rows for row in found.values()]
+    return [figure for found in rows for row in found.values() for figure in row.values()]
 
 
 def parallel(bench: ModuleType, set_sizes: Callable[..., None]) -> list[float]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.functional import gelu, glu
+from torch.nn.functional import gelu
 
 from .base import SequenceLayer, StateSpaceLayer
 
@@ -121,7 +121,9 @@ class SequenceStack(SequenceLayer):
         return [layer for layer in self.layers if isinstance(layer, SequenceLayer)]
 
     def _update(self, number: int, ys: Tensor) -> Tensor:
-        return self.dropout(glu(self.mixers[number](gelu(ys)), -1))
+        values, gate = self.mixers[number](gelu(ys)).chunk(2, -1)
+        # Halves of rows are slow to walk over; `torch.nn.functional.glu` does so twice, and three times more backward.
+        return self.dropout(values * gate.contiguous().sigmoid())
 
     def _check(self, us: Tensor) -> None:
         if us.dim() < 1 or us.shape[-1] != self.input_size:
