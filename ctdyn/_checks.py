@@ -26,6 +26,7 @@ __all__ = [
     "check_hidden",
     "check_instance",
     "check_list",
+    "check_whole",
     "few",
     "shown",
 ]
@@ -173,7 +174,8 @@ def check_hidden(given: object) -> None:
         given: what was passed.
 
     Raises:
-        TypeError: it is none.
+        TypeError: it is none, or a size is no whole number.
+        ValueError: a size is below 1.
 
     Example:
         >>> check_hidden(64)
@@ -184,6 +186,8 @@ def check_hidden(given: object) -> None:
         raise TypeError(
             f"hidden layers are given as a sequence of their sizes, (64,) for one and () for none; got {shown(given)}."
         )
+    for size in given:
+        check_count(f"every hidden size of {given}", size)
 
 
 def check_count(name: str, given: object) -> None:
@@ -202,10 +206,30 @@ def check_count(name: str, given: object) -> None:
         Traceback (most recent call last):
         TypeError: num_steps must be a whole number; got 2.5.
     """
+    if check_whole(name, given) < 1:
+        raise ValueError(f"{name} must be at least 1; got {given}.")
+
+
+def check_whole(name: str, given: object) -> int:
+    """Refuse what is no whole number.
+
+    Args:
+        name: what it is called.
+        given: what was passed.
+
+    Returns:
+        What was passed.
+
+    Raises:
+        TypeError: it is none.
+
+    Example:
+        >>> check_whole("input_size", 0)
+        0
+    """
     if isinstance(given, bool) or not isinstance(given, Integral):
         raise TypeError(f"{name} must be a whole number; got {shown(given)}.")
-    if given < 1:
-        raise ValueError(f"{name} must be at least 1; got {given}.")
+    return int(given)
 
 
 def shown(given: object) -> str:

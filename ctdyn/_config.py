@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ._checks import check_whole
 from ._options import check_keywords
 
 
@@ -47,10 +48,19 @@ def _recording(init: Any) -> Any:
             for name, parameter in signature.parameters.items():
                 if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                     arguments.update(arguments.pop(name, {}))
+            _check_whole(signature, arguments)
             object.__setattr__(self, "_arguments", arguments)
         init(self, *args, **kwargs)
 
     return recorded
+
+
+def _check_whole(signature: inspect.Signature, arguments: Mapping[str, Any]) -> None:
+    """Refuse fractions for sizes, here for all: deeper down the error would be of a tensor, or of a part's argument."""
+    for name, parameter in signature.parameters.items():
+        kind, value = parameter.annotation, arguments.get(name)
+        if value is not None and (kind is int or kind in ("int", "int | None")):
+            check_whole(name, value)
 
 
 def _bound(

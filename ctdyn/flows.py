@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
+from ._checks import check_count
 from ._config import Configurable
 from .integrate import Adjoint, Divergence, StepController, solve
 from .paths import Path
@@ -58,8 +59,7 @@ class ContinuousNormalizingFlow(nn.Module, Configurable):
         adjoint: Adjoint | None = None,
     ) -> None:
         super().__init__()
-        if state_size < 1:
-            raise ValueError(f"state_size must be at least 1; got {state_size}.")
+        check_count("state_size", state_size)
         self.field = field
         self.state_size = state_size
         self.solver, self.controller, self.adjoint = solver, controller, adjoint

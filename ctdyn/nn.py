@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.utils import parametrize
 
-from ._checks import check_hidden
+from ._checks import check_count, check_hidden
 from ._config import Configurable
 
 
@@ -25,6 +25,7 @@ __all__ = [
     "all_finite",
     "as_rows",
     "fork_rng",
+    "repeat_last",
     "rsample",
     "sample",
     "seed_all",
@@ -83,10 +84,10 @@ class MLP(nn.Module, Configurable):
         self, in_size: int, out_size: int, hidden: Sequence[int] = (64, 64), activation: type[nn.Module] = nn.Tanh
     ) -> None:
         super().__init__()
+        for name, size in (("in_size", in_size), ("out_size", out_size)):
+            check_count(name, size)
         check_hidden(hidden)
         sizes = (in_size, *hidden, out_size)
-        if any(size < 1 for size in sizes):
-            raise ValueError(f"every size of an MLP must be at least 1; got {sizes} (input, hidden, output).")
         if not (isinstance(activation, type) and issubclass(activation, nn.Module)):
             raise TypeError(
                 f"activation must be a class such as torch.nn.Tanh, not an instance or a name; got {activation!r}."
@@ -149,8 +150,8 @@ class LowRankSparse:
     sparsity: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.rank is not None and self.rank < 1:
-            raise ValueError(f"rank must be at least 1; got {self.rank}.")
+        if self.rank is not None:
+            check_count("rank", self.rank)
         if not 0.0 <= self.sparsity < 1.0:
             raise ValueError(f"sparsity must be at least 0 and less than 1; got {self.sparsity}.")
 
@@ -363,3 +364,24 @@ def take_items(x: Tensor, index: Tensor, dim: int) -> Tensor:
     series = torch.arange(batch.numel(), device=index.device).view(*batch, 1)
     place = series * x.shape[dim] + index
     return x.flatten(0, dim).index_select(0, place.flatten()).view(*place.shape, *x.shape[dim:][1:])
+
+
+def repeat_last(x: Tensor, count: Tensor, dim: int) -> Tensor:
+    """The last item of each series again in place of all that stands behind it.
+
+    Args:
+        x: `(*batch, item, *rest)`, `item` at the negative axis `dim`.
+        count: how many items of each series there are, `(*batch,)`; of a series without any the first is repeated. The
+            batch axes of the two broadcast.
+        dim: which axis of `x` is `item`.
+
+    Example:
+        >>> repeat_last(torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([2]), -1).tolist()
+        [[1.0, 2.0, 2.0]]
+    """
+    width = x.shape[dim]
+    # A gather and the sum of its gradients cost as much as many a layer.
+    if bool((count == width).all()):
+        return x
+    number = torch.arange(width, device=count.device)
+    return take_items(x, torch.minimum(number, (count.unsqueeze(-1) - 1).clamp(min=0)), dim)

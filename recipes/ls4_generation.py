@@ -134,16 +134,19 @@ class Histograms:
         return float(0.5 * np.abs(self.shares(x) - self.other).sum(-1).mean())
 
 
-def makers(series: SeriesSet, count: int, latent: int, width: int, depth: int) -> dict[str, Callable[[], Model]]:
+def makers(series: SeriesSet, count: int, options: argparse.Namespace) -> dict[str, Callable[[], Model]]:
     """The models, all with one family of observations."""
-    channels = series.channels
+    channels, latent, width = series.channels, options.latent, options.width
 
     def spread(size: int, hidden: int = 64) -> Likelihood:
         return Gaussian(size, len(channels), (hidden,), HeteroscedasticScale((hidden,), floor=1e-3))
 
-    dt = 1.0 / (count - 1)
+    def ls4() -> Model:
+        dt, decoder = 1.0 / (count - 1), spread(latent + width, options.hidden)
+        return LS4(channels, latent, width, options.depth, dt=dt, likelihood=decoder)
+
     return {
-        "LS4": lambda: LS4(channels, latent, width, depth, dt=dt, likelihood=spread(latent + width, width)),
+        "LS4": ls4,
         "LatentODE": lambda: LatentODE(channels, 8, likelihood=spread(8)),
         "KoopmanVAE": lambda: KoopmanVAE(channels, 8, likelihood=spread(16)),
     }
@@ -183,6 +186,7 @@ def main() -> None:
     parser.add_argument("--latent", type=int, default=5, help="size of the latent state of LS4")
     parser.add_argument("--width", type=int, default=32, help="width of the layers of LS4")
     parser.add_argument("--depth", type=int, default=2, help="layers per stack of LS4")
+    parser.add_argument("--hidden", type=int, default=64, help="width of the hidden layers of the decoder of LS4")
     parser.add_argument("--models", default="LS4,LatentODE", help="which are fitted, of LS4, LatentODE, KoopmanVAE")
     parser.add_argument("--validate", action="store_true", help="compare with the validation part instead")
     options = parser.parse_args()
@@ -215,7 +219,7 @@ def main() -> None:
     pools = [known[..., k][np.isfinite(known[..., k])] for k in range(known.shape[-1])]
     score("iid Gaussian", unlog(np.stack([rng.normal(pool.mean(), pool.std(), shape) for pool in pools], -1)))
     score("iid resampled", unlog(np.stack([rng.choice(pool, shape) for pool in pools], -1)))
-    built = makers(series, count, options.latent, options.width, options.depth)
+    built = makers(series, count, options)
     for name in options.models.split(","):
         torch.manual_seed(options.seed)
         began = time.process_time()

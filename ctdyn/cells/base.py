@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from .._checks import check_count
 from .._config import Configurable
 from .._types import Inputs, State, States, Time, Times
 from ..integrate import explain
@@ -44,8 +45,7 @@ class Cell(nn.Module, Configurable, Transition, Explained, ABC):
     def __init__(self, num_channels: int, hidden_size: int) -> None:
         super().__init__()
         for name, size in (("num_channels", num_channels), ("hidden_size", hidden_size)):
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1; got {size}.")
+            check_count(name, size)
         self.num_channels = num_channels
         self.hidden_size = hidden_size
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from .._checks import check_count
 from .._types import Inputs, State, Time
 from ..nn import LowRankSparse, as_rows
 from .base import Cell
@@ -48,8 +49,7 @@ class GRUDCell(Cell):
 
     def __init__(self, num_channels: int, units: int, *, recurrent: LowRankSparse | None = None) -> None:
         super().__init__(num_channels, units + num_channels)
-        if units < 1:
-            raise ValueError(f"units must be at least 1; got {units}.")
+        check_count("units", units)
         self.units = units
         # Half lives of about a unit of time, spread over a decade.
         self.raw_rate = nn.Parameter(torch.empty(units + num_channels).uniform_(-2.0, 1.0))

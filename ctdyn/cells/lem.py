@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .._checks import check_count
 from .._types import Inputs, State, Time
 from ..nn import LowRankSparse
 from .base import Cell
@@ -64,8 +65,7 @@ class LEMCell(Cell):
         super().__init__(num_channels, 2 * units + 2 * num_channels)
         if not 0 < step < float("inf"):
             raise ValueError(f"step must be positive and finite, per unit of time; got {step}.")
-        if units < 1:
-            raise ValueError(f"units must be at least 1; got {units}.")
+        check_count("units", units)
         self.units = units
         self.step = step
         self.input_size = input_size

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from .._checks import check_count
 from .._types import State, States, Times
 from ..fields import LTCField
 from ..fields._scan import run_loop
@@ -79,8 +80,7 @@ class LTCCell(HeldCell):
         )
         if not isinstance(solver, Solver | None):
             raise TypeError(f"solver must be a method such as FusedEuler(), not its class or name; got {solver!r}.")
-        if num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1; got {num_steps}.")
+        check_count("num_steps", num_steps)
         self.field = LTCField(units, input_size=self.seen_size + input_size)
         self.solver = ExponentialMidpoint() if solver is None else solver
         self.num_steps = num_steps

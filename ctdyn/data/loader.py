@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from .._checks import DataError
+from .._checks import DataError, check_count
 from .batch import Window
 from .collate import collate
 from .scaling import Scaler
@@ -63,8 +63,9 @@ class WindowLoader:
         dtype: torch.dtype = torch.float32,
         repeats: int | None = 1,
     ) -> None:
-        if batch_size < 1 or (repeats is not None and repeats < 1):
-            raise ValueError(f"batch_size and repeats must be at least 1; got {batch_size} and {repeats}.")
+        check_count("batch_size", batch_size)
+        if repeats is not None:
+            check_count("repeats", repeats)
         self.series_set, self.windows, self.scaler = series_set, windows.on(series_set.axis), scaler
         self.batch_size, self.seed, self.shuffle, self.dtype = batch_size, seed, shuffle, dtype
         self.epoch, self.position, self._resuming = 0, 0, False

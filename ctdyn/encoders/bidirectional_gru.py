@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..data import IrregularBatch
-from ..nn import as_rows, take_items
+from ..nn import as_rows, repeat_last, take_items
 from ..paths import LinearPath
 from ._reading import NormalHead, Reading, backwards, turned, with_gaps
 from .base import Encoder, Encoding, start_time
@@ -75,20 +75,18 @@ class BidirectionalGRUEncoder(Encoder):
         rows, valid = backwards(batch)
         times = torch.where(valid, batch.times.gather(-1, rows), start_time(batch).unsqueeze(-1))
         read = torch.where(valid.unsqueeze(-1), self.reading.of(batch, rows), 0.0)
-        count = valid.sum(-1, keepdim=True)
-        number = torch.arange(times.shape[-1], device=times.device)
+        count = valid.sum(-1)
         turn = turned(valid)
         knots = times.gather(-1, turn)
         before = take_items(read, turn, -2)
 
         earlier = self._states(self.backward_gru, self.h0[0], times, read)
         later = self._states(self.forward_gru, self.h0[1], knots, before)[..., 1:, :]
-        last = take_items(earlier, count, -2).squeeze(-2)
-        place = torch.minimum(number, (count - 1).clamp(min=0))
+        last = take_items(earlier, count.unsqueeze(-1), -2).squeeze(-2)
         both = torch.cat(
             [
                 take_items(earlier[..., 1:, :], turn, -2),
-                take_items(later, place, -2),
+                repeat_last(later, count, -2),
                 before,
             ],
             -1,

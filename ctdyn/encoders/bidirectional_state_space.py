@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..data import IrregularBatch
 from ..linear.layers import S5, SequenceLayer, SequenceStack
-from ..nn import take_items
+from ..nn import repeat_last, take_items
 from ..paths import LinearPath
 from ._reading import NormalHead, Reading, backwards, turned
 from .base import Encoder, Encoding, start_time
@@ -79,19 +79,17 @@ class BidirectionalStateSpaceEncoder(Encoder):
     def forward(self, batch: IrregularBatch) -> Encoding:
         """See `Encoder.forward`."""
         rows, valid = backwards(batch)
-        count = valid.sum(-1, keepdim=True)
-        number = torch.arange(rows.shape[-1], device=rows.device)
+        count = valid.sum(-1)
         # Read to its end a series waits there; what is read behind it reaches no output that is used.
-        last = (count - 1).clamp(min=0)
-        rows = rows.gather(-1, torch.minimum(number, last))
-        times = torch.where(count > 0, batch.times.gather(-1, rows), start_time(batch).unsqueeze(-1))
-        read = torch.where((count > 0).unsqueeze(-1), self.reading.of(batch, rows), 0.0)
+        rows, some = repeat_last(rows, count, -1), (count > 0).unsqueeze(-1)
+        times = torch.where(some, batch.times.gather(-1, rows), start_time(batch).unsqueeze(-1))
+        read = torch.where(some.unsqueeze(-1), self.reading.of(batch, rows), 0.0)
         turn = turned(valid)
         knots, forth = times.gather(-1, turn), take_items(read, turn, -2)
         before = _scan(self.ahead, knots, forth)
         after = take_items(_scan(self.back, -times, read), turn, -2)
         context = self.context(torch.cat([before, after, forth], -1))
-        context = take_items(context, torch.minimum(number, last), -2)
+        context = repeat_last(context, count, -2)
         return Encoding(q0=self.head(context[..., 0, :], batch.static), context=LinearPath(knots, context))
 
 

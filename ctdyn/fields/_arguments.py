@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .._checks import check_count
+
 
 __all__ = ["check_arguments", "check_sizes"]
 
@@ -14,8 +16,7 @@ def check_sizes(state_size: int, input_size: int) -> None:
     Raises:
         ValueError: `state_size` is below 1 or `input_size` below 0.
     """
-    if state_size < 1:
-        raise ValueError(f"state_size must be at least 1; got {state_size}.")
+    check_count("state_size", state_size)
     if input_size < 0:
         raise ValueError(f"input_size must be at least 0 (0: nothing drives the field); got {input_size}.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .._checks import check_count
 from .._config import Configurable
 from ._arguments import check_sizes
 
@@ -42,8 +43,7 @@ class Augment(nn.Module, Configurable):
     def __init__(self, state_size: int, extra_size: int, *, learned: bool = False) -> None:
         super().__init__()
         check_sizes(state_size, 0)
-        if extra_size < 1:
-            raise ValueError(f"extra_size must be at least 1; got {extra_size}.")
+        check_count("extra_size", extra_size)
         self.state_size = state_size
         self.extra_size = extra_size
         self.start = nn.Linear(state_size, extra_size) if learned else None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .._checks import check_count
 from .._config import Configurable
 from .._types import State, States, Time
 from ..linear import follow_control
@@ -140,8 +141,7 @@ class LinearCDEField(ExactCDEField, Configurable):
 
 def _check_sizes(state_size: int, control_size: int, block_size: int = 1) -> None:
     for name, size in (("state_size", state_size), ("control_size", control_size), ("block_size", block_size)):
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1; got {size}.")
+        check_count(name, size)
 
 
 def _check_state(field: CDEField, state_size: int, y: Tensor) -> None:

@@ -98,8 +98,6 @@ class CfCTransition(nn.Module, Transition, Configurable):
         if not isinstance(mode, CfCMode):
             raise TypeError(f"mode must be a CfCMode, for example CfCMode.{CfCMode.NO_GATE.name}; got {mode!r}.")
         check_hidden(hidden)
-        if any(size < 1 for size in hidden):
-            raise ValueError(f"every hidden size must be at least 1; got hidden={tuple(hidden)}.")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout must be at least 0 and less than 1; got {dropout}.")
         self.state_size, self.input_size, self.mode = state_size, input_size, mode

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .._checks import check_instance
+from .._checks import check_count, check_instance
 from .._config import Configurable
 from .._types import State, Time
 from ..structure import CDEField
@@ -52,8 +52,7 @@ class LogODEField(CDEField, Configurable):
     def __init__(self, field: CDEField, control_size: int) -> None:
         super().__init__()
         check_instance("field", field, CDEField, "MLPCDEField(4, 3)")
-        if control_size < 1:
-            raise ValueError(f"control_size must be at least 1; got {control_size}.")
+        check_count("control_size", control_size)
         self.field = field
         self.control_size = control_size
         self.pairs = tuple(zip(*torch.triu_indices(control_size, control_size, 1).tolist(), strict=True))

@@ -63,8 +63,6 @@ class MLPField(VectorField, PerceptronField, Configurable):
         check_sizes(state_size, input_size)
         check_hidden(hidden)
         sizes = (state_size + input_size, *hidden, state_size)
-        if any(size < 1 for size in sizes):
-            raise ValueError(f"every hidden size must be at least 1; got hidden={tuple(hidden)}.")
         for name, value, kind in (("activation", activation, nn.Module), ("layer", layer, TimedLayer)):
             if not (isinstance(value, type) and issubclass(value, kind)):
                 raise TypeError(f"{name} must be a class of {kind.__name__}s, not an instance or a name: {value!r}.")

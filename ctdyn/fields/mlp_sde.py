@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from .._checks import check_count
 from .._config import Configurable
 from .._types import Inputs, State, Time
 from ..nn import MLP
@@ -132,5 +133,5 @@ def _check_noise(noise: Noise, calculus: Calculus, brownian_size: int | None) ->
             f"{noise.value} noise has as many Brownian motions as it needs; leave brownian_size={brownian_size} out, "
             "or take Noise.GENERAL."
         )
-    if brownian_size is not None and brownian_size < 1:
-        raise ValueError(f"brownian_size must be at least 1; got {brownian_size}.")
+    if brownian_size is not None:
+        check_count("brownian_size", brownian_size)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch import distributions as td
 from torch.distributions import Distribution
 
+from .._checks import check_count
 from .._types import Times, Values
 from ..data.channels import AMOUNTS
 from ..nn import MLP
@@ -56,8 +57,7 @@ class GaussianMixture(Likelihood):
         scale: Scale | None = None,
     ) -> None:
         super().__init__(num_channels, latent_size)
-        if num_components < 1:
-            raise ValueError(f"num_components must be at least 1; got {num_components}.")
+        check_count("num_components", num_components)
         self.num_components = num_components
         count = num_channels * num_components
         self.heads = MLP(latent_size, 2 * count, hidden)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from .._checks import check_count
 from ._kalman_compiled import can_compile, compiled_gradients, compiled_steps
 from ._matrix_scan import Congruence, Recurrence, chunk_count, join, split
 
@@ -56,11 +57,8 @@ def kalman_filter(steps: Steps, chunks: int | None = None) -> Filtered:
     """Filter all series: distributions of the state at every time, given the observations up to then."""
     if chunks is None:
         chunks = COMPILED if can_compile(steps.F) else chunk_count(steps.F)
-    elif chunks < 1:
-        raise ValueError(
-            f"chunks must be at least 1, the number of pieces that are filtered side by side; got {chunks}."
-        )
     else:
+        check_count("chunks, the pieces that are filtered side by side,", chunks)
         chunks = min(chunks, len(steps.F))
     return Filtered(*_Filter.apply(chunks, *steps))  # type: ignore[misc]
 

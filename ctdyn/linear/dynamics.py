@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from .._checks import check_count
 from ..nn import all_finite, take_items
 from ._explained import ExactlySolved
 from ._matrix_scan import matrix_recurrence
@@ -115,8 +116,7 @@ class LinearDynamics(nn.Module, ExactlySolved, ABC):
 
     def __init__(self, state_size: int) -> None:
         super().__init__()
-        if state_size < 1:
-            raise ValueError(f"state_size must be at least 1; got {state_size}.")
+        check_count("state_size", state_size)
         self.state_size = state_size
 
     @property

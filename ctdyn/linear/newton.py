@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .._checks import check_count
 from ..nn import all_finite
 from ._matrix_scan import matrix_recurrence
 from ._rows import pull_rows
@@ -57,8 +58,7 @@ class NewtonScan:
     damping: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.max_iterations < 1:
-            raise ValueError(f"max_iterations must be at least 1; got {self.max_iterations}.")
+        check_count("max_iterations", self.max_iterations)
         if self.tolerance is not None and not self.tolerance > 0.0:
             raise ValueError(f"tolerance must be positive; got {self.tolerance}.")
         if not 0.0 <= self.damping < 1.0:

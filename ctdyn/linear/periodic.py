@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .._checks import check_count
 from ._tensors import keep, positive
 from .diagonal import _blocks, _flow
 from .dynamics import LinearDynamics
@@ -61,8 +62,7 @@ class Periodic(LinearDynamics):
         variance: Tensor | float | Sequence[float] = 1.0,
         harmonics: int = 8,
     ) -> None:
-        if harmonics < 1:
-            raise ValueError(f"harmonics must be at least 1; got {harmonics}.")
+        check_count("harmonics", harmonics)
         super().__init__(2 * harmonics + 1)
         names = ("period", "lengthscale", "variance")
         given = [positive(name, x) for name, x in zip(names, (period, lengthscale, variance), strict=True)]

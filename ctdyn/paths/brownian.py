@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from .._checks import check_count
 from .._types import State, Time
 from ._counter import inside, key_of, normals
 
@@ -314,8 +315,7 @@ class VirtualBrownianTree(Brownian):
     def __post_init__(self) -> None:
         if not isinstance(self.seeds, Tensor) or self.seeds.is_floating_point() or self.seeds.is_complex():
             raise TypeError("seeds must be a tensor of integers, one per series, (*batch,); got something else.")
-        if self.size < 1:
-            raise ValueError(f"size, the motions per series, must be at least 1; got {self.size}.")
+        check_count("size, the motions per series,", self.size)
         if not 0.0 < self.tol < 1.0:
             raise ValueError(f"tol must lie between 0 and 1 unit of time; got {self.tol}.")
 

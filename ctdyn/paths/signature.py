@@ -7,6 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
+from .._checks import check_count
 from ..nn import take_items
 from .linear import LinearPath
 from .piecewise import PolygonalPath
@@ -239,7 +240,6 @@ def _lyndon_words(channels: int, depth: int) -> tuple[int, ...]:
 
 
 def _check(xs: Tensor, depth: int) -> None:
-    if depth < 1:
-        raise ValueError(f"the depth of a signature must be at least 1; got {depth}.")
+    check_count("the depth of a signature", depth)
     if xs.dim() < 2:
         raise ValueError(f"values must be (*batch, time, channel); got {tuple(xs.shape)}.")

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from .._checks import shown
+from .._checks import check_count, shown
 from .._types import Time, Times
 from ..encoders import Encoding
 from ..nn import MLP, rsample
@@ -101,8 +101,7 @@ class MatchedSDEProcess(NormalStart, LatentProcess, Explained):
                 "MatchedSDEProcess needs a field in the sense of Ito with diagonal or additive noise; got "
                 f"{field.noise.value} noise in the sense of {field.calculus.value}. SDEProcess takes any."
             )
-        if num_times < 1:
-            raise ValueError(f"num_times, the random times per series, must be at least 1; got {num_times}.")
+        check_count("num_times, the random times per series,", num_times)
         self.field = field
         self.walk = Walk(dt, solver)
         self.num_times = num_times

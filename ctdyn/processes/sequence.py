@@ -16,7 +16,7 @@ from .._types import State, Time, Times
 from ..encoders import Encoding
 from ..linear.holds import Hold, Impulse
 from ..linear.layers import SequenceLayer, SequenceStack, StateSpaceLayer
-from ..nn import MLP, rsample, take_items
+from ..nn import MLP, repeat_last, rsample, take_items
 from ..paths import Path
 from ..paths._counter import key_of, normals
 from ._initial import Start
@@ -138,7 +138,7 @@ class SequenceProcess(LatentProcess):
         number = torch.arange(knots.inner.shape[-1], device=z0.device)
         noise = _noise(keys, number.expand(knots.inner.shape), self.drawn_size, z0.dtype)
         zs = torch.cat([z0.unsqueeze(-2), (q.mean + q.std * noise)[..., 1:, :]], -2)
-        zs = take_items(zs, torch.minimum(number, knots.count.unsqueeze(-1) - 1), -2)
+        zs = repeat_last(zs, knots.count, -2)
         p, state = self._taught(zs, knots, inputs)
         p0 = Independent(Normal(p.mean[0, ..., 0, :], p.std[0, ..., 0, :], validate_args=False), 1)
         divergence, ratio = _cost(q, p, zs, noise, knots.real)
@@ -199,8 +199,7 @@ class SequenceProcess(LatentProcess):
         before = torch.cat([self.first.expand(*zs.shape[:-2], 1, -1), zs[..., :-1, :]], -2)
         features = _joined(before, knots.gaps.unsqueeze(-1), self._driven(inputs, knots.inner))
         # A repeated time with the same input is no step.
-        number = torch.arange(zs.shape[-2], device=zs.device)
-        features = take_items(features, torch.minimum(number, knots.count.unsqueeze(-1) - 1), -2)
+        features = repeat_last(features, knots.count, -2)
         out, state = self.transition.scan(knots.inner, features)
         return _moments(out), state
 
@@ -215,10 +214,10 @@ class SequenceProcess(LatentProcess):
         gap = times.gather(-1, right) - times.gather(-1, left)
         share = ((at - times.gather(-1, left)) / torch.where(gap > 0, gap, 1.0)).clamp(0.0, 1.0)
         share = torch.where(gap > 0, share, 0.0)
-        drawn = torch.lerp(take_items(zs, left, -2), take_items(zs, right, -2), share.to(zs.dtype).unsqueeze(-1))
         if bool((share == 0).all()):
-            carried = take_items(self.decoder.scan(times, _joined(zs, self._driven(inputs, times)))[0], left, -2)
-            return torch.cat([drawn, carried], -1)
+            carried, _ = self.decoder.scan(times, _joined(zs, self._driven(inputs, times)))
+            return take_items(torch.cat([zs, carried], -1), left, -2)
+        drawn = torch.lerp(take_items(zs, left, -2), take_items(zs, right, -2), share.to(zs.dtype).unsqueeze(-1))
         order_of = torch.cat([times, at], -1).sort(dim=-1, stable=True)
         merged, order = order_of.values, order_of.indices
         rows = take_items(torch.cat([zs, drawn], -2), order, -2)

@@ -59,7 +59,7 @@ def test_a_layer_refuses_what_it_cannot_read():
             cell(xs, torch.zeros(3, 7))
         with pytest.raises(ValueError, match=r"int64.*xs.float\(\)"):
             cell(xs.long())
-    with pytest.raises(ValueError, match=r"hidden=\(0,\)"):
+    with pytest.raises(ValueError, match=r"every hidden size of \(0,\) must be at least 1"):
         CfCCell(2, 4, hidden=(0,))
     for build in (lambda: CfCCell(2, 4, mode="default"), lambda: LTCCell(2, 4, solver="fused")):
         with pytest.raises(TypeError, match=r"mode|solver"):

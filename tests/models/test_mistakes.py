@@ -35,7 +35,6 @@ from ctdyn.likelihoods import (
 from ctdyn.linear import Matern, Oscillators
 from ctdyn.models import (
     ELBO,
-    IWAE,
     LS4,
     Anneal,
     CapacityELBO,
@@ -252,6 +251,22 @@ def test_classes_and_single_parts_are_no_instances_and_lists(build, message):
         build()
 
 
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: LatentODE(CHANNELS, 2.5), "latent_size must be a whole number; got 2.5"),
+        (lambda: LS4(CHANNELS, depth=1.5), "depth must be a whole number; got 1.5"),
+        (lambda: LS4(CHANNELS, input_size="1"), "input_size must be a whole number; got '1'"),
+        (lambda: KalmanVAE(CHANNELS, state_size=True), "state_size must be a whole number; got True"),
+        (lambda: GRUEncoder(1, 2, hidden_size=8.0), "hidden_size must be a whole number; got 8.0"),
+        (lambda: LatentODE(CHANNELS, hidden=(8, 2.5)), "hidden size of .8, 2.5. must be a whole number; got 2.5"),
+    ],
+)
+def test_sizes_are_whole_numbers(build, message):
+    with pytest.raises(TypeError, match=message):
+        build()
+
+
 def test_a_start_is_made_of_a_description_of_its_size():
     for reader in (CellEncoder(GRUDCell(1, 2)), CDEEncoder(1, 3, MLPCDEField(3, 3))):
         with pytest.raises(ValueError, match=r"by 3 numbers, .*description_size=2; pass description_size=3"):
@@ -401,7 +416,6 @@ def test_ls4_needs_a_gap_between_knots(dt):
         lambda x: CapacityELBO({"z0": 1.0}, steps=x),
         lambda x: Anneal(10, start=x),
         lambda x: Anneal(x),
-        lambda x: IWAE(x),
         lambda x: Refined(KoopmanVAE(CHANNELS, 1), lr=x),
         lambda x: RepresentationTerm(VAMPScore(), 0.1, weight=x),
         lambda x: LinearPriorPenalty(dt=x),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..._checks import check_count
 from ..._config import Configurable
 from ...nn import all_finite, take_items
 from .._tensors import check_resolution, shared_batch
@@ -62,8 +63,7 @@ class SequenceLayer(nn.Module, Configurable, ABC):
     def __init__(self, input_size: int, output_size: int) -> None:
         super().__init__()
         for name, size in (("input_size", input_size), ("output_size", output_size)):
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1; got {size}.")
+            check_count(name, size)
         self.input_size = input_size
         self.output_size = output_size
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..._checks import check_count
 from ..holds import Impulse
 from ._projections import narrow, widen
 from .diagonal import DiagonalLayer
@@ -61,8 +62,7 @@ class LRU(DiagonalLayer):
     ) -> None:
         output_size = input_size if output_size is None else output_size
         super().__init__(input_size, output_size, hold=Impulse(), tile=tile)
-        if state_size < 1:
-            raise ValueError(f"state_size must be at least 1; got {state_size}.")
+        check_count("state_size", state_size)
         low, high = radius
         if not 0 <= low < high <= 1 or not 0 < max_phase < math.inf:
             raise ValueError(

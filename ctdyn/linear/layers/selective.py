@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from ..._checks import check_count
 from ..holds import Hold, Impulse
 from ..recurrence import zoh_scan
 from .base import StateSpaceLayer
@@ -71,8 +72,7 @@ class Selective(StateSpaceLayer):
             raise ValueError("a Selective layer needs inputs that last: hold=HeldBefore() or HeldAfter().")
         rank = math.ceil(channels / 16) if rank is None else rank
         for name, size in (("state_size", state_size), ("rank", rank)):
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1; got {size}.")
+            check_count(name, size)
         self.state_size = state_size
         self.log_decay = nn.Parameter(torch.arange(1.0, state_size + 1).log().repeat(channels, 1))
         self.select = nn.Linear(channels, rank + 2 * state_size, bias=False)

@@ -6,7 +6,7 @@ from math import inf
 
 from torch import Tensor
 
-from ..._checks import check_instance
+from ..._checks import check_count, check_instance
 from ..._options import with_suggestions
 from ...processes import LatentSample
 from .base import Objective, divergences, total
@@ -60,13 +60,13 @@ class CapacityELBO(Objective):
 
     def __post_init__(self) -> None:
         check_instance("capacities", self.capacities, Mapping, '{"z0": 3.0}')
+        check_count("num_samples", self.num_samples)
         # NaN passes no comparison.
         weighed = self.capacities and all(0 <= x < inf for x in self.capacities.values()) and 0 < self.gamma < inf
-        if not (weighed and self.steps >= 1 and self.num_samples >= 1):
+        if not (weighed and self.steps >= 1):
             raise ValueError(
-                "CapacityELBO needs at least one capacity, none below 0, and gamma > 0, all of them finite, steps >= 1 "
-                f"and num_samples >= 1; got {dict(self.capacities)}, gamma={self.gamma}, steps={self.steps}, "
-                f"num_samples={self.num_samples}."
+                "CapacityELBO needs at least one capacity, none below 0, and gamma > 0, all of them finite, and steps "
+                f">= 1; got {dict(self.capacities)}, gamma={self.gamma}, steps={self.steps}."
             )
 
     def bound(self, log_prob: Tensor, latent: LatentSample, step: int | None = None) -> Tensor:

@@ -6,7 +6,7 @@ from numbers import Real
 
 from torch import Tensor
 
-from ..._checks import check_instance
+from ..._checks import check_count, check_instance
 from ..._options import with_suggestions
 from ...processes import LatentSample
 from .base import Anneal, Objective, divergences, total
@@ -54,11 +54,12 @@ class ELBO(Objective):
     def __post_init__(self) -> None:
         weight = 0.0 if isinstance(self.beta, Anneal) else self.beta
         check_instance("beta", weight, Real, "1.0 or Anneal(steps)")
+        check_count("num_samples", self.num_samples)
         # NaN passes no comparison.
-        if not (0 <= weight < inf and 0 <= self.free_bits < inf and self.num_samples >= 1):
+        if not (0 <= weight < inf and 0 <= self.free_bits < inf):
             raise ValueError(
-                "ELBO needs beta >= 0 and free_bits >= 0, both finite, and num_samples >= 1; got "
-                f"beta={self.beta}, free_bits={self.free_bits}, num_samples={self.num_samples}."
+                f"ELBO needs beta >= 0 and free_bits >= 0, both finite; got beta={self.beta}, "
+                f"free_bits={self.free_bits}."
             )
 
     def bound(self, log_prob: Tensor, latent: LatentSample, step: int | None = None) -> Tensor:

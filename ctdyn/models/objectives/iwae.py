@@ -5,6 +5,7 @@ from math import log
 
 from torch import Tensor
 
+from ..._checks import check_count
 from ..._options import with_suggestions
 from ...processes import LatentSample
 from .base import Objective, total
@@ -44,8 +45,7 @@ class IWAE(Objective):
     num_samples: int = 8
 
     def __post_init__(self) -> None:
-        if not self.num_samples >= 1:
-            raise ValueError(f"IWAE needs num_samples >= 1; got {self.num_samples}.")
+        check_count("num_samples", self.num_samples)
 
     def bound(self, log_prob: Tensor, latent: LatentSample, step: int | None = None) -> Tensor:
         """See `Objective.bound`; nothing depends on the step."""
