@@ -231,10 +231,10 @@ class SequenceProcess(LatentProcess):
         noise = _noise(keys, knots.count.unsqueeze(-1) + ahead, self.drawn_size, z.dtype)
         times = knots.inner[..., -1:] + self.dt * (ahead + 1)
         driven = self._driven(inputs, times)
-        drawn = []
+        drawn, step = [], self.transition.stepper(self.dt)
         for j, eps in enumerate(noise.unbind(-2)):
             features = _joined(z, torch.ones_like(z[..., :1]), None if driven is None else driven[..., j, :])
-            out, state = self.transition.step(times[..., j], features, state)
+            out, state = step(times[..., j], features, state)
             p = _moments(out)
             z = p.mean + p.std * eps
             drawn.append(z)

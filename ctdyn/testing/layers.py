@@ -20,7 +20,8 @@ _LENGTH = 12
 def check_layer(layer: SequenceLayer, *, tolerance: float = 1e-11, seed: int = 0, impulse: bool = False) -> None:
     """The contract of `SequenceLayer`.
 
-    * the scan is the same as one step after another, and as two scans of which one goes on where the other ended;
+    * the scan is the same as one step after another, by `step` and, on a regular clock, by `stepper`, and as two scans
+      of which one goes on where the other ended;
     * a flow does not change what comes after it, and two flows are one;
     * padded times change nothing, and a reset is a new beginning;
     * series do not mix, there may be none of them, extra leading axes may be there, and times may be shared; no output
@@ -56,6 +57,7 @@ def check_layer(layer: SequenceLayer, *, tolerance: float = 1e-11, seed: int = 0
     _check_padding(layer, ts, us, impulse, tolerance)
     _check_reset(layer, ts, us, tolerance)
     _check_batch(layer, ts, us, ys, tolerance)
+    _check_stepper(layer, ts, us, tolerance)
     if any(True for _ in layer.parameters()):
         reached(layer, ys.square().sum())
     _check_single(layer, ts, us, ys)
@@ -73,6 +75,17 @@ def _check_steps(layer: SequenceLayer, ts: Tensor, us: Tensor, ys: Tensor, toler
     same(torch.cat([first, second], 1), ys, tolerance, "a scan that goes on where another ended is not the whole scan")
     later, _ = layer.step(ts[:, 5], us[:, 5], state)
     same(later, ys[:, 5], tolerance, "a step after a scan is not the whole scan")
+
+
+def _check_stepper(layer: SequenceLayer, ts: Tensor, us: Tensor, tolerance: float) -> None:
+    _, state = layer.scan(ts[:, :5], us[:, :5])
+    regular = ts[:, 4:5] + 0.3 * torch.arange(1, _LENGTH - 4, dtype=ts.dtype)
+    whole, _ = layer.scan(regular, us[:, 5:], state)
+    step, found = layer.stepper(0.3), []
+    for k in range(_LENGTH - 5):
+        y, state = step(regular[:, k], us[:, 5 + k], state)
+        found.append(y)
+    same(torch.stack(found, 1), whole, tolerance, "on a regular clock the stepper is not the scan")
 
 
 def _check_flow(layer: SequenceLayer, ts: Tensor, us: Tensor, tolerance: float) -> None:

@@ -93,6 +93,11 @@ class Seer(Given):
         return ys + 1e-6 * us.sum((-2, -1), keepdim=True)
 
 
+class Hurried(Given):
+    def stepper(self, dt):
+        return super().stepper(1.01 * dt)
+
+
 class Absolute(Given):
     """It reads the clock itself."""
 
@@ -129,6 +134,7 @@ class Tolerant(Given):
         (Clinging, "after a reset"),
         (Mixing, "one step after another|alone, without batch axes|after a reset"),
         (Seer, "one step after another|depends on later inputs"),
+        (Hurried, "on a regular clock"),
         (Absolute, "begins anew at a reset|shift of the clock"),
         (Idle, "no gradient reaches the parameter unused"),
         (Doubles, "a float32 layer gives"),

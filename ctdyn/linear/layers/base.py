@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,10 @@ from ..holds import HeldAfter, HeldBefore, Hold, Impulse
 from ..tiling import over_tiles
 
 
-__all__ = ["LayerState", "SequenceLayer", "StateSpaceLayer"]
+__all__ = ["LayerState", "SequenceLayer", "StateSpaceLayer", "Stepper"]
+
+#: What takes a step: from a time, an input and a state to an output and the next state.
+Stepper = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
 
 
 class LayerState(NamedTuple):
@@ -103,6 +107,17 @@ class SequenceLayer(nn.Module, Configurable, ABC):
             ValueError: as for `scan`.
             TypeError: as for `scan`.
         """
+
+    def stepper(self, dt: float) -> Stepper:
+        """`step` for a regular clock: what depends on the gap and on the weights is made once, for all steps.
+
+        Args:
+            dt: the gap between the time of a step and that of the state that it goes on from.
+
+        Returns:
+            What is called like `step`, always with a state. It looks neither at the times nor at the inputs.
+        """
+        return self.step
 
     @abstractmethod
     def flow(self, state: Any, t: Tensor) -> Any:

@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from ..holds import Impulse
+from .._coefficients import decay, held_gain
+from ..holds import HeldBefore, Impulse
 from ..recurrence import zoh_scan
-from .base import StateSpaceLayer
+from .base import LayerState, StateSpaceLayer, Stepper
 
 
 __all__ = ["DiagonalLayer"]
@@ -21,8 +22,8 @@ class DiagonalLayer(StateSpaceLayer, ABC):
     .. math:: \dot h = \lambda \odot h + v(u), \qquad y = g(h, u)
 
     A step of length :math:`\Delta` multiplies the state by :math:`e^{\lambda \Delta}`; coefficients are made on the fly
-    and no matrix per step ever exists. Subclass it with `rates`, `drive` and `readout`; override `march` where the
-    coefficients have another form.
+    and no matrix per step ever exists. Subclass it with `rates`, `drive` and `readout`; override `march` and `stepper`
+    where the coefficients have another form.
 
     Args:
         input_size: channels of the inputs.
@@ -55,6 +56,19 @@ class DiagonalLayer(StateSpaceLayer, ABC):
     def rest(self) -> Tensor:
         """As in `StateSpaceLayer`: nothing."""
         return torch.zeros_like(self.rates().detach())
+
+    def stepper(self, dt: float) -> Stepper:
+        """As in `SequenceLayer`."""
+        lam, gap = self.rates(), torch.tensor(dt, dtype=torch.float64)
+        gap = gap.to(device=lam.device, dtype=lam.dtype.to_real())
+        kept, gain = decay(lam, gap), None if isinstance(self.hold, Impulse) else held_gain(lam, gap)
+
+        def step(t: Tensor, u: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+            v = self.drive(state.u if isinstance(self.hold, HeldBefore) else u)
+            h = kept * state.h + (v if gain is None else gain * v)
+            return self.readout(h, u), LayerState(t, h, u)
+
+        return step
 
     def march(self, dt: Tensor, us: Tensor, h0: Tensor, reset: Tensor | None) -> Tensor:
         """As in `StateSpaceLayer`."""

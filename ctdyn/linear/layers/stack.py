@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
-from .base import SequenceLayer, StateSpaceLayer
+from .base import SequenceLayer, StateSpaceLayer, Stepper
 
 
 __all__ = ["SequenceStack"]
@@ -105,9 +106,16 @@ class SequenceStack(SequenceLayer):
     def step(self, t: Tensor, u: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """As in `SequenceLayer`."""
         self._check(u)
+        return self._step([layer.step for layer in self._layers], t, u, state)
+
+    def stepper(self, dt: float) -> Stepper:
+        """As in `SequenceLayer`: that of each layer."""
+        return partial(self._step, [layer.stepper(dt) for layer in self._layers])
+
+    def _step(self, steppers: Sequence[Stepper], t: Tensor, u: Tensor, state: Any) -> tuple[Tensor, Any]:
         x, after = self.encoder(u), []
-        for number, (layer, norm) in enumerate(zip(self._layers, self.norms, strict=True)):
-            y, kept = layer.step(t, norm(x), None if state is None else state[number])
+        for number, (step, norm) in enumerate(zip(steppers, self.norms, strict=True)):
+            y, kept = step(t, norm(x), None if state is None else state[number])
             x = x + self._update(number, y)
             after.append(kept)
         return self.decoder(x), tuple(after)
