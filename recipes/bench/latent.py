@@ -1,10 +1,11 @@
 """How long a training step of a latent-variable model takes, loss and all gradients.
 
 **LS4 and the latent ODE.** Series of 4,096 irregular times with one channel, in batches of 1 and of 16; the whole
-series is context and target. "LS4" is the named model at its defaults; "LatentODE" is ours with one Runge-Kutta step of
-order 4 per gap between observations, which is what the paper compares with; "own field" is the same with the perceptron
-written as a field of one's own; "LatentODE, 20 steps" is ours at its defaults, whose steps do not follow the
-observations (its encoder does). All at float32.
+series is context and target. "LS4" is the named model at its defaults, "LS4, small" has half its width and a single
+layer per stack (what such a model makes of real series says `recipes/ls4_generation.py`); "LatentODE" is ours with one
+Runge-Kutta step of order 4 per gap between observations, which is what the paper compares with; "own field" is the same
+with the perceptron written as a field of one's own; "LatentODE, 20 steps" is ours at its defaults, whose steps do not
+follow the observations (its encoder does). All at float32.
 
     python recipes/bench/latent.py --seed 0
 
@@ -12,17 +13,18 @@ observations (its encoder does). All at float32.
 (`MatchedSDEProcess`, convolutions with a knot for five rows); the others are trained by Euler-Maruyama (`SDEProcess`, a
 recurrent encoder), with a step per gap between observations, which is what the method asks for, and with one for four.
 
-All take their steps in turns, and a ratio is the median over rounds of a ratio within a round. Times are CPU times of
-the process (`--wall` for wall times), on one thread.
+All take their turns, of which the first step is not timed, and a ratio is the median over rounds of a ratio within a
+round. Times are CPU times of the process (`--wall` for wall times), on one thread.
 
-On a two-core machine (Zen 4) at rest, one thread, CPU time: for one series a step of LS4 takes 67 ms (61 ms with
-nothing between its steps), of LatentODE with a step per gap 8.2 times as long, at its defaults 7.1 times, and with a
-field of one's own, whose steps are not compiled, 57 times. For 16 series it is 868 ms, and 1.1, 0.9 and 5.3 times. For
-one series LS4 spends 18 ms on what does not depend on the length; with 16 it is bound by its arithmetic, which grows
-with the batch: a third goes into products of matrices, which run at 50 to 60 GFlop/s and could hardly run faster on one
-core, an eighth into the scans, and the rest into pointwise parts and gathers, none of which takes more than a
-twentieth. A step of matching takes 46 ms; by the solver it is 6.2 to 6.8 times as long with a step per gap, 2.8 times
-with one for four.
+On a two-core machine (Zen 4) at rest, one thread, CPU time: for one series a step of LS4 takes 40 ms and one of the
+small model 16 ms. LatentODE with a step per gap takes 8.6 and 21.6 times as long, at its defaults 7.8 and 19.4 times,
+and with a field of one's own, whose steps are not compiled, 62 and 155 times. For 16 series it is 584 and 168 ms, and
+1.2 and 4.3, 0.9 and 3.3, 5.2 and 19.4 times: a step of the latent ODE is the same work for 16 series as for one but for
+its arithmetic, and LS4 is bound by its own, which grows with the batch. A third of it goes into products of matrices,
+which run at 50 to 60 GFlop/s and could hardly run faster on one core, an eighth into the scans, and the rest into
+pointwise parts and gathers, none of which takes more than a twentieth. For one series LS4 spends 12 ms on what does not
+depend on the length. A step of matching takes 31 ms; by the solver it is 6.2 times as long with a step per gap, 2.8
+times with one for four.
 
 The last line is one JSON object.
 """
