@@ -5,8 +5,8 @@ Every message says what was given, what was expected and what to do about it.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator
-from numbers import Integral
 
 import numpy as np
 
@@ -182,7 +182,8 @@ def check_hidden(given: object) -> None:
         Traceback (most recent call last):
         TypeError: hidden layers are given as a sequence of their sizes, (64,) for one and () for none; got 64.
     """
-    if isinstance(given, str) or not isinstance(given, Iterable):
+    # What can be gone through only once would be empty after a look at it.
+    if isinstance(given, str | Iterator) or not isinstance(given, Iterable):
         raise TypeError(
             f"hidden layers are given as a sequence of their sizes, (64,) for one and () for none; got {shown(given)}."
         )
@@ -227,9 +228,13 @@ def check_whole(name: str, given: object) -> int:
         >>> check_whole("input_size", 0)
         0
     """
-    if isinstance(given, bool) or not isinstance(given, Integral):
+    try:
+        number = None if isinstance(given, bool) else operator.index(given)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None:
         raise TypeError(f"{name} must be a whole number; got {shown(given)}.")
-    return int(given)
+    return number
 
 
 def shown(given: object) -> str:

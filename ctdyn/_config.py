@@ -25,6 +25,8 @@ __all__ = ["Configurable", "from_config", "to_config"]
 class Configurable:
     """Remembers the arguments of its constructor, so that `to_config` can write it down. A mixin for modules.
 
+    What is annotated as a whole number must be one: anything else is a TypeError.
+
     A frozen dataclass needs no mixin: its fields are its arguments.
     """
 
@@ -59,7 +61,11 @@ def _check_whole(signature: inspect.Signature, arguments: Mapping[str, Any]) -> 
     """Refuse fractions for sizes, here for all: deeper down the error would be of a tensor, or of a part's argument."""
     for name, parameter in signature.parameters.items():
         kind, value = parameter.annotation, arguments.get(name)
-        if value is not None and (kind is int or kind in ("int", "int | None")):
+        if value is None or parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            continue
+        # A file without `from __future__ import annotations` has them as objects.
+        kinds = set((kind if isinstance(kind, str) else inspect.formatannotation(kind)).split(" | "))
+        if "int" in kinds and "float" not in kinds and (kinds <= {"int", "None"} or isinstance(value, float)):
             check_whole(name, value)
 
 
@@ -135,4 +141,4 @@ def from_config(config: Any, classes: Mapping[str, type]) -> Any:
     try:
         return classes[name](**arguments)
     except TypeError as error:
-        raise ValueError(f"the configuration of {name} does not fit: {error}.") from error
+        raise ValueError(f"the configuration of {name} does not fit: {error}") from error

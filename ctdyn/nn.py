@@ -375,6 +375,9 @@ def repeat_last(x: Tensor, count: Tensor, dim: int) -> Tensor:
             batch axes of the two broadcast.
         dim: which axis of `x` is `item`.
 
+    Returns:
+        Of the shape of `x`, but for the batch axes.
+
     Example:
         >>> repeat_last(torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([2]), -1).tolist()
         [[1.0, 2.0, 2.0]]
@@ -382,6 +385,6 @@ def repeat_last(x: Tensor, count: Tensor, dim: int) -> Tensor:
     width = x.shape[dim]
     # A gather and the sum of its gradients cost as much as many a layer.
     if bool((count == width).all()):
-        return x
+        return x.expand(*torch.broadcast_shapes(x.shape[:dim], count.shape), *x.shape[dim:])
     number = torch.arange(width, device=count.device)
     return take_items(x, torch.minimum(number, (count.unsqueeze(-1) - 1).clamp(min=0)), dim)

@@ -4,7 +4,7 @@ from torch import nn
 from torch.distributions import Bernoulli, Beta, Categorical, Independent, MixtureSameFamily, Normal, StudentT
 
 from ctdyn._config import from_config, to_config
-from ctdyn.nn import ACTIVATIONS, MLP, LowRankSparse, fork_rng, rsample, sample, take_items
+from ctdyn.nn import ACTIVATIONS, MLP, LowRankSparse, fork_rng, repeat_last, rsample, sample, take_items
 
 
 DISTRIBUTIONS = [
@@ -142,3 +142,14 @@ def test_items_are_taken_as_by_gather_with_their_gradients(batch):
     weights = torch.randn_like(found)
     pair = [torch.autograd.grad((y * weights).sum(), x)[0] for y in (found, expected)]
     torch.testing.assert_close(*pair)
+
+
+@pytest.mark.parametrize("count", [[5, 5, 5], [5, 4, 0]])
+def test_the_last_item_is_repeated_whatever_the_batch_axes(count):
+    x = torch.randn(2, 1, 5, 3)
+    found = repeat_last(x, torch.tensor(count), -2)
+    assert found.shape == (2, 3, 5, 3)
+    for row, number in enumerate(count):
+        last = max(number, 1)
+        torch.testing.assert_close(found[:, row, :last], x[:, 0, :last])
+        torch.testing.assert_close(found[:, row, last:], x[:, 0, last - 1 : last].expand(-1, 5 - last, -1))

@@ -67,6 +67,9 @@ def check_unit(given: Channel, wanted: Channel, what: str = "") -> None:
 
     Raises:
         DataError: the units differ.
+
+    Example:
+        >>> check_unit(Channel("CO2", unit="ppm"), Channel("CO2"))
     """
     if given.unit is not None and wanted.unit is not None and given.unit != wanted.unit:
         of = f" of the {what}" if what else ""

@@ -214,7 +214,8 @@ class SequenceProcess(LatentProcess):
         gap = times.gather(-1, right) - times.gather(-1, left)
         share = ((at - times.gather(-1, left)) / torch.where(gap > 0, gap, 1.0)).clamp(0.0, 1.0)
         share = torch.where(gap > 0, share, 0.0)
-        if bool((share == 0).all()):
+        # A state that is read as it is has no gradient to the times.
+        if not share.requires_grad and bool((share == 0).all()):
             carried, _ = self.decoder.scan(times, _joined(zs, self._driven(inputs, times)))
             return take_items(torch.cat([zs, carried], -1), left, -2)
         drawn = torch.lerp(take_items(zs, left, -2), take_items(zs, right, -2), share.to(zs.dtype).unsqueeze(-1))

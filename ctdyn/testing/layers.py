@@ -81,11 +81,19 @@ def _check_stepper(layer: SequenceLayer, ts: Tensor, us: Tensor, tolerance: floa
     _, state = layer.scan(ts[:, :5], us[:, :5])
     regular = ts[:, 4:5] + 0.3 * torch.arange(1, _LENGTH - 4, dtype=ts.dtype)
     whole, _ = layer.scan(regular, us[:, 5:], state)
-    step, found = layer.stepper(0.3), []
+    step, found, kept = layer.stepper(0.3), [], state
     for k in range(_LENGTH - 5):
-        y, state = step(regular[:, k], us[:, 5 + k], state)
+        y, kept = step(regular[:, k], us[:, 5 + k], kept)
         found.append(y)
     same(torch.stack(found, 1), whole, tolerance, "on a regular clock the stepper is not the scan")
+    for k in range(_LENGTH - 5):
+        _, state = layer.step(regular[:, k], us[:, 5 + k], state)
+    for one, other in zip(_leaves(kept), _leaves(state), strict=True):
+        require(one.dtype == other.dtype, "the stepper leaves a state of another dtype than steps do")
+        same(one, other, tolerance, "the stepper leaves another state than steps do")
+    _, state = layer.scan(ts[0, :5], us[0, :5])
+    alone, _ = step(regular[0, 0], us[0, 5], state)
+    same(alone, whole[0, 0], tolerance, "a stepper of one series, without batch axes, is not that of a batch")
 
 
 def _check_flow(layer: SequenceLayer, ts: Tensor, us: Tensor, tolerance: float) -> None:

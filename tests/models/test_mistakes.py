@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from ctdyn.cells import CfCCell, GRUDCell, ODERNNCell
+from ctdyn.cells import CfCCell, GRUDCell, LTCCell, ODERNNCell
 from ctdyn.data import Extrapolate, IrregularBatch, Standardize, Window
 from ctdyn.data.channels import Channel
 from ctdyn.encoders import (
@@ -259,6 +259,10 @@ def test_classes_and_single_parts_are_no_instances_and_lists(build, message):
         (lambda: LS4(CHANNELS, input_size="1"), "input_size must be a whole number; got '1'"),
         (lambda: KalmanVAE(CHANNELS, state_size=True), "state_size must be a whole number; got True"),
         (lambda: GRUEncoder(1, 2, hidden_size=8.0), "hidden_size must be a whole number; got 8.0"),
+        (lambda: LinearGaussianSSM(CHANNELS, latent_size=2.5), "latent_size must be a whole number; got 2.5"),
+        (lambda: KoopmanVAE(CHANNELS, pairs=True), "pairs must be a whole number; got True"),
+        (lambda: LTCCell(2, 8.5), "units must be a whole number; got 8.5"),
+        (lambda: LatentODE(CHANNELS, hidden=iter((8, 2))), "given as a sequence of their sizes"),
         (lambda: LatentODE(CHANNELS, hidden=(8, 2.5)), "hidden size of .8, 2.5. must be a whole number; got 2.5"),
     ],
 )

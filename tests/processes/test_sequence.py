@@ -189,6 +189,16 @@ def test_trajectories_are_continuous_and_read_anywhere(hold):
     assert (ends[..., 1, 2:] - middle[..., 2:]).abs().max() > 1e-4
 
 
+def test_times_at_knots_have_gradients_as_others_have():
+    part, t0 = process(), torch.zeros(1, dtype=F64)
+    slopes = []
+    for shift in (0.0, 1e-9):
+        ts = (0.3 * torch.arange(5, dtype=F64) + shift).expand(1, -1).requires_grad_()
+        zs = part.prior(t0, ts, 2, torch.Generator().manual_seed(0)).zs
+        slopes.append(torch.autograd.grad(zs[..., : part.drawn_size].sum(), ts)[0])
+    torch.testing.assert_close(slopes[0][:, 1:-1], slopes[1][:, 1:-1], rtol=1e-6, atol=1e-6)
+
+
 def test_inputs_drive_both_stacks():
     part = process(inputs=1)
     t0, ts = torch.zeros(1, dtype=F64), torch.tensor([[0.0, 0.45, 0.6, 1.0]], dtype=F64)

@@ -22,8 +22,8 @@ class DiagonalLayer(StateSpaceLayer, ABC):
     .. math:: \dot h = \lambda \odot h + v(u), \qquad y = g(h, u)
 
     A step of length :math:`\Delta` multiplies the state by :math:`e^{\lambda \Delta}`; coefficients are made on the fly
-    and no matrix per step ever exists. Subclass it with `rates`, `drive` and `readout`; override `march` and `stepper`
-    where the coefficients have another form.
+    and no matrix per step ever exists. Subclass it with `rates`, `drive` and `readout`; override `march` where the
+    coefficients have another form, and `stepper` where such a step is to be fast.
 
     Args:
         input_size: channels of the inputs.
@@ -59,14 +59,20 @@ class DiagonalLayer(StateSpaceLayer, ABC):
 
     def stepper(self, dt: float) -> Stepper:
         """As in `SequenceLayer`."""
-        lam, gap = self.rates(), torch.tensor(dt, dtype=torch.float64)
+        if type(self).march is not DiagonalLayer.march:
+            # Its coefficients are others.
+            return super().stepper(dt)
+        lam, gap = self.rates(), torch.as_tensor(dt, dtype=torch.float64)
         gap = gap.to(device=lam.device, dtype=lam.dtype.to_real())
         kept, gain = decay(lam, gap), None if isinstance(self.hold, Impulse) else held_gain(lam, gap)
 
         def step(t: Tensor, u: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-            v = self.drive(state.u if isinstance(self.hold, HeldBefore) else u)
+            v = self.drive((state.u if isinstance(self.hold, HeldBefore) else u)[..., None, :]).squeeze(-2)
             h = kept * state.h + (v if gain is None else gain * v)
-            return self.readout(h, u), LayerState(t, h, u)
+            batch = torch.broadcast_shapes(t.shape, h.shape[:-1])
+            h, u = h.expand(*batch, -1), u.expand(*batch, -1)
+            y = self.readout(h[..., None, :], u[..., None, :]).squeeze(-2)
+            return y, LayerState(t.to(torch.float64).expand(batch), h, u)
 
         return step
 

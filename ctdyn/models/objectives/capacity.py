@@ -38,6 +38,7 @@ class CapacityELBO(Objective):
     Raises:
         ValueError: there is no capacity, one is negative or not finite, `gamma` is not positive and finite, or fewer
             than one step or sample.
+        TypeError: `num_samples` is no whole number, or `capacities` no mapping.
 
     References:
         Learning Disentangled Joint Continuous and Discrete Representations, E. Dupont, 2018,

@@ -32,6 +32,7 @@ class ELBO(Objective):
 
     Raises:
         ValueError: a weight or `free_bits` is negative or not finite, or fewer than one sample.
+        TypeError: `num_samples` is no whole number, or `beta` no weight.
 
     References:
         Auto-Encoding Variational Bayes, Kingma, Welling, 2014. https://arxiv.org/abs/1312.6114

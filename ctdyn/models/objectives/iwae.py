@@ -31,6 +31,7 @@ class IWAE(Objective):
 
     Raises:
         ValueError: fewer than one sample.
+        TypeError: `num_samples` is no whole number.
 
     References:
         Importance Weighted Autoencoders, Burda, Grosse, Salakhutdinov, 2016. https://arxiv.org/abs/1509.00519
