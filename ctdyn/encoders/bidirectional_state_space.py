@@ -11,7 +11,7 @@ from ..data import IrregularBatch
 from ..linear.layers import S5, SequenceLayer, SequenceStack
 from ..nn import repeat_last, take_items
 from ..paths import LinearPath
-from ._reading import NormalHead, Reading, backwards, turned
+from ._reading import NormalHead, Reading, backwards, turned, with_gaps
 from .base import Encoder, Encoding, start_time
 
 
@@ -99,5 +99,4 @@ def _stack(layers: Sequence[SequenceLayer] | None, features: int, width: int) ->
 
 
 def _scan(stack: SequenceStack, times: Tensor, read: Tensor) -> Tensor:
-    gaps = times.diff(dim=-1, prepend=times[..., :1]).unsqueeze(-1)
-    return stack(times, torch.cat([gaps.to(read.dtype), read], -1))[0]
+    return stack(times, with_gaps(times, read))[0]

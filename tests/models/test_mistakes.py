@@ -35,6 +35,7 @@ from ctdyn.likelihoods import (
 from ctdyn.linear import Matern, Oscillators
 from ctdyn.models import (
     ELBO,
+    IWAE,
     LS4,
     Anneal,
     CapacityELBO,
@@ -261,6 +262,7 @@ def test_classes_and_single_parts_are_no_instances_and_lists(build, message):
         (lambda: GRUEncoder(1, 2, hidden_size=8.0), "hidden_size must be a whole number; got 8.0"),
         (lambda: LinearGaussianSSM(CHANNELS, latent_size=2.5), "latent_size must be a whole number; got 2.5"),
         (lambda: KoopmanVAE(CHANNELS, pairs=True), "pairs must be a whole number; got True"),
+        (lambda: IWAE(float("nan")), "num_samples must be a whole number; got nan"),
         (lambda: LTCCell(2, 8.5), "units must be a whole number; got 8.5"),
         (lambda: LatentODE(CHANNELS, hidden=iter((8, 2))), "given as a sequence of their sizes"),
         (lambda: LatentODE(CHANNELS, hidden=(8, 2.5)), "hidden size of .8, 2.5. must be a whole number; got 2.5"),

@@ -89,12 +89,16 @@ def test_iwae_survives_very_unlikely_data():
     [
         lambda: ELBO(beta=-1.0),
         lambda: ELBO(free_bits=-0.1),
-        lambda: ELBO(num_samples=0),
-        lambda: IWAE(0),
         lambda: Anneal(0),
         lambda: Anneal(10, start=2.0),
     ],
 )
 def test_impossible_objectives_are_refused(build):
-    with pytest.raises(ValueError, match=r"needs|num_samples must be at least 1"):
+    with pytest.raises(ValueError, match="needs"):
+        build()
+
+
+@pytest.mark.parametrize("build", [lambda: ELBO(num_samples=0), lambda: IWAE(0), lambda: IWAE(-1)])
+def test_objectives_need_a_sample(build):
+    with pytest.raises(ValueError, match="num_samples must be at least 1"):
         build()

@@ -62,8 +62,8 @@ class DiagonalLayer(StateSpaceLayer, ABC):
         if type(self).march is not DiagonalLayer.march:
             # Its coefficients are others.
             return super().stepper(dt)
-        lam, gap = self.rates(), torch.as_tensor(dt, dtype=torch.float64)
-        gap = gap.to(device=lam.device, dtype=lam.dtype.to_real())
+        lam = self.rates()
+        gap = torch.as_tensor(dt, dtype=lam.dtype.to_real(), device=lam.device)
         kept, gain = decay(lam, gap), None if isinstance(self.hold, Impulse) else held_gain(lam, gap)
 
         def step(t: Tensor, u: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
